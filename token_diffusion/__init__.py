@@ -1,0 +1,18 @@
+"""Token Diffusion: discrete diffusion language models, their mathematics and their samplers."""
+
+from __future__ import annotations
+
+from .errors import ParameterError
+from .sampling import SampleOutput, sample, sample_block, sample_hybrid
+from .scheduler import TokenDiffusionScheduler, TokenDiffusionSchedulerOutput
+
+__version__ = "0.1.0"
+__all__ = [
+    "ParameterError",
+    "SampleOutput",
+    "TokenDiffusionScheduler",
+    "TokenDiffusionSchedulerOutput",
+    "sample",
+    "sample_block",
+    "sample_hybrid",
+]

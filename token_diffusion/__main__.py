@@ -1,0 +1,118 @@
+"""Offline sampling from the shell: `python -m token_diffusion sample|sample-block|sample-hybrid --checkpoint_path DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from .checkpoint import DTYPES, Checkpoint, load_checkpoint
+from .errors import ParameterError
+from .parameters import SamplingParameters
+from .sampling import SampleOutput, run
+from .text import decode, encode
+
+COMMANDS = {
+    "sample": (("absorbing", "uniform"), "ancestral sampling from an absorbing (MDLM) or uniform (UDLM) checkpoint"),
+    "sample-block": (("absorbing", "uniform", "hybrid"), "block-wise sampling, left to right, from any checkpoint"),
+    "sample-hybrid": (("hybrid",), "ancestral sampling from a hybrid (GIDD) checkpoint"),
+}
+
+
+def _steps(text: str) -> int | None:
+    return None if text.lower() == "none" else int(text)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The seed's flags, with the seed's defaults."""
+    parser = argparse.ArgumentParser(prog="python -m token_diffusion", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (_, description) in COMMANDS.items():
+        command = commands.add_parser(name, help=description, description=description)
+        add = command.add_argument
+        add("--checkpoint_path", required=True, help="folder that the trainer wrote")
+        text = command.add_mutually_exclusive_group()
+        text.add_argument("--prompt", help="fixed prefix")
+        text.add_argument("--template", help="text whose [MASK] holes are filled in, one token each")
+        add("--num_samples", type=int, default=4)
+        add("--seq_len", type=int, help="tokens in all (default: 64, or the template's length)")
+        if name == "sample-block":
+            add("--block_size", type=int, default=16)
+        steps = 32 if name == "sample-block" else 64 if name == "sample-hybrid" else 128
+        help_steps = "steps of the time grid (each block's); 'none': first-hitting, absorbing alone"
+        add("--num_inference_steps", type=_steps, default=steps, help=f"{help_steps} (default: {steps})")
+        add("--temperature", type=float, default=1.0)
+        add("--top_p", type=float, default=1.0)
+        add("--top_k", type=int, default=0)
+        add("--seed", type=int, default=0)
+        add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        add("--dtype", choices=list(DTYPES), default="float32")
+        add("--inject_start_token", action="store_true", help="begin with the tokenizer's [CLS] or BOS token")
+        add("--json", action="store_true", help="print one JSON object instead of text")
+    return parser
+
+
+def sample_text(arguments: argparse.Namespace) -> None:
+    """Loads, samples, prints."""
+    checkpoint = load_checkpoint(arguments.checkpoint_path, device=arguments.device, dtype=arguments.dtype)
+    needed = COMMANDS[arguments.command][0]
+    if checkpoint.process not in needed:
+        rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
+        raise ParameterError("checkpoint_path", rule, checkpoint.process)
+    default_len = 64 if arguments.template is None else None
+    tokens = encode(
+        checkpoint.tokenizer,
+        seq_len=default_len if arguments.seq_len is None else arguments.seq_len,
+        prompt=arguments.prompt,
+        template=arguments.template,
+        inject_start_token=arguments.inject_start_token,
+    )
+    parameters = SamplingParameters(
+        seq_len=len(tokens),
+        num_samples=arguments.num_samples,
+        num_inference_steps=arguments.num_inference_steps,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        seed=arguments.seed,
+        block_size=getattr(arguments, "block_size", None),
+    )
+    checkpoint.check_seq_len(parameters.seq_len)
+    start = time.perf_counter()
+    output = run(checkpoint.denoiser, checkpoint.scheduler, parameters, tokens)
+    _print(checkpoint, arguments, output, time.perf_counter() - start)
+
+
+def _print(checkpoint: Checkpoint, arguments: argparse.Namespace, output: SampleOutput, seconds: float) -> None:
+    texts = [decode(checkpoint.tokenizer, row) for row in output.sequences.tolist()]
+    if arguments.json:
+        samples = [{"text": text, "tokens": row} for text, row in zip(texts, output.sequences.tolist(), strict=True)]
+        usage = {"nfe": output.nfe, "forwards_skipped": output.forwards_skipped}
+        print(json.dumps({"samples": samples, "seed": arguments.seed, "usage": usage, "seconds": round(seconds, 3)}))
+        return
+    for index, text in enumerate(texts):
+        print(f"[{index}] {text}")
+    skipped = f"{output.forwards_skipped} skipped"
+    print(f"{output.nfe} network evaluations ({skipped}), {seconds:.2f} s, seed {arguments.seed}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 for a user's mistake, told in one line."""
+    arguments = build_parser().parse_args(argv)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        sample_text(arguments)
+    except ParameterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""A checkpoint is one folder: model and tokenizer of transformers, `scheduler_config.json`, and a model card.
+
+It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionScheduler.from_pretrained` as well.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .denoiser import MaskedLMDenoiser
+from .errors import ParameterError
+from .scheduler import TokenDiffusionScheduler
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+SCHEDULER_FILE = "scheduler_config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded folder, ready to sample from. `max_seq_len` is None where the model has no bound on positions."""
+
+    name: str
+    path: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    scheduler: TokenDiffusionScheduler
+    denoiser: MaskedLMDenoiser
+    max_seq_len: int | None
+
+    @property
+    def process(self) -> str:
+        """ "absorbing", "uniform" or "hybrid"."""
+        return self.scheduler.config.forward_process
+
+    @property
+    def device(self) -> str:
+        return str(self.model.device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def check_seq_len(self, seq_len: int) -> None:
+        """Raises `ParameterError` when the model has fewer positions than `seq_len`."""
+        if self.max_seq_len is not None and seq_len > self.max_seq_len:
+            raise ParameterError("seq_len", f"be at most {self.max_seq_len}, the positions of {self.name}", seq_len)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], *, name: str | None = None, device: str = "cpu", dtype: str = "float32"
+) -> Checkpoint:
+    """Reads a folder that the trainer, or one of the seed's scripts, wrote. Runs no code from the folder.
+
+    Raises:
+        ParameterError: not such a folder, or its parts do not fit each other.
+    """
+    folder = Path(path)
+    if dtype not in DTYPES:
+        raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
+    if not folder.is_dir():
+        raise ParameterError("checkpoint_path", "be an existing folder", str(path))
+    for needed in (SCHEDULER_FILE, "config.json"):
+        if not (folder / needed).is_file():
+            raise ParameterError("checkpoint_path", f"be a folder that holds {needed}", str(path))
+    scheduler = _load(TokenDiffusionScheduler, folder, "a readable token diffusion scheduler")
+    tokenizer = load_tokenizer(folder)
+    model = _load(AutoModelForMaskedLM, folder, "a readable masked language model", dtype=DTYPES[dtype])
+    try:
+        model = model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError("device", f"be available ({_first_line(error)})", device) from error
+    _check_fit(folder, model, tokenizer, scheduler)
+    denoiser = MaskedLMDenoiser(model)
+    return Checkpoint(
+        name or folder.resolve().name, folder, model, tokenizer, scheduler, denoiser, max_positions(model)
+    )
+
+
+def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder. Raises `ParameterError` if there is none or it has no mask token."""
+    tokenizer = _load(AutoTokenizer, Path(path), "a readable tokenizer")
+    if tokenizer.mask_token_id is None:
+        raise ParameterError("tokenizer", "have a mask token", str(path))
+    return tokenizer
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    scheduler: TokenDiffusionScheduler,
+    *,
+    card: str | None = None,
+) -> None:
+    """Writes the folder whole or not at all: beside its place first, then renamed; what was there before is replaced.
+
+    Args:
+        card: the text of its README.md.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    model.save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    scheduler.save_pretrained(fresh)
+    if card is not None:
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+    for file in fresh.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner alone, but whoever serves may be another user
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """The longest sequence the model takes; RoBERTa's kind of position table spends its first rows on padding."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None or limit <= 0:
+        return None
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return int(limit) if padding is None else int(limit) - padding - 1
+
+
+def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:
+    try:
+        return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
+    except ParameterError:
+        raise
+    # transformers, diffusers, tokenizers and safetensors each raise what they like for a broken file
+    except Exception as error:
+        raise ParameterError("checkpoint_path", f"hold {what} ({_first_line(error)})", str(folder)) from error
+
+
+def _check_fit(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
+) -> None:
+    width, vocab_size = model.config.get_text_config().vocab_size, scheduler.config.vocab_size
+    if width != vocab_size:
+        raise ParameterError(
+            "checkpoint_path", f"have a model as wide as the scheduler's vocab_size {vocab_size}", width
+        )
+    if tokenizer.mask_token_id != scheduler.config.mask_token_id:
+        rule = f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {folder}"
+        raise ParameterError("checkpoint_path", rule, tokenizer.mask_token_id)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

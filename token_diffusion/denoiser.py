@@ -1,0 +1,115 @@
+"""Any masked LM as a denoiser that evaluates its vocabulary head only at the positions asked for.
+
+    denoiser(tokens [B, L], t [B], valid [B, L], positions [n]) -> logits [n, V]
+
+`tokens` int64, `t` float64 times in (0, 1], `valid` bool (False is padding), `positions` int64 indices into the flattened
+[B * L]. The body runs over the batch; the head, often a third of the work and most of the memory, over n rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Denoiser(Protocol):
+    """What the samplers call. `device` is where it wants its tokens."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor: ...
+
+
+class CallableDenoiser:
+    """A plain callable `(tokens [B, L], t [B]) -> logits [B, L, V]` in a denoiser's place; it sees padding as it is."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu") -> None:
+        self.function, self.device = function, torch.device(device)
+
+    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+        return self.function(tokens, t).flatten(0, 1)[positions]
+
+
+class MaskedLMDenoiser:
+    """A masked LM of transformers (`forward(input_ids, attention_mask).logits`), in evaluation mode.
+
+    The head is reached without knowing the architecture: a hook on the body (`base_model`) hands the head only the hidden
+    states at the asked positions. `gathers` says whether this model allows it, which is tried once, on random tokens,
+    against its plain forward pass; where it does not, full logits are computed and gathered.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval()
+        self._positions: Tensor | None = None
+        body = getattr(model, "base_model", model)
+        self.gathers = False
+        if body is not model:
+            handle = body.register_forward_hook(self._gather)
+            self.gathers = self._gathering_is_exact()
+            if not self.gathers:
+                handle.remove()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+        if not self.gathers:
+            return self._forward(tokens, valid).flatten(0, 1)[positions]
+        with self._head_at(positions):
+            return self._forward(tokens, valid).flatten(0, -2)
+
+    def _forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        return self.model(input_ids=tokens, attention_mask=valid.long()).logits
+
+    @contextmanager
+    def _head_at(self, positions: Tensor) -> Iterator[None]:
+        self._positions = positions
+        try:
+            yield
+        finally:
+            self._positions = None
+
+    def _gather(self, body: nn.Module, arguments: Any, output: Any) -> Any:
+        """Replaces the body's hidden states [B, L, H] by [1, n, H] while positions are asked for."""
+        if self._positions is None:
+            return output
+        hidden = output[0].flatten(0, 1)[self._positions].unsqueeze(0)
+        if isinstance(output, tuple):
+            return (hidden, *output[1:])
+        output.last_hidden_state = hidden
+        return output
+
+    @torch.inference_mode()
+    def _gathering_is_exact(self) -> bool:
+        """One random batch through both ways. A model that the hook breaks raises whatever its own code raises."""
+        vocab_size = self.model.config.get_text_config().vocab_size
+        tokens = torch.arange(12, device=self.device).view(2, 6) * 7 % vocab_size
+        valid, positions = torch.ones_like(tokens, dtype=torch.bool), torch.tensor([1, 6, 11], device=self.device)
+        plain = self._forward(tokens, valid).flatten(0, 1)[positions]
+        try:
+            with self._head_at(positions):
+                gathered = self._forward(tokens, valid).flatten(0, -2)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+            return False
+        return gathered.shape == plain.shape and torch.allclose(gathered.float(), plain.float(), rtol=1e-2, atol=1e-2)
+
+
+def as_denoiser(denoiser: Any) -> Denoiser:
+    """A denoiser from what a caller has: a denoiser, a masked LM, or a callable `(tokens, t) -> logits [B, L, V]`."""
+    if isinstance(denoiser, nn.Module) and hasattr(denoiser, "config"):
+        return MaskedLMDenoiser(denoiser)
+    if isinstance(denoiser, (MaskedLMDenoiser, CallableDenoiser)):
+        return denoiser
+    if not callable(denoiser):
+        raise TypeError(f"denoiser must be a masked LM or a callable, got {type(denoiser).__name__}")
+    if "positions" in inspect.signature(denoiser).parameters:
+        return denoiser
+    return CallableDenoiser(denoiser, getattr(denoiser, "device", "cpu"))

@@ -1,0 +1,14 @@
+"""The one error a user's mistake becomes: it quotes the name, the rule and the value."""
+
+from __future__ import annotations
+
+
+class ParameterError(ValueError):
+    """`name` breaks `rule` with `value`. The shell prints it in one line (exit code 2), the server answers 422."""
+
+    def __init__(self, name: str, rule: str, value: object) -> None:
+        self.name, self.rule, self.value = name, rule, value
+        super().__init__(f"{name} must {rule}, got {value!r}")
+
+    def __reduce__(self) -> tuple[type[ParameterError], tuple[str, str, object]]:
+        return type(self), (self.name, self.rule, self.value)

@@ -1,0 +1,210 @@
+"""The three forward processes, each with its reverse routes and its NELBO.
+
+At time t a token x has become (GIDD, arXiv 2503.04482, eq. 2-3)
+
+    q_t(z | x) = alpha 1[z = x]  +  mask 1[z = m]  +  uniform / N,          alpha + mask + uniform = 1,
+
+where N counts the states that uniform noise can land on. Absorbing (MDLM) has uniform = 0, uniform (UDLM) has mask = 0,
+hybrid (GIDD) has both. Everything below follows from these three masses, so a process is one small class.
+
+Reverse step from t to s < t (posterior q(z_s | z_t, x) with the network's theta in place of x), as a mixture of routes.
+With f_z(t) = P(noise lands on z), alpha_ts = alpha_t / alpha_s, b = f_z(t) - alpha_ts f_z(s), Z = alpha_t theta_z + f_z(t):
+
+    leave z with probability b / Z, then   alpha_s: draw from theta,   mask_s: become m,   uniform_s: draw uniformly;
+    stay otherwise.
+
+These mixtures are the published posteriors, term by term, without a vocabulary-sized tensor: only the scalar theta_z enters.
+Because theta_z >= 0, leaving has the bound b / f_z(t), free of the network: positions whose draw exceeds it stay whatever
+the network says. All scalars are float64; the last step has s = 0, where alpha_s = 1, so neither mask nor noise can be left.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .likelihood import absorbing_cross_entropy, flat_noise_divergence
+from .schedules import Schedule
+
+
+class Masses(NamedTuple):
+    """Where a token is at time t: kept, masked, or redrawn uniformly. Float64, of the shape of t; they sum to 1."""
+
+    alpha: Tensor
+    mask: Tensor
+    uniform: Tensor
+
+
+class Process(Protocol):
+    """What the scheduler, the samplers and the trainer ask of a process."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def states(self) -> NoiseStates: ...
+
+    def masses(self, t: Tensor) -> Masses:
+        """The three masses at times t in [0, 1]; exactly (1, 0, 0) at t = 0."""
+
+    def nelbo(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """Nats a token [B, L] of the continuous-time bound; logits [B, L, V], x and z [B, L] int64, t [B, L] float64."""
+
+
+@dataclass(frozen=True)
+class NoiseStates:
+    """The N token ids that uniform noise can land on: all V, or all but the mask."""
+
+    vocab_size: int
+    mask_token_id: int
+    exclude_mask: bool = True
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return self.vocab_size - 1 if self.exclude_mask else self.vocab_size
+
+    def draw(self, u: Tensor) -> Tensor:
+        """Token ids int64 from uniforms u in [0, 1), each of the N states equally likely."""
+        index = (u * self.count).long().clamp_(max=self.count - 1)
+        return index + (index >= self.mask_token_id).long() if self.exclude_mask else index
+
+    def landing(self, z: Tensor, masses: Masses) -> Tensor:
+        """f_z, the probability that the noise lands on z [B, L]."""
+        is_mask = z == self.mask_token_id
+        each = masses.uniform / self.count
+        on_mask = masses.mask if self.exclude_mask else masses.mask + each
+        return torch.where(is_mask, on_mask, each)
+
+
+def prior(process: Process, u: Tensor) -> Tensor:
+    """Tokens at t = 1 from uniforms u [B, L]: all mask where the process ends in the mask, else uniform states."""
+    ends_in_mask = process.masses(torch.ones((), dtype=torch.float64)).mask > 0.5
+    if ends_in_mask:
+        return torch.full(u.shape, process.states.mask_token_id, dtype=torch.int64, device=u.device)
+    return process.states.draw(u)
+
+
+def forward(process: Process, x: Tensor, t: Tensor, u_route: Tensor, u_token: Tensor) -> Tensor:
+    """z ~ q_t(z | x): x [B, L] int64, t broadcastable to it, two independent uniforms [B, L] -> z [B, L] int64."""
+    alpha, mask, _ = process.masses(t)
+    noise = torch.where(u_route < alpha + mask, process.states.mask_token_id, process.states.draw(u_token))
+    return torch.where(u_route < alpha, x, noise)
+
+
+def leave_bound(process: Process, z: Tensor, now: Masses, then: Masses) -> Tensor:
+    """b / f_z(t), the largest probability with which z may leave between t (`now`) and s (`then`); needs no network."""
+    landed = process.states.landing(z, now)
+    b = landed - now.alpha / then.alpha * process.states.landing(z, then)
+    return torch.where(landed > 0, b / landed, 0.0).clamp_(0, 1)
+
+
+def leave_probability(process: Process, z: Tensor, theta_z: Tensor, now: Masses, then: Masses) -> Tensor:
+    """b / Z: the probability that z leaves, given the network's probability theta_z of z itself (0 for the mask)."""
+    landed = process.states.landing(z, now)
+    b = landed - now.alpha / then.alpha * process.states.landing(z, then)
+    return torch.where(b > 0, b / (now.alpha * theta_z + landed), 0.0).clamp_(0, 1)
+
+
+def _masses(alpha: Tensor, mask: Tensor, uniform: Tensor, t: Tensor) -> Masses:
+    """At t = 0 the token is clean by definition, even where a schedule (geometric) starts a little below alpha = 1."""
+    clean = t <= 0
+    return Masses(torch.where(clean, 1.0, alpha), torch.where(clean, 0.0, mask), torch.where(clean, 0.0, uniform))
+
+
+@dataclass(frozen=True)
+class Absorbing:
+    """MDLM (arXiv 2406.07524): a token is kept or becomes the mask.
+
+    The masking probability is (1 - alpha_t) / (1 - alpha_1): relative to t = 1, so that t = 1 is exactly the all-mask
+    prior which sampling starts from. The weight does not change by it, and without it the bound would lack a share
+    alpha_1 (eps for log-linear, e^-sigma_max for geometric) of the cost of the first token, hence be no bound.
+    """
+
+    schedule: Schedule
+    states: NoiseStates
+    name: str = "absorbing"
+
+    def masses(self, t: Tensor) -> Masses:
+        mask = self.schedule.noise(t) / self.schedule.noise(torch.ones_like(t))
+        return _masses(1 - mask, mask, torch.zeros_like(mask), t)
+
+    def nelbo(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """-alpha' / (1 - alpha) * (-ln theta_x) at masked positions, 0 elsewhere (MDLM eq. 11)."""
+        masked = z == self.states.mask_token_id
+        cross_entropy = absorbing_cross_entropy(logits, x, self.states.mask_token_id)
+        weight = self.schedule.rate(t).to(cross_entropy.dtype)
+        return torch.where(masked, weight * cross_entropy, 0.0)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """UDLM (arXiv 2412.10193): a token is kept or redrawn uniformly from the N states."""
+
+    schedule: Schedule
+    states: NoiseStates
+    name: str = "uniform"
+
+    def masses(self, t: Tensor) -> Masses:
+        noise = self.schedule.noise(t)
+        return _masses(self.schedule.alpha(t), torch.zeros_like(noise), noise, t)
+
+    def nelbo(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """-alpha' / (alpha N q_t(z|x)) * [KL(q_t(.|x) || p) + r - 1 - ln r], r = q_t(z|x) / p_z (UDLM eq. 18)."""
+        n = self.states.count
+        alpha = self.schedule.alpha(t).clamp(
+            min=1e-9
+        )  # at alpha = 0 the bracket vanishes as alpha^2, the weight as 1/alpha
+        each = (self.schedule.noise(t) / n).clamp(min=1e-30)
+        q_z = torch.where(z == x, alpha + each, each)
+        weight = self.schedule.decay(t) / (alpha * n * q_z)
+        return weight * flat_noise_divergence(logits, x, z, alpha, each, self.states.mask_token_id)
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """GIDD (arXiv 2503.04482): masks and uniform noise mixed; at t = 1/2 a share p_uniform of the tokens is uniform.
+
+        c = B t^(gamma/2) (1-t)^(gamma/2),  B = 2^gamma p_u / (1 - p_u),  C = 1 + c
+        alpha = (1 - t) / C,   mask = t / C,   uniform = c / C.
+
+    `p_uniform` is clipped at e^-20 from below as in the paper's code. t is clamped to [t_eps, 1 - t_eps] in noise and NELBO.
+    """
+
+    states: NoiseStates
+    p_uniform: float = 0.1
+    gamma: float = 1.0
+    t_eps: float = 1e-4
+    name: str = "hybrid"
+
+    @property
+    def b(self) -> float:
+        p_uniform = max(self.p_uniform, math.exp(-20))
+        return 2**self.gamma * p_uniform / (1 - p_uniform)
+
+    def _c(self, t: Tensor) -> Tensor:
+        return self.b * (t * (1 - t)) ** (self.gamma / 2)
+
+    def masses(self, t: Tensor) -> Masses:
+        c = self._c(t)
+        return _masses((1 - t) / (1 + c), t / (1 + c), c / (1 + c), t)
+
+    def nelbo(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """w_t(z, x) * [KL(q_t(.|x) || p) + r - 1 - ln r], with GIDD's weights (Thm. 3.7) in closed form.
+
+        w = 1 / (t (1-t)) on masks; w_u = (2t + gamma - 2 gamma t) / (2t (1-t)) on other noise; on clean tokens
+        w_u (c/N) / (1 - t + c/N). They need gamma <= 2, beyond which w_u turns negative near t = 1.
+        """
+        t = t.clamp(self.t_eps, 1 - self.t_eps)
+        each = self._c(t) / self.states.count
+        w_noise = (2 * t + self.gamma - 2 * self.gamma * t) / (2 * t * (1 - t))
+        w_clean = w_noise * each / (1 - t + each)
+        weight = torch.where(z == x, w_clean, w_noise)
+        weight = torch.where(z == self.states.mask_token_id, 1 / (t * (1 - t)), weight)
+        masses = self.masses(t)
+        each = (masses.uniform / self.states.count).clamp(min=1e-30)
+        return weight * flat_noise_divergence(logits, x, z, masses.alpha, each, self.states.mask_token_id)

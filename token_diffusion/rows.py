@@ -1,0 +1,121 @@
+"""The rows of a batch: one row a sequence, every field one tensor, so that a step needs no Python loop over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .parameters import SamplingParameters
+
+NEVER = 2**62
+"""A due step that does not come."""
+
+
+@dataclass
+class Rows:
+    """State of R rows of at most L positions. [R] fields are one value a row, [R, L] one a position.
+
+    tokens: int64, the sequences; what lies beyond a row's length is padding. `valid`: bool, inside the row's length.
+    open: bool, positions that the sampler fills in; fixed ones (prompt, template) are never written.
+    block: int64, the block that an open position belongs to; 0 elsewhere. num_blocks: int64 [R].
+    num_steps: int64, grid steps a block; 0 is the continuous-time limit. last_step: int64, the step that ends the row.
+    step: int64, grid steps done, counted through all blocks. t: float64, the time reached. nfe: int64, network evaluations.
+    blocks_done: int64, blocks that are filled. due_step, due_t: when an open absorbing position is unmasked (NEVER once it is),
+    and the time that the network sees then.
+    """
+
+    tokens: Tensor
+    valid: Tensor
+    open: Tensor
+    block: Tensor
+    due_step: Tensor
+    due_t: Tensor
+    seed: Tensor
+    sample: Tensor
+    num_blocks: Tensor
+    num_steps: Tensor
+    last_step: Tensor
+    step: Tensor
+    blocks_done: Tensor
+    t: Tensor
+    nfe: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def position(self) -> Tensor:
+        """0 .. L-1, int64 [1, L]."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device).unsqueeze(0)
+
+    def select(self, index: Tensor) -> Rows:
+        """The rows of a bool or int64 index [R]."""
+        return Rows(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    @staticmethod
+    def join(upper: Rows, lower: Rows) -> Rows:
+        """Both, one under the other, the shorter padded to the longer's length."""
+        length = max(upper.tokens.shape[1], lower.tokens.shape[1])
+
+        def widen(value: Tensor) -> Tensor:
+            return F.pad(value, (0, length - value.shape[1])) if value.dim() == 2 else value
+
+        return Rows(
+            **{
+                field.name: torch.cat([widen(getattr(upper, field.name)), widen(getattr(lower, field.name))])
+                for field in fields(Rows)
+            }
+        )
+
+    def trimmed(self) -> Rows:
+        """The same rows without the columns that are padding in all of them."""
+        length = int(self.valid.any(0).sum()) if len(self) else 0
+        if length == self.tokens.shape[1]:
+            return self
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Rows(**{name: value[:, :length] if value.dim() == 2 else value for name, value in values.items()})
+
+
+def make_rows(tokens: Sequence[int], parameters: SamplingParameters, device: torch.device) -> Rows:
+    """`num_samples` equal rows before a sampler prepares them; `tokens` of length L, negative where open."""
+    canvas = torch.tensor(tokens, dtype=torch.int64, device=device)
+    is_open = canvas < 0
+    count, length = parameters.num_samples, canvas.numel()
+    offset = torch.arange(length, device=device) - is_open.long().argmax()
+    block_size = parameters.block_size or length
+    block = torch.where(is_open, offset // block_size, 0)
+    num_blocks = int(block.max()) + 1 if any(token < 0 for token in tokens) else 0
+
+    def each(value: float, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.full((count,), value, dtype=dtype, device=device)
+
+    def tiled(value: Tensor) -> Tensor:
+        return value.unsqueeze(0).repeat(count, 1)
+
+    return Rows(
+        tokens=tiled(canvas.clamp(min=0)),
+        valid=tiled(torch.ones_like(is_open)),
+        open=tiled(is_open),
+        block=tiled(block),
+        due_step=tiled(torch.full_like(canvas, NEVER)),
+        due_t=tiled(torch.zeros_like(canvas, dtype=torch.float64)),
+        seed=each(parameters.seed),
+        sample=torch.arange(count, device=device),
+        num_blocks=each(num_blocks),
+        num_steps=each(parameters.num_inference_steps or 0),
+        last_step=each(num_blocks * (parameters.num_inference_steps or 0)),
+        step=each(0),
+        blocks_done=each(0),
+        t=each(1, torch.float64),
+        nfe=each(0),
+        temperature=each(parameters.temperature, torch.float64),
+        top_k=each(parameters.top_k),
+        top_p=each(parameters.top_p, torch.float64),
+    )

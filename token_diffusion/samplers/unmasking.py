@@ -1,0 +1,74 @@
+"""Absorbing: every position's unmasking step is drawn first, and the network runs only at steps where something is due.
+
+When a position leaves the mask depends on the schedule alone, never on the network: it is still masked at t with
+probability noise(t) / noise(1), so with u uniform its own time is noise^-1(u noise(1)). On a grid of n steps the position
+is due at the first grid time below its own; without a grid (`num_inference_steps=None`) each is an event of its own, in
+the order of their times, which is the first-hitting sampler (arXiv 2409.02908) and exact ancestral sampling as n -> infinity.
+Both have the law of the step-by-step loop, with at most min(n, masks) network evaluations a block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..processes import Absorbing, Process
+from ..randomness import Purpose, uniform
+from ..rows import NEVER, Rows
+from .sampler import Plan, draw, shaped, split
+
+
+class Unmasking:
+    """The sampler of the absorbing process, ancestral and block-wise."""
+
+    def __init__(self, process: Process) -> None:
+        assert isinstance(process, Absorbing)
+        self.schedule, self.mask_token_id = process.schedule, process.states.mask_token_id
+
+    def check(self, num_inference_steps: int | None) -> None:
+        """Any grid, and none."""
+
+    def prepare(self, rows: Rows) -> None:
+        rows.tokens.masked_fill_(rows.open, self.mask_token_id)
+        zero = torch.zeros_like(rows.sample).unsqueeze(1)
+        u = uniform(rows.seed.unsqueeze(1), rows.sample.unsqueeze(1), zero, rows.position, Purpose.TIME)
+        own_t = self.schedule.inverse(u * self.schedule.noise(torch.ones_like(u)))
+        n = rows.num_steps.unsqueeze(1)
+        step = (n * (1 - own_t)).ceil().long().clamp(min=1).minimum(n)
+        rank = _rank(rows.block + (1 - own_t) / 2, rows.open)
+        on_grid = n > 0
+        rows.due_step.copy_(torch.where(rows.open, torch.where(on_grid, rows.block * n + step, rank), NEVER))
+        rows.due_t.copy_(torch.where(on_grid, 1 - (step - 1) / n.clamp(min=1), own_t))
+        rows.last_step.copy_(torch.where(on_grid.squeeze(1), rows.last_step, rows.open.sum(1)))
+
+    def visible(self, rows: Rows) -> Tensor:
+        return rows.valid
+
+    def plan(self, rows: Rows) -> Plan:
+        due_step = torch.where(rows.open, rows.due_step, NEVER)
+        rows.step.copy_(due_step.amin(1))
+        due = due_step == rows.step.unsqueeze(1)
+        t = torch.where(due, rows.due_t, 0.0).amax(1)
+        return Plan(due.flatten().nonzero().squeeze(1), t)
+
+    def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
+        row, column = split(plan.positions, rows.tokens.shape[1])
+        tokens = draw(rows, row, column, shaped(rows, row, logits, self.mask_token_id))
+        rows.tokens.view(-1)[plan.positions] = tokens
+        rows.due_step.view(-1)[plan.positions] = NEVER
+        waiting = rows.open & (rows.due_step < NEVER)
+        finished = ~waiting.any(1)
+        n = rows.num_steps
+        after = torch.where(n > 0, 1 - ((rows.step - 1) % n.clamp(min=1) + 1) / n.clamp(min=1), plan.t)
+        rows.t.copy_(torch.where(finished, 0.0, after))
+        rows.step.copy_(torch.where(finished, rows.last_step, rows.step))
+        next_block = torch.where(waiting, rows.block, NEVER).amin(1)
+        rows.blocks_done.copy_(torch.where(finished, rows.num_blocks, next_block))
+        return tokens
+
+
+def _rank(key: Tensor, among: Tensor) -> Tensor:
+    """1-based rank of each key within its row, counting only positions in `among`; [R, L] -> int64 [R, L]."""
+    order = torch.where(among, key, torch.inf).argsort(dim=1, stable=True)
+    rank = torch.arange(1, key.shape[1] + 1, device=key.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, rank)

@@ -1,0 +1,133 @@
+"""Offline sampling: a request, a batch, and a loop until it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .batch import Batch, Update
+from .errors import ParameterError
+from .parameters import SamplingParameters
+from .scheduler import TokenDiffusionScheduler
+
+
+@dataclass(frozen=True)
+class SampleOutput:
+    """sequences: int64 [num_samples, seq_len] on the CPU. nfe: network evaluations, at most one a grid step and one a mask.
+
+    forwards_skipped: grid steps that needed none. step_map: int64 [num_samples, seq_len], the step that last set a position.
+    """
+
+    sequences: Tensor
+    nfe: int
+    forwards_skipped: int
+    step_map: Tensor
+
+
+def sample(
+    denoiser: Any,
+    scheduler: TokenDiffusionScheduler,
+    *,
+    num_samples: int = 1,
+    seq_len: int = 64,
+    num_inference_steps: int | None = 128,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    tokens: Sequence[int] | None = None,
+    callback: Callable[[Update], None] | None = None,
+    device: str | torch.device | None = None,
+) -> SampleOutput:
+    """Ancestral sampling from an absorbing (MDLM) or a uniform (UDLM) model.
+
+    Args:
+        denoiser: a masked LM of transformers, a `Denoiser`, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
+        num_inference_steps: grid steps; None (absorbing alone) is the continuous-time limit, first-hitting.
+        temperature, top_p, top_k: shape each token's distribution; the defaults leave it as it is.
+        tokens: [seq_len] ids, negative where the sampler fills in (`text.encode` makes them); all open by default.
+        callback: called with each step's `Update`, initial state excluded.
+
+    Raises:
+        ParameterError: a value is outside its range, or the scheduler has another process.
+    """
+    _require(scheduler, "sample", ("absorbing", "uniform"))
+    parameters = SamplingParameters(seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed)
+    return run(denoiser, scheduler, parameters, tokens, callback, device)
+
+
+def sample_block(
+    denoiser: Any,
+    scheduler: TokenDiffusionScheduler,
+    *,
+    num_samples: int = 1,
+    seq_len: int = 64,
+    block_size: int = 32,
+    num_inference_steps: int | None = 128,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    tokens: Sequence[int] | None = None,
+    callback: Callable[[Update], None] | None = None,
+    device: str | torch.device | None = None,
+) -> SampleOutput:
+    """Block-wise sampling, any process: blocks of `block_size` from left to right, `num_inference_steps` each.
+
+    Blocks are counted from the first open position; the arguments are those of `sample`.
+    """
+    parameters = SamplingParameters(
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size
+    )
+    return run(denoiser, scheduler, parameters, tokens, callback, device)
+
+
+def sample_hybrid(
+    denoiser: Any,
+    scheduler: TokenDiffusionScheduler,
+    *,
+    num_samples: int = 1,
+    seq_len: int = 64,
+    num_inference_steps: int = 128,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    tokens: Sequence[int] | None = None,
+    callback: Callable[[Update], None] | None = None,
+    device: str | torch.device | None = None,
+) -> SampleOutput:
+    """Ancestral sampling from a hybrid (GIDD) model; the arguments are those of `sample`."""
+    _require(scheduler, "sample_hybrid", ("hybrid",))
+    parameters = SamplingParameters(seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed)
+    return run(denoiser, scheduler, parameters, tokens, callback, device)
+
+
+def run(
+    denoiser: Any,
+    scheduler: TokenDiffusionScheduler,
+    parameters: SamplingParameters,
+    tokens: Sequence[int] | None = None,
+    callback: Callable[[Update], None] | None = None,
+    device: str | torch.device | None = None,
+) -> SampleOutput:
+    """One request alone in a batch, to its end."""
+    batch = Batch(denoiser, scheduler, device=device)
+    batch.add(0, [-1] * parameters.seq_len if tokens is None else tokens, parameters)
+    while True:
+        (update,) = batch.step()
+        if callback is not None:
+            callback(update)
+        if (result := update.result) is not None:
+            sequences, step_map = torch.tensor(result.tokens), torch.tensor(result.step_map)
+            return SampleOutput(sequences, result.nfe, result.forwards_skipped, step_map)
+
+
+def _require(scheduler: TokenDiffusionScheduler, name: str, processes: tuple[str, ...]) -> None:
+    found = scheduler.config.forward_process
+    if found not in processes:
+        raise ParameterError("forward_process", f"be {' or '.join(processes)} for {name}", found)

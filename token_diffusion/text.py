@@ -1,0 +1,77 @@
+"""Text to token ids with open positions, and tokens back to text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from transformers import PreTrainedTokenizerBase
+
+from .errors import ParameterError
+
+OPEN = -1
+"""Marks a position that the sampler fills in."""
+
+MASK_TEXT = "[MASK]"
+"""A hole in a template, whatever the tokenizer calls its mask token."""
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seq_len: int | None,
+    prompt: str | None = None,
+    template: str | None = None,
+    inject_start_token: bool = False,
+) -> list[int]:
+    """Token ids [seq_len], `OPEN` where the sampler fills in.
+
+    Args:
+        seq_len: tokens in all; None is the length of the template.
+        prompt: a fixed prefix. Special tokens typed in it, `[MASK]` too, are ordinary text.
+        template: text whose `[MASK]` holes are one open position each, all else fixed; positions beyond it are open.
+        inject_start_token: begin with the tokenizer's [CLS] or BOS token, fixed.
+
+    Raises:
+        ParameterError: the text does not fit `seq_len`, or prompt and template are both given.
+    """
+    if prompt is not None and template is not None:
+        raise ParameterError("template", "be absent where prompt is given", template)
+    name = "prompt" if template is None else "template"
+    tokens = _plain(tokenizer, prompt) if prompt else []
+    if template is not None:
+        tokens = _with_holes(tokenizer, template)
+    if inject_start_token:
+        tokens = [_start_token(tokenizer), *tokens]
+    if seq_len is None:
+        if not tokens:
+            raise ParameterError(name, "hold at least one token where seq_len is not given", template)
+        return tokens
+    if len(tokens) > seq_len:
+        raise ParameterError(name, f"fit into seq_len = {seq_len} tokens", f"{len(tokens)} tokens")
+    return tokens + [OPEN] * (seq_len - len(tokens))
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> str:
+    """Text without special tokens."""
+    return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of text in which nothing is special."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def _with_holes(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
+    """Ids with OPEN at each `[MASK]`; the pieces between are tokenised on their own."""
+    first, *rest = template.split(MASK_TEXT)
+    tokens = _plain(tokenizer, first)
+    for piece in rest:
+        tokens += [OPEN, *_plain(tokenizer, piece)]
+    return tokens
+
+
+def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    for token in (tokenizer.cls_token_id, tokenizer.bos_token_id):
+        if token is not None:
+            return token
+    raise ParameterError("inject_start_token", "be off for a tokenizer without CLS and BOS token", True)
