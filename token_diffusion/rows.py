@@ -80,7 +80,9 @@ class Rows:
         if length == self.tokens.shape[1]:
             return self
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Rows(**{name: value[:, :length] if value.dim() == 2 else value for name, value in values.items()})
+        return Rows(
+            **{name: value[:, :length].contiguous() if value.dim() == 2 else value for name, value in values.items()}
+        )
 
 
 def make_rows(tokens: Sequence[int], parameters: SamplingParameters, device: torch.device) -> Rows:

@@ -1,4 +1,4 @@
-"""TokenDiffusionScheduler: the configuration of a diffusion, saved beside the model, and the calls that train and step with it."""
+"""TokenDiffusionScheduler: the configuration of a diffusion, saved beside the model, and the calls to train and step with it."""
 
 from __future__ import annotations
 

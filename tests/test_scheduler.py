@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.laws import chi_square_p, counts, make_law
+from token_diffusion import ParameterError, TokenDiffusionScheduler
+from token_diffusion.schedules import ALPHA_SCHEDULES
+
+PROCESSES = ["absorbing", "uniform", "hybrid"]
+KINDS = [("absorbing", name) for name in ALPHA_SCHEDULES] + [("uniform", name) for name in ALPHA_SCHEDULES]
+KINDS += [("hybrid", "log_linear")]
+
+
+@pytest.mark.parametrize(("process", "schedule"), KINDS)
+@pytest.mark.parametrize("mask", [0, 1, 3])
+def test_nelbo_of_the_exact_denoiser_is_the_entropy(process: str, schedule: str, mask: int) -> None:
+    """Law 1 of the design. Stratified times keep the standard error, which the bound of 4 is in, an upper estimate."""
+    law = make_law(4, 3, mask, seed=mask)
+    scheduler = TokenDiffusionScheduler(4, mask, forward_process=process, alpha_schedule=schedule)
+    generator, count = torch.Generator().manual_seed(11), 40_000
+    x = law.draw(count, generator)
+    t = (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count
+    t = t.clamp(min=1e-9)[torch.randperm(count, generator=generator)]
+    z = scheduler.add_noise(x, timesteps=t, generator=generator)
+    value = scheduler.nelbo(law.denoiser(scheduler)(z, t), x, z, t).sum(1)
+    error = value.std().item() / count**0.5
+    assert abs(value.mean().item() - law.entropy) < 4 * error
+    assert error < 0.15 * law.entropy  # an estimate that could not fail would prove nothing
+
+
+@pytest.mark.parametrize("schedule", ALPHA_SCHEDULES)
+def test_absorbing_nelbo_by_quadrature_lacks_nothing(schedule: str) -> None:
+    """No Monte-Carlo: every mask pattern with its probability, t on a fine grid. Even eps and e^-sigma_max are not lost."""
+    law = make_law(3, 2, 2, seed=5)
+    scheduler = TokenDiffusionScheduler(3, 2, alpha_schedule=schedule, eps=0.2, sigma_max=1.5)
+    points, total = 20_000, 0.0
+    t = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    if schedule == "geometric":  # steep at one end only: nothing to refine
+        assert scheduler.process.masses(t[-1:]).mask > 0.999
+    mask_probability = scheduler.process.masses(t).mask
+    for x, probability in zip(law.sequences, law.probability, strict=True):
+        for pattern in ([True, False], [False, True], [True, True]):
+            masked = torch.tensor(pattern)
+            z = torch.where(masked, 2, x).unsqueeze(0)
+            logits = law.denoiser(scheduler)(z, torch.full((1,), 0.5))
+            q = torch.where(masked, mask_probability.unsqueeze(1), 1 - mask_probability.unsqueeze(1)).prod(1)
+            value = scheduler.nelbo(logits.expand(points, -1, -1), x.expand(points, -1), z.expand(points, -1), t)
+            total += (probability * (q * value.sum(1)).mean()).item()
+    # geometric starts at alpha(0) = exp(-1e-4): that share of the last token's cost is in its prior to data step
+    assert total == pytest.approx(law.entropy, rel=1e-3 if schedule == "geometric" else 1e-6)
+
+
+@pytest.mark.parametrize(("process", "schedule"), KINDS)
+def test_nelbo_and_its_gradient_are_finite_for_every_time(process: str, schedule: str) -> None:
+    scheduler = TokenDiffusionScheduler(30, 5, forward_process=process, alpha_schedule=schedule)
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(6, 9, 30, generator=generator) * 8).requires_grad_()
+    x = torch.randint(6, 30, (6, 9), generator=generator)
+    t = torch.tensor([1e-38, 1e-20, 1e-6, 0.5, 1 - 1e-7, 1.0])
+    noisy = [
+        scheduler.add_noise(x, timesteps=t, generator=generator),
+        torch.randint(6, 30, (6, 9), generator=generator),
+    ]
+    if process != "uniform":
+        noisy.append(torch.full_like(x, 5))
+    for z in noisy:
+        value = scheduler.nelbo(logits, x, z, t)
+        (gradient,) = torch.autograd.grad(value.sum(), logits)
+        assert value.dtype == torch.float32
+        assert value.isfinite().all() and gradient.isfinite().all()
+        assert value.min() > -1e-3
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_nelbo_ignores_the_mask_logit(process: str) -> None:
+    scheduler = TokenDiffusionScheduler(7, 3, forward_process=process)
+    x = torch.tensor([[0, 1, 2, 4]])
+    z = torch.tensor([[0, 5, 2, 6]]) if process == "uniform" else torch.tensor([[0, 3, 3, 6]])
+    logits, t = torch.randn(1, 4, 7), torch.tensor([0.6])
+    value = scheduler.nelbo(logits, x, z, t)
+    logits[..., 3] = 1e4
+    torch.testing.assert_close(scheduler.nelbo(logits, x, z, t), value)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_add_noise_keeps_the_original_and_repeats_with_its_generator(process: str) -> None:
+    scheduler = TokenDiffusionScheduler(50, 7, forward_process=process)
+    x = torch.randint(8, 50, (4, 100))
+    kept = x.clone()
+    for t in (torch.tensor([0.01, 0.3, 0.7, 1.0]), torch.rand(4, 100).clamp(min=0.01)):
+        z = scheduler.add_noise(x, timesteps=t, generator=torch.Generator().manual_seed(3))
+        again = scheduler.add_noise(
+            original_samples=x, noise=None, timesteps=t, generator=torch.Generator().manual_seed(3)
+        )
+        assert z.equal(again) and z.dtype == torch.int64 and x.equal(kept)
+    assert process != "absorbing" or bool((scheduler.add_noise(x, timesteps=torch.ones(4)) == 7).all())
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_loop_of_ones_own_follows_the_law(process: str) -> None:
+    """`sample_prior`, `set_timesteps`, `timesteps`, `step` as a diffusers user writes them, against the exact law."""
+    law, count = make_law(3, 2, 0, seed=2), 4000
+    scheduler = TokenDiffusionScheduler(3, 0, forward_process=process)
+    generator, denoiser = torch.Generator().manual_seed(5), law.denoiser(scheduler)
+    sample = scheduler.sample_prior((count, 2), generator=generator)
+    scheduler.set_timesteps(150)
+    assert len(scheduler.timesteps) == 150 and scheduler.timesteps[0] == 1 and (scheduler.timesteps.diff() < 0).all()
+    for t in scheduler.timesteps:
+        logits = denoiser(sample, t.expand(count))
+        kept = logits.clone(), sample.clone()
+        sample = scheduler.step(logits, t, sample, generator=generator).prev_sample
+        assert logits.equal(kept[0])
+    assert not bool((sample == 0).any())
+    assert chi_square_p(counts(law, sample), law.probability) > 0.001
+
+
+def test_step_takes_float32_logits_timesteps_and_a_tuple() -> None:
+    scheduler = TokenDiffusionScheduler(9, 8)
+    scheduler.set_timesteps(3)
+    sample = scheduler.sample_prior((2, 5))
+    for t in scheduler.timesteps.float():
+        (sample,) = scheduler.step(torch.randn(2, 5, 9), t, sample, return_dict=False)
+    assert sample.dtype == torch.int64 and not bool((sample == 8).any())
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    scheduler = TokenDiffusionScheduler(11, 4, forward_process="hybrid", p_uniform=0.25, gamma=1.5, t_eps=1e-3)
+    scheduler.save_pretrained(tmp_path)
+    loaded = TokenDiffusionScheduler.from_pretrained(tmp_path)
+    assert loaded.process == scheduler.process
+
+
+@pytest.mark.parametrize(
+    ("saved", "process", "p_uniform"),
+    [
+        (
+            {"_class_name": "TokenDiffusionScheduler", "forward_process": "uniform", "num_train_timesteps": 1000},
+            "uniform",
+            0.1,
+        ),
+        ({"_class_name": "BlockTokenDiffusionScheduler", "eps": 0.001, "num_train_timesteps": 500}, "absorbing", 0.1),
+        (
+            {"_class_name": "HybridTokenDiffusionScheduler", "t_eps": 1e-4, "clip_noise": 20.0, "gamma": 1.0},
+            "hybrid",
+            0.0,
+        ),
+        ({"_class_name": "HybridTokenDiffusionScheduler", "p_uniform": 0.2}, "hybrid", 0.2),
+    ],
+)
+def test_configurations_of_the_seeds_scripts_load(
+    tmp_path: Path, saved: dict[str, object], process: str, p_uniform: float
+) -> None:
+    saved = {"_diffusers_version": "0.37.0.dev0", "vocab_size": 12, "mask_token_id": 4, **saved}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(saved))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler = TokenDiffusionScheduler.from_pretrained(tmp_path)
+    assert scheduler.config.forward_process == process and scheduler.config.p_uniform == p_uniform
+    assert scheduler.process.states.mask_token_id == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vocab_size": 1, "mask_token_id": 0}, "vocab_size must be >= 2, got 1"),
+        ({"mask_token_id": 9}, "mask_token_id must be in [0, vocab_size = 9), got 9"),
+        ({"forward_process": "gaussian"}, "forward_process must be one of absorbing, uniform, hybrid, got 'gaussian'"),
+        ({"p_uniform": 1.0}, "p_uniform must be in [0, 1), got 1.0"),
+        ({"gamma": 2.5}, "gamma must be in (0, 2], got 2.5"),
+        ({"t_eps": 0.5}, "t_eps must be in (0, 0.5), got 0.5"),
+    ],
+)
+def test_bad_configurations_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ParameterError) as raised:
+        TokenDiffusionScheduler(**{"vocab_size": 9, "mask_token_id": 1, **arguments})
+    assert str(raised.value) == message
+
+
+def test_bad_calls_are_named() -> None:
+    scheduler = TokenDiffusionScheduler(9, 1)
+    x = torch.zeros(2, 3, dtype=torch.int64)
+    with pytest.raises(ParameterError, match=r"timesteps must be in \(0, 1\]"):
+        scheduler.add_noise(x, timesteps=torch.tensor([0.0, 0.5]))
+    with pytest.raises(ParameterError, match="timesteps must be a float tensor"):
+        scheduler.add_noise(x, timesteps=torch.tensor([1, 2]))
+    with pytest.raises(ParameterError, match=r"timesteps must have the shape \[2\] or \[2, 3\], got \[3\]"):
+        scheduler.add_noise(x, timesteps=torch.ones(3))
+    with pytest.raises(ParameterError, match=r"logits must have the shape \[2, 3, 9\], got \[2, 3, 8\]"):
+        scheduler.nelbo(torch.zeros(2, 3, 8), x, x, torch.ones(2))
+    with pytest.raises(ParameterError, match="num_inference_steps must be >= 1, got 0"):
+        scheduler.set_timesteps(0)
+    with pytest.raises(ParameterError, match="set by set_timesteps"):
+        scheduler.step(torch.zeros(2, 3, 9), 1.0, x)
