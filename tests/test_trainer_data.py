@@ -1,0 +1,114 @@
+"""Text files to token sequences: packing loses nothing, held-out text is held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from token_diffusion.errors import ParameterError
+from trainer.__main__ import parse
+from trainer.config import TrainingConfig
+from trainer.data import check_output_dir, load_corpus, pack, read_files, separator, tokenize
+from trainer.tokenizer import build_tokenizer
+
+TEXT = "To be, or not to be,\n\n  that is the question:\nWhether 'tis nobler in the mind\n" * 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return build_tokenizer([TEXT], vocab_size=280)
+
+
+def configure(*flags: object) -> TrainingConfig:
+    config = parse("mdlm", [str(flag) for flag in flags])
+    assert isinstance(config, TrainingConfig)
+    return config
+
+
+def test_pack_is_the_stream_cut_into_pieces() -> None:
+    documents = [np.array([5, 6, 7], dtype=np.int32), np.array([8], dtype=np.int32), np.array([9, 10], dtype=np.int32)]
+    assert [piece.tolist() for piece in pack(documents, 3, 3)] == [[5, 6, 7], [3, 8, 3], [9, 10]]
+    assert list(pack([], 3, 3)) == []
+
+
+def test_packed_files_decode_to_their_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    documents = [TEXT, "Ay, there's\nthe rub.\n"]
+    sequences = tokenize(tokenizer, documents, flag="train_file", packing=True, max_length=16)
+    assert {len(ids) for ids in sequences.ids[:-1]} == {16} and 0 < len(sequences.ids[-1]) <= 16
+    stream = np.concatenate(sequences.ids)
+    (gap,) = np.flatnonzero(stream == separator(tokenizer))
+    assert [tokenizer.decode(stream[:gap]), tokenizer.decode(stream[gap + 1 :])] == documents
+    assert sequences.num_chars == len(documents[0]) + len(documents[1])
+
+
+def test_unpacked_lines_are_framed_and_truncated(tokenizer: PreTrainedTokenizerBase) -> None:
+    sequences = tokenize(tokenizer, ["ab", TEXT], flag="train_file", packing=False, max_length=8)
+    short, long = sequences.ids
+    assert tokenizer.decode(short) == "[CLS]ab[SEP]"
+    assert len(long) == 8 and long[0] == tokenizer.cls_token_id and long[-1] == tokenizer.sep_token_id
+    assert sequences.num_chars is None
+
+
+def test_text_of_special_tokens_only_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(ParameterError, match="validation_file must hold text"):
+        tokenize(tokenizer, ["[MASK][PAD]"], flag="validation_file", packing=False, max_length=8)
+
+
+def test_lines_or_whole_files(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\r\n\n  \n  two\n")
+    (tmp_path / "b.txt").write_bytes("drei ä\n".encode())
+    files = ["--train_file", tmp_path / "a.txt", tmp_path / "b.txt"]
+    lines = load_corpus(configure(*files))
+    assert lines.train == ["one", "  two", "drei ä"] and lines.train_source == "a.txt, b.txt"
+    assert load_corpus(configure(*files, "--packing")).train == ["one\r\n\n  \n  two\n", "drei ä\n"]
+    repeated = ["--train_file", tmp_path / "a.txt", f"--train_file={tmp_path / 'b.txt'}"]
+    assert load_corpus(configure(*repeated)).train == lines.train
+
+
+def test_the_last_percent_is_held_out(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("0123456789\n")
+    (tmp_path / "b.txt").write_text("abcdefgh\n")
+    files = ["--train_file", tmp_path / "a.txt", tmp_path / "b.txt", "--validation_split_percentage"]
+    packed = load_corpus(configure(*files, 25, "--packing"))
+    assert (packed.train, packed.validation) == (["0123456789\n", "abcd"], ["efgh\n"])
+    more = load_corpus(configure(*files, 75, "--packing"))
+    assert (more.train, more.validation) == (["01234"], ["56789\n", "abcdefgh\n"])
+    assert (more.train_source, more.validation_source) == ("a.txt, b.txt (first 25 %)", "a.txt, b.txt (last 75 %)")
+    lines = load_corpus(configure(*files, 50))
+    assert (lines.train, lines.validation) == (["0123456789"], ["abcdefgh"])
+    with pytest.raises(ParameterError, match="validation_split_percentage must leave text on both sides"):
+        load_corpus(configure(*files, 1))
+
+
+def test_data_sets(tmp_path: Path) -> None:
+    for split, rows in (("train", ["a", "", "b"]), ("validation", ["c"])):
+        Dataset.from_dict({"words": rows}).to_parquet(tmp_path / f"{split}.parquet")
+    config = configure("--dataset_name", tmp_path, "--text_column", "words")
+    corpus = load_corpus(config)
+    assert (corpus.train, corpus.validation) == (["a", "b"], ["c"])
+    with pytest.raises(ParameterError, match="text_column must be one of the columns words, got 'text'"):
+        load_corpus(configure("--dataset_name", tmp_path))
+    with pytest.raises(ParameterError, match="dataset_name must be a data set that can be loaded"):
+        load_corpus(configure("--dataset_name", tmp_path / "nothing"))
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    for name, rule in (("absent.txt", "readable file"), ("empty.txt", "not be empty"), ("latin.txt", "byte 3 is not")):
+        with pytest.raises(ParameterError, match=f"train_file must .*{rule}.*{name}"):
+            read_files("train_file", [tmp_path / name])
+    with pytest.raises(ParameterError, match="readable file"):
+        read_files("train_file", [tmp_path])
+
+
+def test_output_dir_must_be_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ParameterError, match="output_dir must be a writable folder"):
+        check_output_dir(tmp_path / "file" / "out")
+    check_output_dir(tmp_path / "new" / "out")
+    assert list((tmp_path / "new" / "out").iterdir()) == []

@@ -1,0 +1,164 @@
+"""The training loop on a tiny corpus: what it learns and saves, and that the split into batches does not matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM
+
+from token_diffusion.checkpoint import load_checkpoint
+from trainer.__main__ import main, parse
+from trainer.accelerator import make_accelerator
+from trainer.config import TrainingConfig
+from trainer.data import load_corpus
+from trainer.tokenizer import build_tokenizer
+from trainer.train import Run, TrainingError, train
+
+LINES = ["the cat sat on the mat", "a dog ran", "the dog sat on a mat", "the cat ran to the dog and sat"]
+TINY = (
+    "hidden_size=32,num_hidden_layers=1,num_attention_heads=2,intermediate_size=64,"
+    "hidden_dropout_prob=0,attention_probs_dropout_prob=0"
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small lose more time to thread switches than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `text.txt` and a `tokenizer` trained on it."""
+    folder = tmp_path_factory.mktemp("trainer")
+    text = "\n".join(LINES * 20) + "\n"
+    (folder / "text.txt").write_text(text)
+    build_tokenizer([text], vocab_size=290).save_pretrained(folder / "tokenizer")
+    return folder
+
+
+def flags(workplace: Path, output_dir: Path, **changes: object) -> list[str]:
+    """The command line of a tiny run from scratch."""
+    options: dict[str, object] = {
+        "train_file": workplace / "text.txt",
+        "tokenizer_name": workplace / "tokenizer",
+        "config_name": "bert",
+        "config_overrides": TINY,
+        "output_dir": output_dir,
+        "max_length": 16,
+        "max_train_steps": 4,
+        "lr_warmup_steps": 0,
+        "lr_scheduler": "constant",
+        "learning_rate": 3e-3,
+    }
+    return [f"--{name}={value}" for name, value in {**options, **changes}.items() if value is not None]
+
+
+def configure(command: str, workplace: Path, output_dir: Path, *switches: str, **changes: object) -> TrainingConfig:
+    config = parse(command, [*flags(workplace, output_dir, **changes), *switches])
+    assert isinstance(config, TrainingConfig)
+    return config
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForMaskedLM.from_pretrained(folder).state_dict()
+
+
+@pytest.mark.parametrize("command", ["mdlm", "udlm", "hybrid"])
+def test_training_lowers_the_validation_bound(command: str, workplace: Path, tmp_path: Path) -> None:
+    changes = {"validation_split_percentage": 20, "per_device_train_batch_size": 16, "save_dtype": "bfloat16"}
+    before = train(configure(command, workplace, tmp_path / "a", "--packing", **changes, learning_rate=1e-12))
+    after = train(configure(command, workplace, tmp_path / "b", "--packing", **changes, max_train_steps=80))
+    assert before is not None and after is not None
+    # Untrained, it guesses uniformly over the 289 tokens that can be; the corpus has far less entropy.
+    assert before.nelbo == pytest.approx(math.log(289), rel=0.25)
+    assert after.nelbo < 0.7 * before.nelbo
+    assert after.num_times == 8
+    assert after.num_chars == pytest.approx(0.2 * len((workplace / "text.txt").read_text()), abs=1)
+    checkpoint = load_checkpoint(tmp_path / "b" / "final")
+    assert checkpoint.scheduler.config["vocab_size"] == len(checkpoint.tokenizer)
+    card = (tmp_path / "b" / "final" / "README.md").read_text()
+    assert f"{after.nelbo:.4f}" in card and "text.txt" in card
+
+
+def test_accumulation_equals_one_larger_batch(workplace: Path, tmp_path: Path) -> None:
+    """Unpacked lines differ in length, so a mean of means would show, and padding differs between the two runs."""
+    whole = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_train_steps": 3}
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_train_steps": 3}
+    for process in ("mdlm", "udlm"):
+        train(configure(process, workplace, tmp_path / "whole", **whole))
+        train(configure(process, workplace, tmp_path / "parts", **parts))
+        expected, found = weights(tmp_path / "whole" / "final"), weights(tmp_path / "parts" / "final")
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5)
+
+
+def test_same_seed_same_weights_and_another_seed_others(workplace: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(configure("mdlm", workplace, tmp_path / name, seed=seed, max_train_steps=2))
+    a, b, c = (weights(tmp_path / name / "final") for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_moving_average_is_what_is_saved(workplace: Path, tmp_path: Path) -> None:
+    """An average lies between the first and the last weights, in the same proportion for every weight."""
+    common = {"max_train_steps": 2, "checkpointing_steps": 1}
+    for name, decay in (("raw", 0), ("ema", 0.999)):
+        train(configure("mdlm", workplace, tmp_path / name, ema_decay=decay, **common))
+    raw, ema = ([weights(tmp_path / name / f"checkpoint-{step}") for step in (1, 2)] for name in ("raw", "ema"))
+    weight = "bert.encoder.layer.0.output.dense.weight"
+    moved = (ema[1][weight] - ema[0][weight]).abs().max()
+    assert 0 < moved < (raw[1][weight] - raw[0][weight]).abs().max() * 2
+    assert not torch.equal(ema[1][weight], raw[1][weight])
+    start, stop = ema[0][weight], raw[1][weight]
+    share = (ema[1][weight] - stop) / (start - stop)
+    near = (start - stop).abs() > 1e-4
+    same = torch.full_like(share[near], share[near].median().item())
+    torch.testing.assert_close(share[near], same, rtol=0.05, atol=0.01)
+
+
+def test_checkpoints_come_on_time_and_load(workplace: Path, tmp_path: Path) -> None:
+    train(configure("hybrid", workplace, tmp_path, max_train_steps=5, checkpointing_steps=2, p_uniform=0.2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-4", "final"]
+    for folder in tmp_path.iterdir():
+        checkpoint = load_checkpoint(folder)
+        assert checkpoint.process == "hybrid" and checkpoint.scheduler.config["p_uniform"] == 0.2
+        assert (folder / "README.md").is_file()
+
+
+def test_a_model_of_another_vocabulary_is_resized(workplace: Path, tmp_path: Path) -> None:
+    train(configure("mdlm", workplace, tmp_path / "first", max_train_steps=1))
+    build_tokenizer((workplace / "text.txt").read_text().splitlines(), 270).save_pretrained(tmp_path / "small")
+    changes = {"config_name": None, "config_overrides": None, "model_name_or_path": tmp_path / "first" / "final"}
+    train(configure("mdlm", workplace, tmp_path, tokenizer_name=tmp_path / "small", max_train_steps=1, **changes))
+    checkpoint = load_checkpoint(tmp_path / "final")
+    assert len(checkpoint.tokenizer) == 270
+    assert checkpoint.model.config.vocab_size == checkpoint.scheduler.config["vocab_size"] == 270
+    assert "started from `final`" in (tmp_path / "final" / "README.md").read_text()
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure("mdlm", workplace, tmp_path)
+    run = Run(config, make_accelerator(config), load_corpus(config))
+    with torch.no_grad():
+        next(run.model.parameters()).fill_(math.nan)
+    with pytest.raises(TrainingError, match="loss is nan at step 1"):
+        run.fit()
+    assert not (tmp_path / "final").exists()
+
+
+def test_command_line_trains(workplace: Path, tmp_path: Path) -> None:
+    assert main(["mdlm", *flags(workplace, tmp_path / "run", max_train_steps=1)]) == 0
+    card = (tmp_path / "run" / "final" / "README.md").read_text()
+    assert "python -m trainer mdlm" in card and "--max_train_steps=1" in card
+    assert "Not validated" in card

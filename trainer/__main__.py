@@ -1,0 +1,120 @@
+"""`python -m trainer COMMAND [flags]`: the shell's door. Each mistake is one line on stderr; exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import CliSettingsSource, SettingsError
+
+from token_diffusion.errors import ParameterError
+
+from .config import CommandLine, HybridConfig, MDLMConfig, TokenizerConfig, TrainingConfig, UDLMConfig
+
+COMMANDS: dict[str, type[CommandLine]] = {
+    "mdlm": MDLMConfig,
+    "udlm": UDLMConfig,
+    "hybrid": HybridConfig,
+    "tokenizer": TokenizerConfig,
+}
+
+HELP = """usage: python -m trainer COMMAND [flags]    (or: accelerate launch -m trainer COMMAND [flags])
+
+{commands}
+
+`python -m trainer COMMAND --help` lists a command's flags. From text to a model that serves:
+  python -m trainer tokenizer --train_file input.txt --vocab_size 1024 --output_dir tokenizer
+  python -m trainer mdlm --train_file input.txt --packing --validation_split_percentage 10 \\
+      --config_name bert --tokenizer_name tokenizer --output_dir mdlm-output --max_train_steps 1000 \\
+      --config_overrides hidden_size=256,num_hidden_layers=4,num_attention_heads=4,intermediate_size=1024"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code: 0, 1 (training failed) or 2 (a mistake in what was asked)."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(commands=_summary()))
+        return 0 if arguments else 2
+    command, *flags = arguments
+    if command not in COMMANDS:
+        print(f"command must be one of {', '.join(COMMANDS)}, got {command!r}", file=sys.stderr)
+        return 2
+    try:
+        config = parse(command, flags)
+        return _runner(command)(config, flags)
+    except ValidationError as error:
+        problems = [describe(problem) for problem in error.errors()]
+    except SettingsError as error:
+        problems = [str(error).removeprefix("error parsing CLI: ")]
+    except ParameterError as error:
+        problems = [str(error)]
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    for problem in problems:
+        print(" ".join(problem.split()), file=sys.stderr)
+    return 2
+
+
+def parse(command: str, flags: Sequence[str]) -> CommandLine:
+    """The command's settings from its flags. Raises `ValidationError`, `SettingsError` or `ParameterError`."""
+    settings = COMMANDS[command]
+    source: CliSettingsSource[Any] = CliSettingsSource(
+        settings, cli_prog_name=f"python -m trainer {command}", add_argument_method=_add_argument
+    )
+    return settings(_cli_settings_source=source(args=list(flags)))  # type: ignore[call-arg]
+
+
+def _add_argument(parser: ArgumentParser, *names: str, **options: Any) -> Any:
+    """Lets a list take several values, in a row or repeated; pydantic-settings alone would split at commas."""
+    if options.get("action") == "append":
+        options.update(action="extend", nargs="+", type='"{}"'.format, metavar=names[0].removeprefix("--").upper())
+    if isinstance(options.get("help"), str):
+        options["help"] = " ".join(options["help"].split())
+    return ArgumentParser.add_argument(parser, *names, **options)
+
+
+def describe(problem: Any) -> str:
+    """One of pydantic's errors in our words: name, rule, value."""
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, ParameterError):
+        return str(cause)
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{name} must be given"
+    return f"{name} must {problem['msg'].removeprefix('Input should ')}, got {problem['input']!r}"
+
+
+def _summary() -> str:
+    return "\n".join(f"  {name:<10} {settings.__doc__}" for name, settings in COMMANDS.items())
+
+
+def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
+    """The command's work; imported late, so that help and mistakes answer at once."""
+    if command == "tokenizer":
+        from .tokenizer import train_tokenizer
+
+        def run_tokenizer(config: TokenizerConfig, flags: Sequence[str]) -> int:
+            size = train_tokenizer(config)
+            print(f"{config.output_dir}: {size} tokens")
+            return 0
+
+        return run_tokenizer
+
+    from .train import TrainingError, train
+
+    def run_training(config: TrainingConfig, flags: Sequence[str]) -> int:
+        try:
+            train(config, [command, *flags])
+        except TrainingError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
+
+    return run_training
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,215 @@
+"""The command line as one frozen settings class a command: no environment variable, no file is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from token_diffusion.errors import ParameterError
+
+AlphaSchedule = Literal["log_linear", "linear", "cosine", "geometric"]
+# The names of transformers.get_scheduler that need no arguments beyond the two step counts.
+LRScheduler = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+]
+
+SCHEDULER_OPTIONS = {
+    "alpha_schedule", "eps", "sigma_min", "sigma_max", "exclude_mask_from_uniform", "p_uniform", "gamma", "t_eps"
+}  # fmt: skip
+
+
+class CommandLine(BaseSettings):
+    """What all commands share: how flags are spelled, and that they come from the command line alone."""
+
+    model_config = SettingsConfigDict(
+        cli_exit_on_error=False,
+        cli_hide_none_type=True,
+        cli_implicit_flags=True,
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+class TokenizerConfig(CommandLine):
+    """Train a byte-level BPE tokenizer on text; decoding gives the text back exactly."""
+
+    train_file: list[Path] = Field(min_length=1)
+    """Text files (UTF-8), one or more."""
+    output_dir: Path = Path("tokenizer-output")
+    """Folder to write; AutoTokenizer and --tokenizer_name read it."""
+    vocab_size: int = Field(4096, ge=261)
+    """Tokens in all: 5 special ones, 256 bytes, and merges. A small text may yield fewer."""
+    min_frequency: PositiveInt = 2
+    """A pair of tokens is merged only if it occurs this often."""
+    lowercase: bool = False
+    """Lowercase the text first (decoding then gives lowercase back)."""
+
+
+class TrainingConfig(CommandLine):
+    """What the three processes share."""
+
+    process: ClassVar[str]
+
+    model_name_or_path: str = "bert-base-uncased"
+    """Masked LM to start from: a folder or a model id. See --config_name to start from scratch."""
+    config_name: str | None = None
+    """Train from scratch: a model type (bert, modernbert, …) or a folder with config.json. Needs --tokenizer_name."""
+    config_overrides: str | None = None
+    """With --config_name: hidden_size=256,num_hidden_layers=4,… The vocabulary comes from the tokenizer."""
+    tokenizer_name: str | None = None
+    """Tokenizer folder or id, if it is not the model's own. `python -m trainer tokenizer` makes one."""
+
+    dataset_name: str | None = None
+    """Data set id or folder for the `datasets` library. Either this or --train_file."""
+    dataset_config_name: str | None = None
+    """Configuration of the data set."""
+    text_column: str = "text"
+    """Column of the data set that holds the text."""
+    train_file: list[Path] = Field(default_factory=list)
+    """Text files (UTF-8), one or more. With --packing a file is one document, newlines included; without it each line
+    is an example and blank lines are dropped."""
+    validation_file: list[Path] = Field(default_factory=list)
+    """Text files to validate on, read as --train_file."""
+    validation_split_percentage: float = Field(0, ge=0, lt=100)
+    """Hold out the last N percent of the training text for validation, before it is tokenised: of the characters of
+    packed files, else of the documents."""
+    packing: bool = False
+    """Join documents with the tokenizer's EOS (else SEP) between them and cut the stream into pieces of max_length.
+    Without it a document is an example: truncated, padded to its batch, with the special tokens that the tokenizer
+    adds. Special tokens and padding are never noised and never counted."""
+    max_length: int = Field(256, ge=2)
+    """Tokens in an example at most."""
+    dataloader_num_workers: int = Field(0, ge=0)
+    """Processes that prepare batches; 0 prepares them in the training process."""
+
+    output_dir: Path
+    """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
+    seed: int = Field(0, ge=0)
+    """Weights, data order, times and noise follow from it."""
+    max_train_steps: PositiveInt = 1000
+    """Optimizer steps."""
+    checkpointing_steps: PositiveInt = 500
+    """A checkpoint every N steps."""
+    logging_steps: PositiveInt = 50
+    """A log line every N steps."""
+    eval_steps: int = Field(0, ge=0)
+    """Validate every N steps with 2 times t a sequence; the end always has 8. 0: at the end only."""
+    per_device_train_batch_size: PositiveInt = 8
+    """Examples a forward pass on each device."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Forward passes on each device for one optimizer step."""
+
+    learning_rate: PositiveFloat = Field(5e-5, allow_inf_nan=False)
+    """Highest learning rate of AdamW."""
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    """For matrices; biases and norms are not decayed."""
+    lr_scheduler: LRScheduler = "cosine"
+    """Shape of the learning rate over the steps."""
+    lr_warmup_steps: int = Field(100, ge=0)
+    """Steps over which the learning rate rises to its highest value."""
+    max_grad_norm: PositiveFloat = Field(1.0, allow_inf_nan=False)
+    """Gradients are scaled down to this norm."""
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's decay of the first moment."""
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """AdamW's decay of the second moment."""
+    adam_epsilon: PositiveFloat = Field(1e-8, allow_inf_nan=False)
+    """AdamW's epsilon."""
+    ema_decay: float = Field(0, ge=0, lt=1)
+    """Keep a moving average of the weights (0.9999 is usual); validation and saved folders then use it. 0: off."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Precision of the forward pass; weights and optimizer stay float32."""
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Type of the weights in final/."""
+    report_to: str = "none"
+    """A tracker that accelerate knows, such as tensorboard."""
+
+    num_train_timesteps: PositiveInt = 1000
+    """Accepted and without effect: t is continuous."""
+    min_timestep: int = Field(0, ge=0)
+    """Accepted and without effect: t is continuous."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrainingConfig:
+        """Rules between flags."""
+        given = self.model_fields_set
+        if not self.train_file and self.dataset_name is None:
+            raise ParameterError("dataset_name or train_file", "be given: the text to train on", None)
+        if self.train_file and self.dataset_name is not None:
+            raise ParameterError("dataset_name", "be left out when train_file is given", self.dataset_name)
+        if self.validation_file and self.validation_split_percentage:
+            percent = self.validation_split_percentage
+            raise ParameterError("validation_split_percentage", "be left out when validation_file is given", percent)
+        if self.config_name is None and self.config_overrides is not None:
+            raise ParameterError("config_overrides", "come with config_name", self.config_overrides)
+        if self.config_name is not None and "model_name_or_path" in given:
+            raise ParameterError("model_name_or_path", "be left out with config_name", self.model_name_or_path)
+        if self.config_name is not None and self.tokenizer_name is None:
+            raise ParameterError("tokenizer_name", "be given with config_name", None)
+        return self
+
+    def scheduler_options(self) -> dict[str, Any]:
+        """The arguments of TokenDiffusionScheduler that the command line decides."""
+        options = self.model_dump(include=SCHEDULER_OPTIONS)
+        return {"forward_process": self.process, **options}
+
+
+class ScheduledConfig(TrainingConfig):
+    """The flags of a process whose alpha(t) can be chosen."""
+
+    alpha_schedule: AlphaSchedule = "log_linear"
+    """alpha(t), the probability that a token is clean at time t."""
+    eps: float = Field(1e-3, gt=0, lt=1)
+    """log_linear: alpha(t) = 1 - (1 - eps) t."""
+    sigma_min: PositiveFloat = Field(1e-4, allow_inf_nan=False)
+    """geometric: -log alpha at t = 0."""
+    sigma_max: PositiveFloat = Field(20.0, allow_inf_nan=False)
+    """geometric: -log alpha at t = 1."""
+
+
+class MDLMConfig(ScheduledConfig):
+    """Train an absorbing diffusion (MDLM): noise turns tokens into the mask token."""
+
+    process: ClassVar[str] = "absorbing"
+    output_dir: Path = Path("mdlm-output")
+    """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
+
+
+class UDLMConfig(ScheduledConfig):
+    """Train a uniform diffusion (UDLM): noise turns tokens into uniformly drawn ones."""
+
+    process: ClassVar[str] = "uniform"
+    output_dir: Path = Path("udlm-output")
+    """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
+    exclude_mask_from_uniform: bool = True
+    """Noise never draws the mask token."""
+
+
+class HybridConfig(TrainingConfig):
+    """Train a hybrid diffusion (GIDD): noise turns tokens into the mask token or uniformly drawn ones."""
+
+    process: ClassVar[str] = "hybrid"
+    output_dir: Path = Path("hybrid-output")
+    """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
+    p_uniform: float = Field(0.1, ge=0, lt=1)
+    """Share of tokens that are uniform noise at t = 1/2."""
+    gamma: float = Field(1.0, gt=0, le=2)
+    """Exponent of the uniform noise's rise and fall over time."""
+    t_eps: float = Field(1e-4, gt=0, lt=0.5)
+    """t stays this far from 0 and 1."""

@@ -1,0 +1,185 @@
+"""Text in, token sequences out: files or data sets, held-out text, packing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from token_diffusion.errors import ParameterError
+
+from .config import TrainingConfig
+
+TOKENIZER_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents to train on and to validate on, and where they came from (names, no paths)."""
+
+    train: Sequence[str]
+    validation: Sequence[str]
+    train_source: str
+    validation_source: str
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Tokenised examples: `ids` holds int32 arrays of at most max_length; `num_chars` is None unless packed."""
+
+    ids: list[np.ndarray]
+    num_chars: int | None
+
+
+def check_output_dir(folder: Path) -> None:
+    """Makes the folder and proves that it can be written to, before any work is spent. Raises `ParameterError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ParameterError("output_dir", f"be a writable folder ({error.strerror})", str(folder)) from error
+
+
+def read_files(flag: str, paths: Sequence[Path]) -> list[str]:
+    """The files' text as it is, newlines included. Raises `ParameterError` for what is missing, empty or not UTF-8."""
+    texts = []
+    for path in paths:
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            raise ParameterError(flag, f"be a readable file ({error.strerror})", str(path)) from error
+        except UnicodeDecodeError as error:
+            raise ParameterError(flag, f"be UTF-8 text (byte {error.start} is not)", str(path)) from error
+        if not text.strip():
+            raise ParameterError(flag, "hold text, and not be empty", str(path))
+        texts.append(text)
+    return texts
+
+
+def load_corpus(config: TrainingConfig) -> Corpus:
+    """The documents that the flags name. Raises `ParameterError` for whatever cannot be read."""
+    if config.dataset_name is not None:
+        return _load_dataset(config)
+    train: Sequence[str] = _documents(config, "train_file", config.train_file)
+    source = ", ".join(path.name for path in config.train_file)
+    if config.validation_file:
+        return _with_validation_files(config, train, source)
+    percent = config.validation_split_percentage
+    split = _split_characters if config.packing else _split_documents
+    train, validation = split(train, percent)
+    return _named_split(train, validation, source, percent)
+
+
+def _documents(config: TrainingConfig, flag: str, paths: Sequence[Path]) -> list[str]:
+    texts = read_files(flag, paths)
+    return texts if config.packing else [line for text in texts for line in text.splitlines() if line.strip()]
+
+
+def _with_validation_files(config: TrainingConfig, train: Sequence[str], source: str) -> Corpus:
+    validation = _documents(config, "validation_file", config.validation_file)
+    return Corpus(train, validation, source, ", ".join(path.name for path in config.validation_file))
+
+
+def _named_split(train: Sequence[str], validation: Sequence[str], source: str, percent: float) -> Corpus:
+    if not percent:
+        return Corpus(train, (), source, "")
+    if not train or not validation:
+        raise ParameterError("validation_split_percentage", "leave text on both sides of the split", percent)
+    return Corpus(train, validation, f"{source} (first {100 - percent:g} %)", f"{source} (last {percent:g} %)")
+
+
+def _split_documents(documents: Sequence[str], percent: float) -> tuple[Sequence[str], Sequence[str]]:
+    kept = len(documents) - round(len(documents) * percent / 100)
+    return documents[:kept], documents[kept:]
+
+
+def _split_characters(documents: Sequence[str], percent: float) -> tuple[Sequence[str], Sequence[str]]:
+    """Cuts at a character, inside a document if need be."""
+    total = sum(map(len, documents))
+    kept = total - round(total * percent / 100)
+    train, validation = [], []
+    for document in documents:
+        train.append(document[:kept])
+        validation.append(document[max(kept, 0) :] if kept < len(document) else "")
+        kept = max(kept - len(document), 0)
+    return [text for text in train if text], [text for text in validation if text]
+
+
+def _load_dataset(config: TrainingConfig) -> Corpus:
+    """Train and validation splits of a data set; without the latter, the end of the former is held out."""
+    from datasets import DatasetDict, load_dataset
+
+    name = str(config.dataset_name)
+    try:
+        splits = load_dataset(name, config.dataset_config_name)
+    except Exception as error:  # `datasets` raises many kinds; each means that this name cannot be loaded here
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ParameterError("dataset_name", f"be a data set that can be loaded ({reason})", name) from error
+    if not isinstance(splits, DatasetDict) or "train" not in splits:
+        raise ParameterError("dataset_name", "have a split called train", name)
+    if config.text_column not in splits["train"].column_names:
+        columns = ", ".join(splits["train"].column_names)
+        raise ParameterError("text_column", f"be one of the columns {columns}", config.text_column)
+    source = name if config.dataset_config_name is None else f"{name} ({config.dataset_config_name})"
+    train = [text for text in splits["train"][config.text_column] if text and text.strip()]
+    if config.validation_file:
+        return _with_validation_files(config, train, source)
+    if "validation" in splits and not config.validation_split_percentage:
+        held_out = [text for text in splits["validation"][config.text_column] if text and text.strip()]
+        return Corpus(train, held_out, f"{source}, split train", f"{source}, split validation")
+    percent = config.validation_split_percentage
+    return _named_split(*_split_documents(train, percent), source, percent)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], *, flag: str, packing: bool, max_length: int
+) -> Sequences:
+    """Documents as token sequences of at most `max_length`; those without a token that counts are dropped.
+
+    Raises:
+        ParameterError: `flag` names text of which nothing is left, or packing has no token to put between documents.
+    """
+    special = np.array(sorted(set(tokenizer.all_special_ids)))
+    if packing:
+        pieces = pack(_token_ids(tokenizer, documents, add_special_tokens=False), separator(tokenizer), max_length)
+    else:
+        pieces = _token_ids(tokenizer, documents, truncation=True, max_length=max_length)
+    ids = [piece for piece in pieces if not np.isin(piece, special).all()]
+    if not ids:
+        raise ParameterError(flag, "hold text that has tokens besides special ones", None)
+    return Sequences(ids, sum(map(len, documents)) if packing else None)
+
+
+def separator(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that goes between packed documents: EOS, else SEP. Raises `ParameterError` if there is neither."""
+    for token_id in (tokenizer.eos_token_id, tokenizer.sep_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise ParameterError("packing", "have a tokenizer with an EOS or SEP token", type(tokenizer).__name__)
+
+
+def pack(documents: Iterable[np.ndarray], separator_id: int, max_length: int) -> Iterator[np.ndarray]:
+    """Cuts `doc, separator, doc, …` into pieces of max_length; the last may be shorter, so that no token is lost."""
+    gap = np.array([separator_id], dtype=np.int32)
+    parts = [part for document in documents for part in (gap, document)][1:]
+    stream = np.concatenate(parts) if parts else gap[:0]
+    for start in range(0, len(stream), max_length):
+        yield stream[start : start + max_length]
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], **options: Any) -> Iterator[np.ndarray]:
+    for chunk in _chunks(documents):
+        encoded = tokenizer(chunk, verbose=False, return_attention_mask=False, return_token_type_ids=False, **options)
+        for ids in encoded["input_ids"]:
+            yield np.array(ids, dtype=np.int32)
+
+
+def _chunks(documents: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(documents), TOKENIZER_BATCH):
+        yield list(documents[start : start + TOKENIZER_BATCH])
