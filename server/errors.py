@@ -1,0 +1,121 @@
+"""Every error leaves as {"error": {message, type, param, code}}, before a stream as HTTP, within it as an event."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import JSONResponse
+
+from token_diffusion.errors import ParameterError
+
+from .protocol import ErrorDetail, ErrorEvent
+
+log = logging.getLogger(__name__)
+
+RESTART_S = 5
+"""Seconds after which a server that has stopped may be there again; a guess."""
+
+LONGEST_VALUE = 100
+"""Characters of a value that a message quotes."""
+
+
+class APIError(HTTPException):
+    """An error that is told to the client as it is."""
+
+    def __init__(
+        self, code: int, type: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(code, message, headers)
+        self.event = ErrorEvent(error=ErrorDetail(message=message, type=type, param=param, code=code))
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.event.model_dump(), self.status_code, self.headers)
+
+
+def invalid(message: str, param: str | None = None) -> APIError:
+    """422: a request that can be read, but not be served."""
+    return APIError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", message, param)
+
+
+def overloaded(retry_after_s: int) -> APIError:
+    """429: no rows are free, and no place to wait for them."""
+    message = f"the queue is full; try again in {retry_after_s} s"
+    return APIError(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", message, headers={"Retry-After": str(retry_after_s)})
+
+
+def unavailable(message: str) -> APIError:
+    """503: no work is taken, until somebody starts a server again."""
+    return APIError(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, headers={"Retry-After": str(RESTART_S)})
+
+
+def timeout(seconds: float) -> APIError:
+    """504: the time that the client or the server allows is over."""
+    return APIError(HTTPStatus.GATEWAY_TIMEOUT, "timeout", f"not finished within {seconds:g} s", "timeout_s")
+
+
+def shutdown() -> APIError:
+    """503 for a request that was running when the server had to stop."""
+    return APIError(HTTPStatus.SERVICE_UNAVAILABLE, "shutdown", "the server is stopping")
+
+
+def internal() -> APIError:
+    """500: the log knows why, the client is not told."""
+    return APIError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "internal error; the server's log says more")
+
+
+def parameter(error: ParameterError) -> APIError:
+    """The core's refusal, its value quoted in at most `LONGEST_VALUE` characters."""
+    return invalid(f"{error.name} must {error.rule}, got {_quote(error.value)}", error.name)
+
+
+def _quote(value: object) -> str:
+    return _printable(repr(value))
+
+
+def _printable(text: str) -> str:
+    """What a client sent, fit for a message: not too long, and without the surrogates that UTF-8 cannot hold."""
+    shown = text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def _validation(error: RequestValidationError) -> APIError:
+    """The first of pydantic's complaints, as name, rule and value."""
+    first: dict[str, Any] = error.errors()[0]
+    name = _printable(".".join(str(part) for part in first["loc"][1:]))
+    if first["type"] == "json_invalid":
+        reason = f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
+        return APIError(HTTPStatus.BAD_REQUEST, "invalid_request", reason)
+    if first["type"] == "extra_forbidden":
+        return invalid(f"{name} is not a field of this request, got {_quote(first['input'])}", name)
+    if not name:
+        return invalid("the body must be a JSON object, sent with Content-Type: application/json")
+    rule = first["msg"].removeprefix("Input should ").removeprefix("Value error, ")
+    return invalid(f"{name} must {rule}, got {_quote(first['input'])}", name)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give all errors of `app` the one envelope; what nobody foresaw is left to `RequestIdMiddleware`."""
+
+    @app.exception_handler(APIError)
+    async def api_error(request: Request, error: APIError) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(ParameterError)
+    async def parameter_error(request: Request, error: ParameterError) -> JSONResponse:
+        return parameter(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _validation(error).response()
+
+    @app.exception_handler(StarletteHTTPException)
+    async def http_error(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        type = "not_found" if error.status_code == HTTPStatus.NOT_FOUND else "invalid_request"
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return APIError(error.status_code, type, message, headers=error.headers).response()

@@ -1,0 +1,178 @@
+"""The endpoints: three that sample, and those that say how the server is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+import torch
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from token_diffusion import __version__
+from token_diffusion.checkpoint import Checkpoint
+
+from .admission import Service, admit
+from .errors import timeout, unavailable
+from .events import EventStream, Narrator
+from .openapi import SAMPLE_RESPONSES
+from .protocol import (
+    BlockSampleRequest,
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    Health,
+    HybridSampleRequest,
+    Info,
+    Limits,
+    Load,
+    ModelInfo,
+    Models,
+    Process,
+    SampleRequest,
+)
+
+log = logging.getLogger(__name__)
+
+router = APIRouter()
+
+CLIENT_LEFT = 499
+"""For the access log alone: nobody is there to read it."""
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+
+
+@router.post("/sample", tags=["sampling"], responses=SAMPLE_RESPONSES)
+async def sample(wire: SampleRequest, request: Request, service: ServiceDep) -> Response:
+    """Samples from a checkpoint of the absorbing or the uniform process, denoised everywhere at once."""
+    return await _answer(wire, request, service, ("absorbing", "uniform"))
+
+
+@router.post("/sample/block", tags=["sampling"], responses=SAMPLE_RESPONSES)
+async def sample_block(wire: BlockSampleRequest, request: Request, service: ServiceDep) -> Response:
+    """Samples denoised one block after the other, left to right; any process."""
+    return await _answer(wire, request, service, ("absorbing", "uniform", "hybrid"))
+
+
+@router.post("/sample/hybrid", tags=["sampling"], responses=SAMPLE_RESPONSES)
+async def sample_hybrid(wire: HybridSampleRequest, request: Request, service: ServiceDep) -> Response:
+    """Samples from a checkpoint of the hybrid process."""
+    return await _answer(wire, request, service, ("hybrid",))
+
+
+async def _answer(wire: SampleRequest, request: Request, service: Service, processes: Sequence[Process]) -> Response:
+    """Admit, submit, and answer with a stream of events or with the last one; in the end the rows are given back."""
+    job = await admit(service, wire, processes, request.url.path)
+    request_id: str = request.scope["state"]["request_id"]
+    log.debug("request %s: %s with %s, %s", request_id, request.url.path, job.model, job.parameters)
+    engine = service.engine
+    engine.submit(job)
+    seconds = min(wire.timeout_s, service.settings.request_timeout_s)
+
+    def expire() -> None:
+        job.stream.fail(timeout(seconds))
+        engine.cancel(job)
+
+    timer = asyncio.get_running_loop().call_later(seconds, expire)
+
+    def close() -> None:
+        timer.cancel()
+        engine.cancel(job)
+
+    checkpoint = engine.checkpoints[job.model]
+    events = Narrator(job, checkpoint, request_id, service.text, wire.include_text and wire.stream).events()
+    if wire.stream:
+        return EventStream(events, close)
+    try:
+        return await _last_of(events, request)
+    finally:
+        close()
+
+
+async def _last_of(events: AsyncIterator[Event | None], request: Request) -> Response:
+    """The last of `events` as JSON, unless the client leaves before it."""
+    last = asyncio.create_task(_last_event(events))
+    left = asyncio.create_task(_client_left(request))
+    try:
+        await asyncio.wait({last, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not last.done():
+            return Response(status_code=CLIENT_LEFT)
+        event = last.result()
+    finally:
+        last.cancel()
+        left.cancel()
+    status = event.error.code if isinstance(event, ErrorEvent) else 200
+    return JSONResponse(event.model_dump(mode="json"), status)
+
+
+async def _last_event(events: AsyncIterator[Event | None]) -> DoneEvent | ErrorEvent:
+    async for event in events:
+        if isinstance(event, DoneEvent | ErrorEvent):
+            return event
+    raise AssertionError("a story without an end")
+
+
+async def _client_left(request: Request) -> None:
+    """Return when the client has; a handler that only computes is told by nobody else."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+@router.get("/health", tags=["state"], responses={503: {"model": ErrorEvent}})
+async def health(service: ServiceDep) -> Health:
+    """Alive: the process answers, and its engine runs."""
+    if not service.engine.alive:
+        raise unavailable("the engine is not running")
+    return Health(status="ok")
+
+
+@router.get("/ready", tags=["state"], responses={503: {"model": ErrorEvent}})
+async def ready(service: ServiceDep) -> Health:
+    """Ready for work: the checkpoints are loaded, and the server is not stopping."""
+    service.engine.check_open()
+    return Health(status="ready")
+
+
+@router.get("/models", tags=["state"])
+async def models(service: ServiceDep) -> Models:
+    """The loaded checkpoints, the default one first."""
+    return Models(models=_model_infos(service))
+
+
+@router.get("/info", tags=["state"])
+async def info(service: ServiceDep) -> Info:
+    """Version, models, limits, device, and how busy the server is."""
+    settings: dict[str, Any] = service.settings.model_dump(include=set(Limits.model_fields))
+    first = next(iter(service.engine.checkpoints.values()))
+    return Info(
+        version=__version__,
+        torch=torch.__version__,
+        device=first.device,
+        dtype=first.dtype,
+        models=_model_infos(service),
+        limits=Limits(**settings),
+        load=Load(rows=service.engine.rows, waiting=service.engine.num_waiting),
+    )
+
+
+def _model_infos(service: Service) -> list[ModelInfo]:
+    return [_model_info(checkpoint) for checkpoint in service.engine.checkpoints.values()]
+
+
+def _model_info(checkpoint: Checkpoint) -> ModelInfo:
+    return ModelInfo(
+        name=checkpoint.name,
+        process=checkpoint.process,
+        max_seq_len=checkpoint.max_seq_len,
+        vocab_size=checkpoint.scheduler.config["vocab_size"],
+        mask_token_id=checkpoint.scheduler.config["mask_token_id"],
+        mask_token=str(checkpoint.tokenizer.mask_token),
+    )

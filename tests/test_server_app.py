@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from server.app import create_app, load_engine
+from server.settings import Settings
+from token_diffusion.errors import ParameterError
+
+pytest_plugins = ["tests.server_fixtures"]
+
+
+def test_loading_names_the_checkpoint_that_cannot_be_used(tiny_folders: Mapping[str, Path]) -> None:
+    engine = load_engine(Settings(checkpoint={"x": tiny_folders["absorbing"], "y": tiny_folders["hybrid"]}))
+    assert {name: item.process for name, item in engine.checkpoints.items()} == {"x": "absorbing", "y": "hybrid"}
+    assert (engine.max_batch_rows, engine.max_waiting) == (64, 64)
+    with pytest.raises(ParameterError, match="checkpoint_path must be"):
+        load_engine(Settings(checkpoint_path=tiny_folders["absorbing"] / "nothing"))
+    with pytest.raises(ParameterError, match="device must be"):
+        load_engine(Settings(checkpoint_path=tiny_folders["absorbing"], device="cuda:77"))
+
+
+def test_an_app_loads_what_its_settings_name_and_stops_its_engine(tiny_folders: Mapping[str, Path]) -> None:
+    app = create_app(Settings(checkpoint={"mine": tiny_folders["uniform"]}, dtype="bfloat16"))
+    with TestClient(app) as client:
+        info = client.get("/info").json()
+        assert [model["name"] for model in info["models"]] == ["mine"]
+        assert info["dtype"] == "bfloat16"
+        body = {"seq_len": 6, "num_inference_steps": 4, "stream": False}
+        assert client.post("/sample", json=body).json()["model"] == "mine"
+        engine = app.state.service.engine
+        assert engine.alive
+    assert not engine.alive
+
+
+def test_an_app_reads_the_environment_without_settings(
+    tiny_folders: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TD_CHECKPOINT_PATH", str(tiny_folders["hybrid"]))
+    with TestClient(create_app()) as client:
+        assert client.post("/sample", json={}).status_code == 422
+        assert [model["process"] for model in client.get("/models").json()["models"]] == ["hybrid"]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import server.settings
+from server.settings import Settings, read_settings
+from token_diffusion.errors import ParameterError
+
+
+def test_a_flag_beats_the_environment_and_that_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings([]).max_seq_len == 1024
+    monkeypatch.setenv("TD_MAX_SEQ_LEN", "7")
+    assert read_settings([]).max_seq_len == 7
+    assert read_settings(["--max_seq_len", "8"]).max_seq_len == 8
+    monkeypatch.setenv("TD_MAX_SEQ_LEN", "")
+    assert read_settings([]).max_seq_len == 1024
+
+
+def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "checkpoint_path": "a/b",
+        "checkpoint": "x=c,y=d",
+        "host": "0.0.0.0",
+        "port": "1",
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "num_threads": "2",
+        "max_batch_rows": "33",
+        "max_waiting": "4",
+        "max_seq_len": "5",
+        "max_num_inference_steps": "6",
+        "max_num_samples": "7",
+        "max_body_bytes": "8",
+        "request_timeout_s": "9.5",
+        "shutdown_grace_s": "10",
+        "api_key": "secret",
+        "cors_origins": "http://a,http://b",
+        "log_level": "debug",
+    }
+    assert set(values) == set(Settings.model_fields)
+    by_flag = read_settings([part for name, value in values.items() for part in (f"--{name}", value)])
+    for name, value in values.items():
+        monkeypatch.setenv(f"TD_{name.upper()}", value)
+    assert read_settings([]) == by_flag
+    assert by_flag.checkpoint == {"x": Path("c"), "y": Path("d")}
+    assert by_flag.cors_origins == ["http://a", "http://b"]
+    assert "secret" not in repr(by_flag)
+    default = Settings.model_construct()
+    assert all(getattr(by_flag, name) != getattr(default, name) for name in values)
+
+
+def test_checkpoints_by_flag() -> None:
+    arguments = ["--checkpoint", "a=/x", "--checkpoint", "b=y", "--checkpoint_path", "/models/final"]
+    folders = read_settings(arguments).checkpoint_folders()
+    assert list(folders.items()) == [("final", Path("/models/final")), ("a", Path("/x")), ("b", Path("y"))]
+
+
+def test_two_checkpoints_of_one_name_are_refused() -> None:
+    with pytest.raises(ParameterError, match="checkpoint must not use the name"):
+        read_settings(["--checkpoint", "final=/x", "--checkpoint_path", "y/final"]).checkpoint_folders()
+
+
+def test_without_a_checkpoint_the_demos_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.settings, "DEMO_FOLDER", tmp_path)
+    with pytest.raises(ParameterError, match="checkpoint_path must be given"):
+        Settings().checkpoint_folders()
+    for name in ("zebra", "ape", "unfinished"):
+        (tmp_path / name).mkdir()
+    for name in ("zebra", "ape"):
+        (tmp_path / name / "scheduler_config.json").write_text("{}")
+    assert list(Settings().checkpoint_folders().items()) == [("ape", tmp_path / "ape"), ("zebra", tmp_path / "zebra")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max_seq_len", "0"], "max_seq_len: Input should be greater than or equal to 1, got '0'"),
+        (["--port", "many"], "port: Input should be a valid integer, .*, got 'many'"),
+        (["--request_timeout_s", "nan"], "request_timeout_s: .*finite.*, got 'nan'"),
+        (["--dtype", "int3"], "dtype: .*float32.*, got 'int3'"),
+        (["--checkpoint", "folder"], "checkpoint: must be NAME=DIR, got 'folder'"),
+        (["--checkpoint", "a=x", "--checkpoint", "a=y"], "checkpoint: must name each checkpoint once"),
+        (["--max_num_samples", "65"], r"max_num_samples must be at most max_batch_rows \(64\), got 65"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--port"], "--port: expected one argument"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        read_settings(arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_frozen_and_know_their_fields() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().port = 1
+    with pytest.raises(ValueError, match="Extra inputs"):
+        Settings(max_seq_length=1)  # type: ignore[call-arg]
