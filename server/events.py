@@ -126,13 +126,7 @@ class Narrator:
         return await asyncio.get_running_loop().run_in_executor(self._text, work)
 
     def _show_all(self) -> list[str]:
-        return [self._show(tokens) for tokens in self._tokens]
-
-    def _show(self, tokens: list[int]) -> str:
-        """The text of a state: special tokens left out as in the end, but masks shown."""
-        tokenizer = self._checkpoint.tokenizer
-        hidden = set(tokenizer.all_special_ids) - {tokenizer.mask_token_id}
-        return str(tokenizer.decode([token for token in tokens if token not in hidden]))
+        return [decode(self._checkpoint.tokenizer, tokens, keep_masks=True) for tokens in self._tokens]
 
 
 async def server_sent(events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:

@@ -179,3 +179,15 @@ def test_the_wrong_process_is_refused() -> None:
         sample_hybrid(lambda z, t: z, TokenDiffusionScheduler(6, 5))
     with pytest.raises(ParameterError, match="forward_process must be absorbing or uniform for sample, got 'hybrid'"):
         sample(lambda z, t: z, TokenDiffusionScheduler(6, 5, forward_process="hybrid"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["uniform", "hybrid"])
+def test_thousands_of_steps_keep_the_law(process: str) -> None:
+    """Where stay-or-leave drawn jointly in float32 loses the rare routes and lowers the temperature."""
+    law = make_law(3, 2, 1, seed=1)
+    scheduler = TokenDiffusionScheduler(3, 1, forward_process=process)
+    sampler = sample_hybrid if process == "hybrid" else sample
+    output = sampler(law.denoiser(scheduler), scheduler, num_samples=800, seq_len=2, num_inference_steps=4000)
+    assert chi_square_p(counts(law, output.sequences), law.probability) > P
+    assert output.nfe + output.forwards_skipped == 4000 and output.nfe < 100

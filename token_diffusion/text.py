@@ -51,9 +51,10 @@ def encode(
     return tokens + [OPEN] * (seq_len - len(tokens))
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int]) -> str:
-    """Text without special tokens."""
-    return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep_masks: bool = False) -> str:
+    """Text without special tokens; `keep_masks` shows the masks of an unfinished state."""
+    hidden = set(tokenizer.all_special_ids) - ({tokenizer.mask_token_id} if keep_masks else set())
+    return str(tokenizer.decode([token for token in token_ids if token not in hidden]))
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

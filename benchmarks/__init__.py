@@ -1,0 +1,1 @@
+"""Measurements, each with one command; nothing here is imported by the rest."""
