@@ -1,0 +1,56 @@
+# On a fresh machine with Python >= 3.11 and make, `make serve` and `make test` do everything: virtual environment,
+# installation, run. They install again only when pyproject.toml or constraints.txt has changed.
+#
+#   make serve PORT=9000 ARGS='--checkpoint_path my-run/final'
+#   make test  ARGS='-k nelbo'
+#
+# PYTHON         the interpreter that .venv is made from
+# TORCH_BACKEND  which build of torch: empty takes the one that pip finds (on Linux usually CUDA, several GB);
+#                cpu, cu130, auto, ... takes the build of that name, found by uv
+PYTHON ?= python3
+TORCH_BACKEND ?=
+# Set on the command line only: some shells export HOST as the machine's name.
+HOST =
+PORT =
+ARGS =
+
+python := .venv/bin/python
+pip := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: serve test test-slow lint format clean
+.DELETE_ON_ERROR:
+
+serve: .venv/.installed-server,clients
+	$(python) -m server $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
+
+test: .venv/.installed-dev
+	$(python) -m pytest $(ARGS)
+
+test-slow: .venv/.installed-dev
+	$(python) -m pytest -m slow $(ARGS)
+
+lint: .venv/.installed-dev
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+
+format: .venv/.installed-dev
+	$(python) -m ruff check --fix
+	$(python) -m ruff format
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed-%: pyproject.toml constraints.txt | $(python)
+ifneq ($(TORCH_BACKEND),)
+	$(pip) uv
+	$(python) -m uv pip install --constraint constraints.txt --torch-backend $(TORCH_BACKEND) --no-deps torch
+endif
+	$(pip) --editable '.[$*]'
+	touch $@
+
+$(python):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ": pass PYTHON=")'
+	$(PYTHON) -m venv .venv
