@@ -1,4 +1,4 @@
-"""Tiny real checkpoints, denoisers that can be slowed down or broken, and a real server on a real socket."""
+"""Denoisers that can be slowed down or broken, and a real server on a real socket."""
 
 from __future__ import annotations
 
@@ -8,60 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import torch
 import uvicorn
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from server.app import create_app
 from server.engine import Engine
 from server.lifecycle import DrainingServer
 from server.settings import Settings
-from token_diffusion import TokenDiffusionScheduler
-from token_diffusion.checkpoint import Checkpoint, save_checkpoint
-
-PROCESSES = ("absorbing", "uniform", "hybrid")
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = [f"w{index}" for index in range(45)]
-MAX_POSITIONS = 96
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words w0 .. w44 and BERT's five special tokens."""
-    vocabulary = {token: index for index, token in enumerate(SPECIAL + WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
-
-
-def save_tiny(folder: Path, process: str) -> Path:
-    """A random BERT of two layers with a scheduler of `process`."""
-    tokenizer = tiny_tokenizer()
-    torch.manual_seed(PROCESSES.index(process))
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=MAX_POSITIONS,
-        initializer_range=0.5,
-    )
-    scheduler = TokenDiffusionScheduler(len(tokenizer), tokenizer.mask_token_id, forward_process=process)
-    save_checkpoint(folder, BertForMaskedLM(config), tokenizer, scheduler)
-    return folder
+from tests.tiny import MAX_POSITIONS as MAX_POSITIONS
+from tests.tiny import tiny_tokenizer as tiny_tokenizer
+from token_diffusion.checkpoint import Checkpoint
 
 
 class FakeDenoiser:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_server import PROCESSES, LiveServer, save_tiny, serving
+from tests.live_server import LiveServer, serving
+from tests.tiny import PROCESSES, save_tiny
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from token_diffusion import likelihood
+from token_diffusion import TokenDiffusionScheduler, likelihood
 from token_diffusion.likelihood import absorbing_cross_entropy, excess, flat_noise_divergence
 
 
@@ -61,6 +65,37 @@ def test_cross_entropy_ignores_the_mask_and_leaves_the_logits_alone() -> None:
     expected = torch.nn.functional.cross_entropy(reference.flatten(0, 1), x.flatten(), reduction="none").view(2, 3)
     torch.testing.assert_close(absorbing_cross_entropy(logits, x, 4), expected)
     assert logits.equal(kept)
+
+
+class Allocations(TorchDispatchMode):
+    """Bytes of each new tensor of any operation, forward or backward; views and in-place results are not new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
+        result = func(*args, **(kwargs or {}))
+        storages = [leaf.untyped_storage() for leaf in tree_leaves(result) if torch.is_tensor(leaf)]
+        self.sizes += [storage.nbytes() for storage in storages if storage.data_ptr() not in known]
+        return result
+
+
+@pytest.mark.parametrize("process", ["absorbing", "uniform", "hybrid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_is_the_one_tensor_as_large_as_the_logits(
+    process: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything else is at most a chunk in float32, however large the logits are."""
+    monkeypatch.setattr(likelihood, "CHUNK_ELEMENTS", 4000)
+    scheduler = TokenDiffusionScheduler(1000, 4, forward_process=process)
+    logits = torch.randn(4, 16, 1000).to(dtype).requires_grad_()
+    x, t = torch.randint(5, 1000, (4, 16)), torch.tensor([0.1, 0.4, 0.7, 1.0])
+    z = scheduler.add_noise(x, timesteps=t)
+    with Allocations() as allocations:
+        torch.autograd.grad(scheduler.nelbo(logits, x, z, t).sum(), logits)
+    assert [size for size in allocations.sizes if size > 4 * 4000] == [logits.nbytes]
 
 
 def test_excess_is_smooth_across_its_branches() -> None:

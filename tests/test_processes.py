@@ -94,3 +94,47 @@ def test_hybrid_has_p_uniform_at_half_time_for_every_gamma() -> None:
     for gamma in (0.5, 1.0, 2.0):
         process = TokenDiffusionScheduler(V, 2, forward_process="hybrid", p_uniform=0.3, gamma=gamma).process
         assert process.masses(torch.tensor(0.5, dtype=torch.float64)).uniform.item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("p_uniform", "gamma", "t", "elbo", "clip", "dynamic"),
+    [  # at the mask, at noise, at a clean token; N = 4
+        (0.2, 1.0, 0.2, (6.25, 3.125, 3.125 * 0.05 / 0.85), (1.0, 1.0, 3.125 * 0.05 / 0.85), (2.0, 1.0, 0.0625)),
+        (0.2, 2.0, 0.8, (6.25, 1.25, 1.25 * 0.04 / 0.24), (1.0, 1.0, 1.25 * 0.04 / 0.24), (2.0, 1.0, 1.0)),
+        (0.8, 1.0, 0.8, (6.25, 3.125, 3.125 * 0.8 / 1.0), (1.0, 1.0, 1.0), (2.0, 1.0, 2.0)),
+    ],
+)
+def test_hybrid_weights_by_hand(
+    p_uniform: float,
+    gamma: float,
+    t: float,
+    elbo: tuple[float, ...],
+    clip: tuple[float, ...],
+    dynamic: tuple[float, ...],
+) -> None:
+    """B = 2^gamma p_u / (1 - p_u) is 0.5, 1, 8 and c = B (t (1-t))^(gamma/2) is 0.2, 0.16, 3.2, so c/N is 0.05, 0.04, 0.8."""
+    process = TokenDiffusionScheduler(V, 2, forward_process="hybrid", p_uniform=p_uniform, gamma=gamma).process
+    x, z = torch.tensor([[4, 4, 4]]), torch.tensor([[2, 1, 4]])
+    weights = process.weights(x, z, torch.full((1, 3), t, dtype=torch.float64))
+    for name, expected in {"elbo": elbo, "clip": clip, "dynamic": dynamic}.items():
+        assert weights.pop(name)[0].tolist() == pytest.approx(expected)
+    assert not weights
+
+
+def test_dynamic_weights_have_the_proportions_of_the_nelbos() -> None:
+    """For gamma = 1 and many tokens: what "dynamic" leaves out is a factor of t alone."""
+    process = TokenDiffusionScheduler(30_000, 2, forward_process="hybrid").process
+    x, z = torch.tensor([[4, 4, 4]]), torch.tensor([[2, 1, 4]])
+    for t in (1e-3, 0.3, 0.9, 0.99):
+        weights = process.weights(x, z, torch.full((1, 3), t, dtype=torch.float64))
+        ratio = weights["dynamic"] / weights["elbo"]
+        torch.testing.assert_close(ratio, torch.full_like(ratio, 2 * t * (1 - t)), rtol=1e-3, atol=0)
+
+
+def test_other_processes_have_the_nelbos_weights_alone() -> None:
+    x, z, t = torch.tensor([[4, 4]]), torch.tensor([[4, 1]]), torch.full((1, 2), 0.5, dtype=torch.float64)
+    absorbing = make("absorbing", "linear", True).weights(x, z, t)
+    uniform = make("uniform", "linear", True).weights(x, z, t)
+    assert absorbing.keys() == uniform.keys() == {"elbo"}
+    assert absorbing["elbo"].tolist() == [[2.0, 2.0]]  # 1 / t
+    assert uniform["elbo"].tolist() == [pytest.approx([1 / (0.5 * 4 * 0.625), 1 / (0.5 * 4 * 0.125)])]

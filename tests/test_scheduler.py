@@ -76,6 +76,26 @@ def test_nelbo_and_its_gradient_are_finite_for_every_time(process: str, schedule
         assert value.min() > -1e-3
 
 
+@pytest.mark.parametrize("weighting", ["elbo", "clip", "dynamic"])
+def test_loss_is_the_nelbo_with_other_weights(weighting: str) -> None:
+    """And its gradient too, for every time; what is reported beside it is the NELBO whatever the weighting."""
+    scheduler = TokenDiffusionScheduler(30, 5, forward_process="hybrid")
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 9, 30, dtype=torch.float64, generator=generator).requires_grad_()
+    x = torch.randint(6, 30, (4, 9), generator=generator)
+    t = torch.tensor([1e-30, 0.2, 0.9, 1.0], dtype=torch.float64)
+    z = torch.where(torch.arange(9) < 3, 5, torch.where(torch.arange(9) < 6, x, x.roll(1, 0)))
+    loss, nelbo = scheduler.loss(logits, x, z, timesteps=t, weighting=weighting)
+    assert nelbo.equal(scheduler.nelbo(logits, x, z, t)) and (weighting != "elbo" or loss.equal(nelbo))
+    weights = scheduler.process.weights(x, z, t.unsqueeze(1).expand(4, 9))
+    ratio = weights[weighting] / weights["elbo"]
+    torch.testing.assert_close(loss, ratio * nelbo)
+    gradients = [torch.autograd.grad(value.sum(), logits, retain_graph=True)[0] for value in (loss, ratio * nelbo)]
+    torch.testing.assert_close(*gradients)
+    assert loss.isfinite().all() and gradients[0].isfinite().all()
+    assert scheduler.loss(logits.float(), x, z, t, weighting)[0].dtype == torch.float32
+
+
 @pytest.mark.parametrize("process", PROCESSES)
 def test_nelbo_ignores_the_mask_logit(process: str) -> None:
     scheduler = TokenDiffusionScheduler(7, 3, forward_process=process)
@@ -192,6 +212,12 @@ def test_bad_calls_are_named() -> None:
         scheduler.add_noise(x, timesteps=torch.ones(3))
     with pytest.raises(ParameterError, match=r"logits must have the shape \[2, 3, 9\], got \[2, 3, 8\]"):
         scheduler.nelbo(torch.zeros(2, 3, 8), x, x, torch.ones(2))
+    rule = "weighting must be elbo for the absorbing process, got 'dynamic'"
+    with pytest.raises(ParameterError, match=rule):
+        scheduler.loss(torch.zeros(2, 3, 9), x, x, torch.ones(2), weighting="dynamic")
+    hybrid = TokenDiffusionScheduler(9, 1, forward_process="hybrid")
+    with pytest.raises(ParameterError, match="be elbo or clip or dynamic for the hybrid process, got 'raw'"):
+        hybrid.loss(torch.zeros(2, 3, 9), x, x, torch.ones(2), weighting="raw")
     with pytest.raises(ParameterError, match="num_inference_steps must be >= 1, got 0"):
         scheduler.set_timesteps(0)
     with pytest.raises(ParameterError, match="set by set_timesteps"):

@@ -119,6 +119,16 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert line == "command must be one of mdlm, udlm, hybrid, tokenizer, got 'mldm'"
 
 
+def test_loss_weighting_is_hybrids_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--train_file", "a", "--loss_weighting"]
+    for given, weighting in ((flags[:2], "dynamic"), ([*flags, "clip"], "clip")):
+        config = parse("hybrid", given)
+        assert isinstance(config, HybridConfig) and config.weighting == weighting
+    (line,) = errors(capsys, ["hybrid", *flags, "raw"])
+    assert line == "loss_weighting must be 'elbo', 'clip' or 'dynamic', got 'raw'"
+    assert errors(capsys, ["mdlm", *flags, "elbo"]) == ["unrecognized arguments: --loss_weighting elbo"]
+
+
 def test_every_flag_is_explained() -> None:
     for settings in COMMANDS.values():
         assert all(field.description for field in settings.model_fields.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import AutoModelForMaskedLM
 
 from token_diffusion.checkpoint import load_checkpoint
@@ -15,6 +16,7 @@ from trainer.__main__ import main, parse
 from trainer.accelerator import make_accelerator
 from trainer.config import TrainingConfig
 from trainer.data import load_corpus
+from trainer.noising import Batches, Draw
 from trainer.tokenizer import build_tokenizer
 from trainer.train import Run, TrainingError, train
 
@@ -71,7 +73,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return AutoModelForMaskedLM.from_pretrained(folder).state_dict()
 
 
-@pytest.mark.parametrize("command", ["mdlm", "udlm", "hybrid"])
+PROCESSES = ["mdlm", "udlm", "hybrid"]
+LOSSES: list[tuple[str, dict[str, object]]] = [("mdlm", {}), ("udlm", {})]
+LOSSES += [("hybrid", {"loss_weighting": weighting}) for weighting in ("elbo", "clip", "dynamic")]
+
+
+@pytest.mark.parametrize("command", PROCESSES)  # hybrid with its default, the dynamic weights
 def test_training_lowers_the_validation_bound(command: str, workplace: Path, tmp_path: Path) -> None:
     changes = {"validation_split_percentage": 20, "per_device_train_batch_size": 16, "save_dtype": "bfloat16"}
     before = train(configure(command, workplace, tmp_path / "a", "--packing", **changes, learning_rate=1e-12))
@@ -86,6 +93,42 @@ def test_training_lowers_the_validation_bound(command: str, workplace: Path, tmp
     assert checkpoint.scheduler.config["vocab_size"] == len(checkpoint.tokenizer)
     card = (tmp_path / "b" / "final" / "README.md").read_text()
     assert f"{after.nelbo:.4f}" in card and "text.txt" in card
+    assert ("`dynamic` weights" in card) == (command == "hybrid")
+
+
+class Ends(Batches):
+    """Draws at both ends of time."""
+
+    def draws(self) -> Iterator[Draw]:
+        for position, t in enumerate([1e-300, 1e-12, 1 - 1e-15, 1.0]):
+            yield Draw(position, t, position, position)
+
+
+@pytest.mark.parametrize(("command", "changes"), LOSSES)
+def test_steps_at_the_ends_of_time_are_finite(
+    command: str, changes: dict[str, object], workplace: Path, tmp_path: Path
+) -> None:
+    config = configure(command, workplace, tmp_path, **changes)
+    run = Run(config, make_accelerator(config), load_corpus(config))
+    for batch in run._loader(run.train_set, Ends(batch_size=2)):
+        loss, nelbo, count = run._optimize([batch])
+        assert math.isfinite(loss) and math.isfinite(nelbo) and count > 0
+        assert loss == nelbo or config.weighting != "elbo"
+    assert all(bool(parameter.isfinite().all()) for parameter in run.model.parameters())
+
+
+def test_the_weighting_changes_what_is_trained_and_not_what_is_reported(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[dict[str, float]] = []
+    monkeypatch.setattr(Accelerator, "log", lambda self, values, step: logged.append(values))
+    for weighting in ("elbo", "dynamic"):
+        train(configure("hybrid", workplace, tmp_path / weighting, max_train_steps=1, loss_weighting=weighting))
+    elbo, dynamic = logged
+    assert elbo["train/nelbo"] == pytest.approx(dynamic["train/nelbo"]) and "train/loss" not in elbo
+    assert 0 < dynamic["train/loss"] < 0.9 * dynamic["train/nelbo"]
+    layer = "bert.encoder.layer.0.output.dense.weight"
+    assert not torch.equal(weights(tmp_path / "elbo" / "final")[layer], weights(tmp_path / "dynamic" / "final")[layer])
 
 
 def test_accumulation_equals_one_larger_batch(workplace: Path, tmp_path: Path) -> None:

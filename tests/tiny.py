@@ -1,0 +1,115 @@
+"""Tiny random masked LMs, tokenizers and checkpoint folders, and a denoiser whose logits no batching can change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    BertTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from token_diffusion import TokenDiffusionScheduler
+from token_diffusion.checkpoint import save_checkpoint
+
+PROCESSES = ("absorbing", "uniform", "hybrid")
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MAX_POSITIONS = 96
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": MAX_POSITIONS,
+    "initializer_range": 0.5,  # so that logits differ as those of a trained model do
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "roberta": {},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    "modernbert": {f"{kind}_token_id": 0 for kind in ("pad", "bos", "eos", "cls", "sep")},
+    "albert": {"embedding_size": 16},
+    "electra": {"embedding_size": 16},
+}
+
+
+def tiny_model(architecture: str = "bert", vocab_size: int = 50, seed: int = 0, **overrides: Any) -> PreTrainedModel:
+    """A random masked LM of two layers in evaluation mode, the same for the same arguments."""
+    sizes = SIZES | ARCHITECTURES.get(architecture, {}) | overrides
+    config = AutoConfig.for_model(architecture, vocab_size=vocab_size, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForMaskedLM.from_config(config).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words w0 .. w44 and BERT's five special tokens: 50 ids."""
+    words = SPECIAL_TOKENS + [f"w{index}" for index in range(45)]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return _with_special_tokens(tokenizer)
+
+
+def byte_tokenizer(mask: str = "[MASK]", mask_takes_space: bool = False) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, a word with the space before it one token; `mask_takes_space` as RoBERTa's and ModernBERT's do."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=290,
+        special_tokens=[*SPECIAL_TOKENS[:-1], AddedToken(mask, lstrip=mask_takes_space, special=True)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat and the dog sat on the cat."] * 3, trainer)
+    return _with_special_tokens(tokenizer, mask)
+
+
+def wordpiece_tokenizer() -> BertTokenizer:
+    """BERT's own kind: lower case, words and ##continuations, spaces not kept."""
+    words = [*SPECIAL_TOKENS, "the", "cat", "sat", "on", "mat", "mask", "un", "##able", "##s", *"[].,'abcdefghij"]
+    return BertTokenizer({word: index for index, word in enumerate(words)})
+
+
+def _with_special_tokens(tokenizer: Tokenizer, mask: str = "[MASK]") -> PreTrainedTokenizerFast:
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    special_tokens: dict[str, Any] = dict(zip(names, [*SPECIAL_TOKENS[:-1], mask], strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special_tokens)
+
+
+def save_tiny(
+    folder: Path, process: str, architecture: str = "bert", tokenizer: PreTrainedTokenizerBase | None = None
+) -> Path:
+    """A checkpoint folder of a random model with a scheduler of `process`."""
+    tokenizer = tokenizer or tiny_tokenizer()
+    scheduler = TokenDiffusionScheduler(len(tokenizer), tokenizer.mask_token_id, forward_process=process)
+    model = tiny_model(architecture, len(tokenizer), seed=PROCESSES.index(process))
+    save_checkpoint(folder, model, tokenizer, scheduler)
+    return folder
+
+
+class NeighbourDenoiser:
+    """Logits float64 from a token, the one to its left and t, elementwise: the same bits in whatever batch and padding.
+
+    `shapes` are those of the batches it was called with.
+    """
+
+    def __init__(self, vocab_size: int, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.own, self.left = torch.randn(2, vocab_size, vocab_size, dtype=torch.float64, generator=generator) * 2
+        self.shapes: list[tuple[int, int]] = []
+
+    def __call__(self, tokens: Tensor, t: Tensor) -> Tensor:
+        rows, length = tokens.shape
+        self.shapes.append((rows, length))
+        return self.own[tokens] + self.left[F.pad(tokens[:, :-1], (1, 0))] * t[:, None, None]
