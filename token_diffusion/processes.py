@@ -16,6 +16,9 @@ With f_z(t) = P(noise lands on z), alpha_ts = alpha_t / alpha_s, b = f_z(t) - al
 These mixtures are the published posteriors, term by term, without a vocabulary-sized tensor: only the scalar theta_z enters.
 Because theta_z >= 0, leaving has the bound b / f_z(t), free of the network: positions whose draw exceeds it stay whatever
 the network says. All scalars are float64; the last step has s = 0, where alpha_s = 1, so neither mask nor noise can be left.
+
+The NELBO is the integral over t of weight * divergence (GIDD Thm. 3.7): the divergence is what the network can lower, the one
+part that reads the logits; the weight is a scalar of z, x and t, and some training replaces it.
 """
 
 from __future__ import annotations
@@ -51,8 +54,11 @@ class Process(Protocol):
     def masses(self, t: Tensor) -> Masses:
         """The three masses at times t in [0, 1]; exactly (1, 0, 0) at t = 0."""
 
-    def nelbo(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """Nats a token [B, L] of the continuous-time bound; logits [B, L, V], x and z [B, L] int64, t [B, L] float64."""
+    def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """How far theta is from x, nats [B, L]: logits [B, L, V], x and z [B, L] int64, t [B, L] float64."""
+
+    def weights(self, x: Tensor, z: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """Factors of the divergence, float64 [B, L]: "elbo" makes it the NELBO, the others are for training only."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +139,14 @@ class Absorbing:
         mask = self.schedule.noise(t) / self.schedule.noise(torch.ones_like(t))
         return _masses(1 - mask, mask, torch.zeros_like(mask), t)
 
-    def nelbo(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """-alpha' / (1 - alpha) * (-ln theta_x) at masked positions, 0 elsewhere (MDLM eq. 11)."""
-        masked = z == self.states.mask_token_id
+    def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """-ln theta_x at masked positions, 0 elsewhere: a token that shows is known (MDLM eq. 11)."""
         cross_entropy = absorbing_cross_entropy(logits, x, self.states.mask_token_id)
-        weight = self.schedule.rate(t).to(cross_entropy.dtype)
-        return torch.where(masked, weight * cross_entropy, 0.0)
+        return torch.where(z == self.states.mask_token_id, cross_entropy, 0.0)
+
+    def weights(self, x: Tensor, z: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """-alpha' / (1 - alpha) (MDLM eq. 11)."""
+        return {"elbo": self.schedule.rate(t)}
 
 
 @dataclass(frozen=True)
@@ -153,16 +161,19 @@ class Uniform:
         noise = self.schedule.noise(t)
         return _masses(self.schedule.alpha(t), torch.zeros_like(noise), noise, t)
 
-    def nelbo(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """-alpha' / (alpha N q_t(z|x)) * [KL(q_t(.|x) || p) + r - 1 - ln r], r = q_t(z|x) / p_z (UDLM eq. 18)."""
-        n = self.states.count
-        alpha = self.schedule.alpha(t).clamp(
-            min=1e-9
-        )  # at alpha = 0 the bracket vanishes as alpha^2, the weight as 1/alpha
-        each = (self.schedule.noise(t) / n).clamp(min=1e-30)
+    def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """KL(q_t(.|x) || p) + r - 1 - ln r, r = q_t(z|x) / p_z (UDLM eq. 18)."""
+        return flat_noise_divergence(logits, x, z, *self._alpha_and_each(t), self.states.mask_token_id)
+
+    def weights(self, x: Tensor, z: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """-alpha' / (alpha N q_t(z|x)) (UDLM eq. 18)."""
+        alpha, each = self._alpha_and_each(t)
         q_z = torch.where(z == x, alpha + each, each)
-        weight = self.schedule.decay(t) / (alpha * n * q_z)
-        return weight * flat_noise_divergence(logits, x, z, alpha, each, self.states.mask_token_id)
+        return {"elbo": self.schedule.decay(t) / (alpha * self.states.count * q_z)}
+
+    def _alpha_and_each(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and each state's noise, kept off 0: as alpha -> 0 the divergence is O(alpha^2) and the weight O(1/alpha)."""
+        return self.schedule.alpha(t).clamp(min=1e-9), (self.schedule.noise(t) / self.states.count).clamp(min=1e-30)
 
 
 @dataclass(frozen=True)
@@ -193,18 +204,35 @@ class Hybrid:
         c = self._c(t)
         return _masses((1 - t) / (1 + c), t / (1 + c), c / (1 + c), t)
 
-    def nelbo(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """w_t(z, x) * [KL(q_t(.|x) || p) + r - 1 - ln r], with GIDD's weights (Thm. 3.7) in closed form.
-
-        w = 1 / (t (1-t)) on masks; w_u = (2t + gamma - 2 gamma t) / (2t (1-t)) on other noise; on clean tokens
-        w_u (c/N) / (1 - t + c/N). They need gamma <= 2, beyond which w_u turns negative near t = 1.
-        """
-        t = t.clamp(self.t_eps, 1 - self.t_eps)
-        each = self._c(t) / self.states.count
-        w_noise = (2 * t + self.gamma - 2 * self.gamma * t) / (2 * t * (1 - t))
-        w_clean = w_noise * each / (1 - t + each)
-        weight = torch.where(z == x, w_clean, w_noise)
-        weight = torch.where(z == self.states.mask_token_id, 1 / (t * (1 - t)), weight)
-        masses = self.masses(t)
+    def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """KL(q_t(.|x) || p) + r - 1 - ln r, r = q_t(z|x) / p_z (GIDD Thm. 3.7)."""
+        masses = self.masses(self._inside(t))
         each = (masses.uniform / self.states.count).clamp(min=1e-30)
-        return weight * flat_noise_divergence(logits, x, z, masses.alpha, each, self.states.mask_token_id)
+        return flat_noise_divergence(logits, x, z, masses.alpha, each, self.states.mask_token_id)
+
+    def weights(self, x: Tensor, z: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """The weight of a position by what z is there: the mask, noise (a wrong token), or clean (z = x).
+
+            elbo      1 / (t (1-t)),    w = (2t + gamma - 2 gamma t) / (2t (1-t)),    w (c/N) / (1 - t + c/N)
+            clip      the same, 1 at most
+            dynamic   2,    1,    (B/N) e^(-gamma lambda / 2);    2 at most
+
+        "elbo" is GIDD's Thm. 3.7 in closed form; it needs gamma <= 2, beyond which w turns negative near t = 1. As it is
+        unbounded at both ends of time, GIDD trains with the other two. lambda = ln((1-t)/t): for gamma = 1, "dynamic"
+        has the proportions of "elbo", but for the c/N in its denominator, without the common growth towards the ends.
+        GIDD's code has sigmoid(-t) in the place of -lambda, which is nearly constant; this is the formula as published.
+        """
+        t = self._inside(t)
+        each = self._c(t) / self.states.count
+        noise = (2 * t + self.gamma - 2 * self.gamma * t) / (2 * t * (1 - t))
+
+        def by_state(on_mask: Tensor | float, on_noise: Tensor | float, on_clean: Tensor) -> Tensor:
+            weight = torch.where(z == x, on_clean, on_noise)
+            return torch.where(z == self.states.mask_token_id, on_mask, weight)
+
+        elbo = by_state(1 / (t * (1 - t)), noise, noise * each / (1 - t + each))
+        clean = self.b / self.states.count * (t / (1 - t)) ** (self.gamma / 2)
+        return {"elbo": elbo, "clip": elbo.clamp(max=1), "dynamic": by_state(2.0, 1.0, clean).clamp(max=2)}
+
+    def _inside(self, t: Tensor) -> Tensor:
+        return t.clamp(self.t_eps, 1 - self.t_eps)

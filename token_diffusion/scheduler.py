@@ -143,12 +143,41 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         Returns:
             float32 [B, L] (float64 for float64 logits), differentiable in `logits`, finite for every t in (0, 1].
         """
+        _, nelbo = self.loss(logits, original_samples, noisy_samples, timesteps)
+        return nelbo
+
+    def loss(
+        self,
+        logits: Tensor,
+        original_samples: Tensor,
+        noisy_samples: Tensor,
+        timesteps: Tensor,
+        weighting: str = "elbo",
+    ) -> tuple[Tensor, Tensor]:
+        """What to train on beside what to report; the vocabulary is read once for both.
+
+        Args:
+            logits, original_samples, noisy_samples, timesteps: as for `nelbo`.
+            weighting: "elbo", where the loss is the NELBO; for hybrid also "clip" or "dynamic" (`Hybrid.weights`).
+
+        Returns:
+            The loss and the NELBO, each as `nelbo` returns it.
+
+        Raises:
+            ParameterError: the process has no such weighting, or a shape or a time is wrong.
+        """
         if logits.shape != (*original_samples.shape, self.config.vocab_size):
             expected = [*original_samples.shape, self.config.vocab_size]
             raise ParameterError("logits", f"have the shape {expected}", list(logits.shape))
         t = self._times(timesteps, original_samples).clamp(min=MIN_T)
-        value = self.process.nelbo(logits, original_samples, noisy_samples, t)
-        return value if logits.dtype == torch.float64 else value.float()
+        weights = self.process.weights(original_samples, noisy_samples, t)
+        if weighting not in weights:
+            rule = f"be {' or '.join(weights)} for the {self.process.name} process"
+            raise ParameterError("weighting", rule, weighting)
+        divergence = self.process.divergence(logits, original_samples, noisy_samples, t).double()
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        loss, nelbo = ((weights[name] * divergence).to(dtype) for name in (weighting, "elbo"))
+        return loss, nelbo
 
     def sample_prior(
         self,

@@ -9,6 +9,12 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from .evaluation import ValidationBound
 
+LOSSES = {
+    "elbo": "NELBO",
+    "clip": "NELBO with its weights cut off at 1 (`clip`); what is reported is the NELBO itself",
+    "dynamic": "GIDD's `dynamic` weights of the NELBO's terms; what is reported is the NELBO itself",
+}
+
 NAMES = {"absorbing": "MDLM (absorbing)", "uniform": "UDLM (uniform)", "hybrid": "GIDD (hybrid)"}
 
 
@@ -18,6 +24,7 @@ class CardFacts:
 
     process: str
     scheduler_options: dict[str, object]
+    weighting: str
     architecture: str
     base_model: str | None
     num_parameters: int
@@ -62,6 +69,7 @@ that generates text by undoing noise on all positions at once. The folder holds 
 | | |
 |---|---|
 | Process | {options} |
+| Training loss | {LOSSES[facts.weighting]} |
 | Training text | {facts.train_source}; {facts.num_train_sequences:,} sequences of {text} |
 | Steps | {facts.step:,} of {facts.max_train_steps:,}, {facts.window} sequences each |
 | Tokens seen | {facts.num_tokens:,} (special tokens and padding neither noised nor counted) |

@@ -164,6 +164,11 @@ class TrainingConfig(CommandLine):
             raise ParameterError("tokenizer_name", "be given with config_name", None)
         return self
 
+    @property
+    def weighting(self) -> str:
+        """The `weighting` of TokenDiffusionScheduler.loss: the NELBO itself, where a command offers no other."""
+        return "elbo"
+
     def scheduler_options(self) -> dict[str, Any]:
         """The arguments of TokenDiffusionScheduler that the command line decides."""
         options = self.model_dump(include=SCHEDULER_OPTIONS)
@@ -213,3 +218,10 @@ class HybridConfig(TrainingConfig):
     """Exponent of the uniform noise's rise and fall over time."""
     t_eps: float = Field(1e-4, gt=0, lt=0.5)
     """t stays this far from 0 and 1."""
+    loss_weighting: Literal["elbo", "clip", "dynamic"] = "dynamic"
+    """What is trained on: the NELBO (elbo), the NELBO with its weights cut off at 1 (clip), or GIDD's default (dynamic):
+    2 on masks, 1 on noise, little on clean tokens. Reports and validation are the NELBO itself whatever this is."""
+
+    @property
+    def weighting(self) -> str:
+        return self.loss_weighting

@@ -50,14 +50,17 @@ class ValidationBound:
         return f"{text} ({self.num_tokens} tokens, {self.num_sequences} sequences, {self.num_times} t each)"
 
 
-def nelbo_sums(model: nn.Module, scheduler: TokenDiffusionScheduler, batch: dict[str, Tensor]) -> Tensor:
-    """The bound of each sequence at its t, in nats summed over the tokens that count: [B], differentiable.
+def loss_sums(
+    model: nn.Module, scheduler: TokenDiffusionScheduler, batch: dict[str, Tensor], weighting: str = "elbo"
+) -> tuple[Tensor, Tensor]:
+    """Loss and NELBO of each sequence at its t, in nats summed over the tokens that count: [B] each, differentiable.
 
-    `batch` is as `noising.Collate` makes it.
+    `batch` is as `noising.Collate` makes it; `weighting` is that of `TokenDiffusionScheduler.loss`.
     """
     logits = model(input_ids=batch["noisy"], attention_mask=batch["attention_mask"]).logits
-    nelbo = scheduler.nelbo(logits, batch["clean"], batch["noisy"], batch["timesteps"])
-    return torch.where(batch["noisable"], nelbo, 0.0).sum(-1)
+    loss, nelbo = scheduler.loss(logits, batch["clean"], batch["noisy"], batch["timesteps"], weighting)
+    noisable = batch["noisable"]
+    return torch.where(noisable, loss, 0.0).sum(-1), torch.where(noisable, nelbo, 0.0).sum(-1)
 
 
 @torch.no_grad()
@@ -77,7 +80,8 @@ def evaluate(
     sums = torch.zeros(num_sequences * num_times, dtype=torch.float64)
     counts = torch.zeros_like(sums)
     for batch in loader:
-        row = (batch["position"], nelbo_sums(model, scheduler, batch).double(), batch["noisable"].sum(-1))
+        _, nelbo = loss_sums(model, scheduler, batch)
+        row = (batch["position"], nelbo.double(), batch["noisable"].sum(-1))
         position, nelbo, count = (part.cpu() for part in accelerator.gather(row))
         # By position, as the last batch of a process may repeat draws to be full.
         sums[position], counts[position] = nelbo, count.double()

@@ -1,4 +1,4 @@
-"""The accelerate loop: noise -> model -> NELBO -> optimizer, with logs, validation and complete checkpoints."""
+"""The accelerate loop: noise -> model -> loss -> optimizer, with logs, validation and complete checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .accelerator import make_accelerator
 from .card import CardFacts, base_model_name, model_card
 from .config import TrainingConfig
 from .data import Corpus, Sequences, check_output_dir, load_corpus, tokenize
-from .evaluation import ValidationBound, evaluate, nelbo_sums
+from .evaluation import ValidationBound, evaluate, loss_sums
 from .meter import Meter
 from .model import build_model, build_tokenizer
 from .noising import Batches, NoisyExamples, TrainingBatches, ValidationBatches, make_loader
@@ -110,9 +110,9 @@ class Run:
         batches = iter(self.loader)
         progress = tqdm(total=config.max_train_steps, desc="train", disable=not self.accelerator.is_main_process)
         for self.step in range(1, config.max_train_steps + 1):
-            nelbo, count = self._optimize(list(islice(batches, config.gradient_accumulation_steps)))
+            loss, nelbo, count = self._optimize(list(islice(batches, config.gradient_accumulation_steps)))
             self.num_tokens += count
-            self.meter.add(nelbo, count)
+            self.meter.add(loss, nelbo, count)
             progress.update()
             progress.set_postfix(nelbo=f"{nelbo / count:.3f}", refresh=False)
             if self.step % config.logging_steps == 0 or self.step == config.max_train_steps:
@@ -131,41 +131,46 @@ class Run:
         self._save("final", bound, self.config.save_dtype)
         return bound
 
-    def _optimize(self, window: list[dict[str, Tensor]]) -> tuple[float, int]:
-        """One optimizer step. Returns nats and tokens that count, both summed over the window and all processes.
+    def _optimize(self, window: list[dict[str, Tensor]]) -> tuple[float, float, int]:
+        """One optimizer step. Returns loss, NELBO and tokens that count, summed over the window and all processes.
 
-        The loss is Σ nats / Σ tokens over the whole window, so the token count comes before the first backward pass.
+        What is minimised is Σ loss / Σ tokens of the whole window, so the count comes before the first backward pass.
         """
         accelerator = self.accelerator
         counted = sum(batch["noisable"].sum() for batch in window)
         count = int(accelerator.reduce(torch.as_tensor(counted), "sum"))
-        total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+        totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
         for i, batch in enumerate(window):
             with nullcontext() if i == len(window) - 1 else accelerator.no_sync(self.model):
-                nats = nelbo_sums(self.model, self.scheduler, batch).sum()
+                sums = loss_sums(self.model, self.scheduler, batch, self.config.weighting)
+                loss, nelbo = (values.sum() for values in sums)
                 # Distributed training averages gradients over processes; the sum is wanted.
-                accelerator.backward(nats * (accelerator.num_processes / count))
-            total += nats.detach()
-        nelbo = float(accelerator.reduce(total, "sum"))
-        if not math.isfinite(nelbo):
-            raise TrainingError(f"the loss is {nelbo} at step {self.step}: stopped, nothing was saved for this step")
+                accelerator.backward(loss * (accelerator.num_processes / count))
+            totals += torch.stack([loss.detach(), nelbo.detach()])
+        loss, nelbo = accelerator.reduce(totals, "sum").tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} at step {self.step}: stopped, nothing was saved for this step")
         accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.lr_scheduler.step()
         if self.ema is not None:
             self.ema.step(self.model.parameters())
-        return nelbo, count
+        return loss, nelbo, count
 
     def _log(self) -> None:
-        nelbo, tokens_per_second = self.meter.read()
+        loss, nelbo, tokens_per_second = self.meter.read()
         lr = self.lr_scheduler.get_last_lr()[0]
         perplexity = math.exp(min(nelbo, 700.0))
-        logger.info(
-            "step %d: nelbo %.4f nats/token, ppl %.2f, lr %.3g, %.0f tokens/s",
-            self.step, nelbo, perplexity, lr, tokens_per_second,
-        )  # fmt: skip
         values = {"train/nelbo": nelbo, "train/ppl": perplexity, "lr": lr, "tokens_per_second": tokens_per_second}
+        extra = ""
+        if self.config.weighting != "elbo":
+            values["train/loss"] = loss
+            extra = f"{self.config.weighting} loss {loss:.4f}, "
+        logger.info(
+            "step %d: nelbo %.4f nats/token, ppl %.2f, %slr %.3g, %.0f tokens/s",
+            self.step, nelbo, perplexity, extra, lr, tokens_per_second,
+        )  # fmt: skip
         self.accelerator.log(values, step=self.step)
 
     def _validate(self, num_times: int) -> ValidationBound | None:
@@ -226,6 +231,7 @@ class Run:
             CardFacts(
                 process=config.process,
                 scheduler_options=options,
+                weighting=config.weighting,
                 architecture=type(model).__name__,
                 base_model=None if config.config_name is not None else base_model_name(config.model_name_or_path),
                 num_parameters=model.num_parameters(),
