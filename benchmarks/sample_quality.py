@@ -50,7 +50,9 @@ def windows(tokens: Sequence[int], seq_len: int, count: int) -> list[list[int]]:
     return [list(tokens[start : start + seq_len]) for start in starts]
 
 
-def measure(checkpoint: Checkpoint, corpus: str, held_out_percentage: float, parameters: SamplingParameters) -> dict[str, object]:
+def measure(
+    checkpoint: Checkpoint, corpus: str, held_out_percentage: float, parameters: SamplingParameters
+) -> dict[str, object]:
     """All figures of a checkpoint against its corpus."""
     cut = int(len(corpus) * (1 - held_out_percentage / 100))
     training, held_out = corpus[:cut], corpus[cut:]
@@ -79,7 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint_path", required=True)
     parser.add_argument("--corpus", required=True, help="the text file it was trained on")
-    parser.add_argument("--validation_split_percentage", type=float, default=10, help="its last part that was held out")
+    parser.add_argument(
+        "--validation_split_percentage", type=float, default=10, help="its last part that was held out"
+    )
     parser.add_argument("--num_samples", type=int, default=64)
     parser.add_argument("--seq_len", type=int, default=128)
     parser.add_argument("--num_inference_steps", type=int, default=128)
