@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from trainer.__main__ import main
-from trainer.tokenizer import SPECIAL_TOKENS
+from trainer.tokenizer import SPECIAL_TOKENS, build_tokenizer
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n" * 5
 
@@ -56,3 +56,13 @@ def test_min_frequency_and_lowercase(folder: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert len(tokenizer) == 261
     assert tokenizer.decode(tokenizer("ABC É", add_special_tokens=False)["input_ids"]) == "abc é"
+
+
+def test_a_hole_takes_the_space_before_it() -> None:
+    tokenizer = build_tokenizer(["the cat sat on the mat"] * 3, 300)
+    holes = tokenizer("the [MASK] sat", add_special_tokens=False)["input_ids"]
+    words = tokenizer("the cat sat", add_special_tokens=False)["input_ids"]
+    assert holes.count(tokenizer.mask_token_id) == 1
+    assert [token for token in holes if token != tokenizer.mask_token_id] == [
+        token for token in words if tokenizer.decode([token]) != " cat"
+    ]

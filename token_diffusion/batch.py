@@ -144,7 +144,7 @@ class Batch:
             tokens=[list(row) for row in initial],
             num_blocks=int(rows.num_blocks[0]),
             step_map=[[0] * length for _ in range(count)],
-            progress=[(0, 0, 1.0)] * count,
+            progress=[(0, 0, 1.0 if any(token < 0 for token in tokens) else 0.0)] * count,
         )
         if not request.open:
             self._complete.append(request)
@@ -173,23 +173,25 @@ class Batch:
             tokens = self.sampler.commit(rows, plan, logits)
             rows.nfe.add_(1)
             changed = tokens != before
-            self._record(rows, plan.positions[changed], tokens[changed])
+            self._record(rows, plan.step, plan.positions[changed], tokens[changed])
         return updates + self._updates(rows)
 
-    def _record(self, rows: Rows, positions: Tensor, tokens: Tensor) -> None:
+    def _record(self, rows: Rows, event_step: Tensor, positions: Tensor, tokens: Tensor) -> None:
         """Carries a tick's changes and progress to the requests, through one copy to the host."""
         row, column = split(positions, rows.tokens.shape[1])
-        sent = torch.cat([rows.step, rows.blocks_done, rows.nfe, rows.t.view(torch.int64), row, column, tokens]).cpu()
+        per_row = [event_step, rows.step, rows.blocks_done, rows.nfe, rows.t.view(torch.int64)]
+        sent = torch.cat([*per_row, row, column, tokens]).cpu()
         count, n = len(rows), positions.numel()
-        step, blocks, nfe, t, row, column, tokens = sent.split([count] * 4 + [n] * 3)
+        events, step, blocks, nfe, t, row, column, tokens = sent.split([count] * 5 + [n] * 3)
         progress = zip(step.tolist(), blocks.tolist(), t.view(torch.float64).tolist(), strict=True)
         for (request, sample), state, evaluations in zip(self._owners, progress, nfe.tolist(), strict=True):
             request.progress[sample] = state
             request.nfe = max(request.nfe, evaluations)
+        set_at = events.tolist()
         for index, position, token in zip(row.tolist(), column.tolist(), tokens.tolist(), strict=True):
             request, sample = self._owners[index]
             request.tokens[sample][position] = token
-            request.step_map[sample][position] = request.progress[sample][0]
+            request.step_map[sample][position] = set_at[index]
             request.changes.append((sample, position, token))
 
     def _updates(self, rows: Rows) -> list[Update]:

@@ -66,12 +66,21 @@ def load_checkpoint(
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
     if not folder.is_dir():
         raise ParameterError("checkpoint_path", "be an existing folder", str(path))
-    for needed in (SCHEDULER_FILE, "config.json"):
+    for needed in (SCHEDULER_FILE, "config.json", "tokenizer_config.json"):
         if not (folder / needed).is_file():
             raise ParameterError("checkpoint_path", f"be a folder that holds {needed}", str(path))
     scheduler = _load(TokenDiffusionScheduler, folder, "a readable token diffusion scheduler")
     tokenizer = load_tokenizer(folder)
-    model = _load(AutoModelForMaskedLM, folder, "a readable masked language model", dtype=DTYPES[dtype])
+    model, report = _load(
+        AutoModelForMaskedLM,
+        folder,
+        "a readable masked language model",
+        dtype=DTYPES[dtype],
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", str(path))
     try:
         model = model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -85,7 +94,7 @@ def load_checkpoint(
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder. Raises `ParameterError` if there is none or it has no mask token."""
-    tokenizer = _load(AutoTokenizer, Path(path), "a readable tokenizer")
+    tokenizer = _load(AutoTokenizer, Path(path), "a readable tokenizer", trust_remote_code=False)
     if tokenizer.mask_token_id is None:
         raise ParameterError("tokenizer", "have a mask token", str(path))
     return tokenizer
@@ -150,6 +159,9 @@ def _check_fit(
         raise ParameterError(
             "checkpoint_path", f"have a model as wide as the scheduler's vocab_size {vocab_size}", width
         )
+    if (largest := max(tokenizer.get_vocab().values())) >= vocab_size:
+        rule = f"have a tokenizer with ids below the model's vocab_size {vocab_size}"
+        raise ParameterError("checkpoint_path", rule, largest)
     if tokenizer.mask_token_id != scheduler.config.mask_token_id:
         rule = f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {folder}"
         raise ParameterError("checkpoint_path", rule, tokenizer.mask_token_id)

@@ -36,7 +36,7 @@ def encode(
     """
     if prompt is not None and template is not None:
         raise ParameterError("template", "be absent where prompt is given", template)
-    name = "prompt" if template is None else "template"
+    name, text = ("prompt", prompt) if template is None else ("template", template)
     tokens = _plain(tokenizer, prompt) if prompt else []
     if template is not None:
         tokens = _with_holes(tokenizer, template)
@@ -44,7 +44,7 @@ def encode(
         tokens = [_start_token(tokenizer), *tokens]
     if seq_len is None:
         if not tokens:
-            raise ParameterError(name, "hold at least one token where seq_len is not given", template)
+            raise ParameterError(name, "hold at least one token where seq_len is not given", text)
         return tokens
     if len(tokens) > seq_len:
         raise ParameterError(name, f"fit into seq_len = {seq_len} tokens", f"{len(tokens)} tokens")
@@ -63,12 +63,16 @@ def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _with_holes(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
-    """Ids with OPEN at each `[MASK]`; the pieces between are tokenised on their own."""
-    first, *rest = template.split(MASK_TEXT)
-    tokens = _plain(tokenizer, first)
-    for piece in rest:
-        tokens += [OPEN, *_plain(tokenizer, piece)]
-    return tokens
+    """Ids with OPEN at each `[MASK]`; the pieces between are tokenised on their own.
+
+    Where words hold the space before them (byte-level tokenizers), a hole does too, if the mask token says so (`lstrip`).
+    """
+    takes_space = tokenizer.added_tokens_decoder[tokenizer.mask_token_id].lstrip
+    *pieces, last = template.split(MASK_TEXT)
+    tokens = []
+    for piece in pieces:
+        tokens += [*_plain(tokenizer, piece.removesuffix(" ") if takes_space else piece), OPEN]
+    return tokens + _plain(tokenizer, last)
 
 
 def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:

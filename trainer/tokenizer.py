@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from .config import TokenizerConfig
@@ -49,6 +49,7 @@ def build_tokenizer(
         cls_token="[CLS]",
         eos_token="[SEP]",
         sep_token="[SEP]",
-        mask_token="[MASK]",
+        # words hold the space before them here, and so does what fills a hole of a template
+        mask_token=AddedToken("[MASK]", lstrip=True, special=True),
         clean_up_tokenization_spaces=False,
     )

@@ -18,11 +18,13 @@ class Plan:
     """The network's next task for R rows.
 
     positions: int64 [n], indices into the flattened [R * L] at which logits are needed. t: float64 [R], the network's time.
+    step: int64 [R], the grid step, counted from 1, of each row's event.
     u_route: float64 [n], the draws already made at these positions, where the sampler makes any before the network.
     """
 
     positions: Tensor
     t: Tensor
+    step: Tensor
     u_route: Tensor | None = None
 
 

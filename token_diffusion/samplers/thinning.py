@@ -55,7 +55,7 @@ class Thinning:
             searching = searching[waiting & (step < some.last_step)]
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         positions = candidates.flatten().nonzero().squeeze(1)
-        return Plan(positions, self._masses(rows)[2], draws.flatten()[positions])
+        return Plan(positions, self._masses(rows)[2], rows.step + 1, draws.flatten()[positions])
 
     def _offer(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """The rows' current step: positions that could leave, bool [R, L], their draws, and the step to look at if none."""
@@ -85,7 +85,7 @@ class Thinning:
         tokens = torch.where(plan.u_route < leave, arrived, z)
         rows.tokens.view(-1)[plan.positions] = tokens
         rows.blocks_done.copy_(rows.step // rows.num_steps)
-        rows.t.copy_(1 - ((rows.step - 1) % rows.num_steps + 1) / rows.num_steps)
+        rows.t.copy_(1 - ((rows.step - 1) % rows.num_steps + 1) / rows.num_steps.double())
         return tokens
 
     def _masses(self, rows: Rows) -> tuple[Masses, Masses, Tensor]:

@@ -38,7 +38,7 @@ class Unmasking:
         rank = _rank(rows.block + (1 - own_t) / 2, rows.open)
         on_grid = n > 0
         rows.due_step.copy_(torch.where(rows.open, torch.where(on_grid, rows.block * n + step, rank), NEVER))
-        rows.due_t.copy_(torch.where(on_grid, 1 - (step - 1) / n.clamp(min=1), own_t))
+        rows.due_t.copy_(torch.where(on_grid, 1 - (step - 1) / n.clamp(min=1).double(), own_t))
         rows.last_step.copy_(torch.where(on_grid.squeeze(1), rows.last_step, rows.open.sum(1)))
 
     def visible(self, rows: Rows) -> Tensor:
@@ -49,7 +49,7 @@ class Unmasking:
         rows.step.copy_(due_step.amin(1))
         due = due_step == rows.step.unsqueeze(1)
         t = torch.where(due, rows.due_t, 0.0).amax(1)
-        return Plan(due.flatten().nonzero().squeeze(1), t)
+        return Plan(due.flatten().nonzero().squeeze(1), t, rows.step.clone())
 
     def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
         row, column = split(plan.positions, rows.tokens.shape[1])
@@ -59,7 +59,7 @@ class Unmasking:
         waiting = rows.open & (rows.due_step < NEVER)
         finished = ~waiting.any(1)
         n = rows.num_steps
-        after = torch.where(n > 0, 1 - ((rows.step - 1) % n.clamp(min=1) + 1) / n.clamp(min=1), plan.t)
+        after = torch.where(n > 0, 1 - ((rows.step - 1) % n.clamp(min=1) + 1) / n.clamp(min=1).double(), plan.t)
         rows.t.copy_(torch.where(finished, 0.0, after))
         rows.step.copy_(torch.where(finished, rows.last_step, rows.step))
         next_block = torch.where(waiting, rows.block, NEVER).amin(1)
