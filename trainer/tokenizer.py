@@ -32,7 +32,8 @@ def build_tokenizer(
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=SPECIAL_TOKENS,
+        # Words hold the space before them here, and so does what fills a mask.
+        special_tokens=[AddedToken(token, lstrip=token == "[MASK]", special=True) for token in SPECIAL_TOKENS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -49,7 +50,6 @@ def build_tokenizer(
         cls_token="[CLS]",
         eos_token="[SEP]",
         sep_token="[SEP]",
-        # words hold the space before them here, and so does what fills a hole of a template
-        mask_token=AddedToken("[MASK]", lstrip=True, special=True),
+        mask_token="[MASK]",
         clean_up_tokenization_spaces=False,
     )
