@@ -17,6 +17,9 @@ from ..randomness import Purpose, uniform
 from ..rows import Rows
 from .sampler import Plan, draw, shaped, split
 
+MAX_ELEMENTS = 1 << 18
+"""Draws looked at together when a batch searches for its next events."""
+
 
 class Thinning:
     """The sampler of the uniform and the hybrid process, ancestral and block-wise."""
@@ -45,34 +48,40 @@ class Thinning:
     def plan(self, rows: Rows) -> Plan:
         candidates, draws = torch.zeros_like(rows.open), torch.zeros_like(rows.due_t)
         searching = (rows.step < rows.last_step).nonzero().squeeze(1)
+        ahead = 1
         while searching.numel():
             some = rows.select(searching)
-            offered, u, next_step = self._offer(some)
-            candidates[searching], draws[searching] = offered, u
-            waiting = ~offered.any(1)
-            step = torch.where(waiting, next_step, some.step)
-            rows.step[searching] = step
-            searching = searching[waiting & (step < some.last_step)]
+            candidates[searching], draws[searching], rows.step[searching] = self._look(some, ahead)
+            waiting = ~candidates[searching].any(1) & (rows.step[searching] < some.last_step)
+            searching = searching[waiting]
+            # what has seen no event yet may be far from one, so it looks further, within bounds of memory
+            ahead = max(1, min(2 * ahead, MAX_ELEMENTS // max(1, searching.numel() * rows.tokens.shape[1])))
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         positions = candidates.flatten().nonzero().squeeze(1)
-        return Plan(positions, self._masses(rows)[2], rows.step + 1, draws.flatten()[positions])
+        return Plan(positions, _times(rows.step, rows.num_steps)[0], rows.step + 1, draws.flatten()[positions])
 
-    def _offer(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows' current step: positions that could leave, bool [R, L], their draws, and the step to look at if none."""
-        now, then, _ = self._masses(rows)
-        block = rows.step // rows.num_steps
-        active = rows.open & (rows.block == block.unsqueeze(1))
-        step = (rows.step + 1).unsqueeze(1)
-        u = uniform(rows.seed.unsqueeze(1), rows.sample.unsqueeze(1), step, rows.position, Purpose.ROUTE)
-        offered = active & (u < leave_bound(self.process, rows.tokens, now, then))
-        # a block without an open position is passed over whole
-        next_step = torch.where(active.any(1), rows.step + 1, (block + 1) * rows.num_steps)
-        return offered, u, next_step
+    def _look(self, rows: Rows, ahead: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The first of the rows' next `ahead` steps in which a position could leave.
+
+        Returns:
+            Those positions bool [R, L], their draws, and the step [R]; if there are none, the step after the last one seen.
+        """
+        step = rows.step.unsqueeze(1) + torch.arange(ahead, device=rows.step.device)  # [R, K]; below, [R, K, L]
+        n = rows.num_steps.unsqueeze(1)
+        now, then = (Masses(*(mass.unsqueeze(2) for mass in masses)) for masses in self._masses(step, n))
+        is_active = rows.open.unsqueeze(1) & (rows.block.unsqueeze(1) == (step // n).unsqueeze(2))
+        seed, sample = rows.seed.view(-1, 1, 1), rows.sample.view(-1, 1, 1)
+        u = uniform(seed, sample, (step + 1).unsqueeze(2), rows.position.unsqueeze(1), Purpose.ROUTE)
+        offered = is_active & (u < leave_bound(self.process, rows.tokens.unsqueeze(1), now, then))
+        some = offered.any(2)
+        first, each = some.long().argmax(1), torch.arange(len(rows), device=step.device)
+        reached = torch.where(some.any(1), rows.step + first, (rows.step + ahead).minimum(rows.last_step))
+        return offered[each, first], u[each, first], reached
 
     def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
         assert plan.u_route is not None
         row, column = split(plan.positions, rows.tokens.shape[1])
-        now, then = (Masses(*(mass[row, 0] for mass in masses)) for masses in self._masses(rows)[:2])
+        now, then = self._masses(rows.step[row], rows.num_steps[row])
         rows.step.add_(1)
         z = rows.tokens.view(-1)[plan.positions]
         theta = shaped(rows, row, logits, self.mask_token_id)
@@ -85,11 +94,16 @@ class Thinning:
         tokens = torch.where(plan.u_route < leave, arrived, z)
         rows.tokens.view(-1)[plan.positions] = tokens
         rows.blocks_done.copy_(rows.step // rows.num_steps)
-        rows.t.copy_(1 - ((rows.step - 1) % rows.num_steps + 1) / rows.num_steps.double())
+        rows.t.copy_(_times(rows.step - 1, rows.num_steps)[1])
         return tokens
 
-    def _masses(self, rows: Rows) -> tuple[Masses, Masses, Tensor]:
-        """Masses [R, 1] at the row's time and at the next grid time, and the time itself [R]."""
-        done, n = rows.step % rows.num_steps, rows.num_steps
-        t, s = 1 - done / n.double(), 1 - (done + 1) / n.double()
-        return self.process.masses(t.unsqueeze(1)), self.process.masses(s.unsqueeze(1)), t
+    def _masses(self, step: Tensor, num_steps: Tensor) -> tuple[Masses, Masses]:
+        """Masses before and after grid step `step`, which is counted through all blocks."""
+        t, s = _times(step, num_steps)
+        return self.process.masses(t), self.process.masses(s)
+
+
+def _times(step: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
+    """The grid times float64 at the start and the end of a step, each block's from 1 to 0."""
+    done = step % num_steps
+    return 1 - done / num_steps.double(), 1 - (done + 1) / num_steps.double()
