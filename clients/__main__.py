@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -33,19 +34,41 @@ def _steps(value: str) -> int | None:
         raise argparse.ArgumentTypeError(f"must be an integer or none, got {value!r}") from None
 
 
+def _number(value: str) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {value!r}")
+    return number
+
+
+def _milliseconds(value: str) -> float:
+    number = _number(value)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be >= 0, got {value!r}")
+    return number
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"must be valid Unicode, got {value!r}") from None
+    return value
+
+
 PARAMETERS: dict[str, tuple[Any, str]] = {
-    "prompt": (str, "fixed beginning of each sample"),
-    "template": (str, "text with [MASK] holes, everything else fixed"),
+    "prompt": (_text, "fixed beginning of each sample"),
+    "template": (_text, "text with [MASK] holes, everything else fixed"),
     "num_samples": (int, "samples drawn"),
     "seq_len": (int, "length of a sample in tokens, prompt included"),
     "num_inference_steps": (_steps, "steps of the time grid, for each block; none: the continuous-time limit"),
-    "temperature": (float, "divides the logits; 0 takes the most probable token"),
-    "top_p": (float, "nucleus: the smallest set of tokens with this much probability"),
+    "temperature": (_number, "divides the logits; 0 takes the most probable token"),
+    "top_p": (_number, "nucleus: the smallest set of tokens with this much probability"),
     "top_k": (int, "most probable tokens kept; 0 keeps all"),
     "seed": (int, "same seed, same samples; without it the server draws one, and tells it"),
     "model": (str, "name of a loaded checkpoint"),
     "stream_every": (int, "updates merged into one state event"),
-    "timeout_s": (float, "seconds after which the server gives up"),
+    "timeout_s": (_number, "seconds after which the server gives up"),
 }
 """Wire name -> type, help. Defaults are the server's: what is not given is not sent."""
 
@@ -65,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         text = "with --json: states carry the text of each sample, masks shown"
         sub.add_argument("--include_text", action="store_true", default=argparse.SUPPRESS, help=text)
         sub.add_argument("--json", action="store_true", help="print each event as a line of JSON")
-        sub.add_argument("--delay_ms", type=float, default=0.0, help="slow motion: milliseconds each state stays")
+        sub.add_argument(
+            "--delay_ms", type=_milliseconds, default=0.0, help="slow motion: milliseconds each state stays"
+        )
     return parser
 
 

@@ -92,7 +92,9 @@ def _check_seq_len(seq_len: int, settings: Settings, checkpoint: Checkpoint) -> 
 
 def _check_at_most(name: str, value: float, limit: float) -> None:
     if value > limit:
-        raise ParameterError(name, f"be at most {limit:g} on this server", value)
+        raise ParameterError(
+            name, f"be at most {limit if isinstance(limit, int) else format(limit, 'g')} on this server", value
+        )
 
 
 def _parameters(wire: SampleRequest) -> SamplingParameters:

@@ -244,10 +244,10 @@ def test_times_are_those_of_the_grid_in_float64(process: str) -> None:
     """Those that the network sees, and those that are told."""
     seen: list[float] = []
 
-    def denoiser(tokens: Tensor, t: Tensor) -> Tensor:
+    def denoiser(tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         assert t.dtype == torch.float64
         seen.extend(t.tolist())
-        return torch.zeros(*tokens.shape, VOCAB)
+        return torch.zeros(len(positions), VOCAB)
 
     request = Request([OPEN] * 8, SamplingParameters(8, 1, 10, seed=1, block_size=4))
     history = drive(Batch(denoiser, make_scheduler(process)), [request], {0: 0})[0]

@@ -191,3 +191,35 @@ def test_thousands_of_steps_keep_the_law(process: str) -> None:
     output = sampler(law.denoiser(scheduler), scheduler, num_samples=800, seq_len=2, num_inference_steps=4000)
     assert chi_square_p(counts(law, output.sequences), law.probability) > P
     assert output.nfe + output.forwards_skipped == 4000 and output.nfe < 100
+
+
+class Network(torch.nn.Module):
+    """A network with a time input and an attribute `config` that is not one of transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = {"width": 8}
+        self.time, self.dropout = torch.nn.Linear(1, 7), torch.nn.Dropout()
+
+    def forward(self, tokens: Tensor, t: Tensor) -> Tensor:
+        return self.dropout(self.time(t[:, None]))[:, None].expand(*tokens.shape, 7)
+
+
+@pytest.mark.parametrize("process", ["absorbing", "uniform"])
+def test_a_network_samples_as_it_trains_and_stays_in_its_mode(process: str) -> None:
+    network = Network().train()
+    output = sample(network, TokenDiffusionScheduler(7, 6, forward_process=process), num_samples=3, seq_len=5)
+    assert network.training and not bool((output.sequences == 6).any())
+
+
+def test_a_traced_function_is_a_denoiser() -> None:
+    with pytest.warns(DeprecationWarning):
+        traced = torch.jit.trace(Network().eval(), (torch.zeros(1, 5, dtype=torch.int64), torch.ones(1)))
+    assert sample(traced, TokenDiffusionScheduler(7, 6), seq_len=5, num_inference_steps=4).sequences.shape == (1, 5)
+
+
+def test_a_mask_among_the_fixed_tokens_is_refused() -> None:
+    with pytest.raises(
+        ParameterError, match="tokens must hold -1 where the sampler fills in, not the mask token, got 6"
+    ):
+        sample(Network(), TokenDiffusionScheduler(7, 6), seq_len=3, tokens=[1, 6, -1])

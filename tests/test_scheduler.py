@@ -222,3 +222,13 @@ def test_bad_calls_are_named() -> None:
         scheduler.set_timesteps(0)
     with pytest.raises(ParameterError, match="set by set_timesteps"):
         scheduler.step(torch.zeros(2, 3, 9), 1.0, x)
+    scheduler.set_timesteps(4)
+    for t in (0.0, 900, float("nan")):
+        with pytest.raises(ParameterError, match=r"timestep must be one number in \(0, 1\]"):
+            scheduler.step(torch.zeros(2, 3, 9), t, x)
+    with pytest.raises(ParameterError, match=r"model_output must have the shape \[2, 3, 9\], got \[2, 3, 8\]"):
+        scheduler.step(torch.zeros(2, 3, 8), 1.0, x)
+    with pytest.raises(ParameterError, match=r"noise must have the shape \[2, 2, 3\], got \[2, 3\]"):
+        scheduler.add_noise(x, torch.rand(2, 3), torch.ones(2))
+    with pytest.raises(ParameterError, match=r"noisy_samples must have the shape \[2, 3\], got \[1, 3\]"):
+        scheduler.nelbo(torch.zeros(2, 3, 9), x, x[:1], torch.ones(2))

@@ -74,3 +74,19 @@ def test_rare_tokens_of_a_large_vocabulary_keep_their_share() -> None:
     drawn = torch.cat([inverse_cdf(theta, point.unsqueeze(0)) for point in u])
     expected = ((u - 0.5).clamp(min=0) * 200_000).ceil().long()
     assert (drawn - expected).abs().max() <= 2
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1e39, 1.0), (1e-300, 1.0), (1.0, 1e-50), (1e39, 1e-50)])
+def test_parameters_beyond_float32_still_shape_a_law(temperature: float, top_p: float) -> None:
+    raw = torch.tensor([[0.0, 3e38, 1.0, 50.0, -3e38]])
+    theta = probabilities(
+        raw, MASK, torch.tensor([temperature], dtype=torch.float64), None, torch.tensor([top_p], dtype=torch.float64)
+    )
+    torch.testing.assert_close(theta.sum(-1), torch.ones(1))
+    assert theta[0, MASK] == 0 and theta[0, 1] > 0.2
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_logits_without_a_law_are_refused(value: float) -> None:
+    with pytest.raises(FloatingPointError, match="logits are NaN"):
+        probabilities(torch.full((1, 9), value), MASK)

@@ -25,7 +25,10 @@ COMMANDS = {
 
 
 def _steps(text: str) -> int | None:
-    return None if text.lower() == "none" else int(text)
+    try:
+        return None if text.lower() == "none" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer or none, got {text!r}") from None
 
 
 def build_parser() -> argparse.ArgumentParser:

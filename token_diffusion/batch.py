@@ -218,6 +218,8 @@ class Batch:
         self.sampler.check(parameters.num_inference_steps)
         if len(tokens) != parameters.seq_len:
             raise ParameterError("tokens", f"have seq_len = {parameters.seq_len} entries", len(tokens))
-        vocab_size = self.scheduler.config.vocab_size
+        vocab_size, mask_token_id = self.scheduler.config.vocab_size, self.scheduler.config.mask_token_id
+        if mask_token_id in tokens:
+            raise ParameterError("tokens", "hold -1 where the sampler fills in, not the mask token", mask_token_id)
         if (largest := max(tokens)) >= vocab_size:
             raise ParameterError("tokens", f"be below vocab_size = {vocab_size}", largest)

@@ -28,13 +28,16 @@ class Denoiser(Protocol):
 
 
 class CallableDenoiser:
-    """A plain callable `(tokens [B, L], t [B]) -> logits [B, L, V]` in a denoiser's place; it sees padding as it is."""
+    """A plain callable `(tokens [B, L], t [B]) -> logits [B, L, V]` in a denoiser's place; it sees padding as it is.
+
+    Its t has torch's default dtype, as a network's weights have.
+    """
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu") -> None:
         self.function, self.device = function, torch.device(device)
 
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
-        return self.function(tokens, t).flatten(0, 1)[positions]
+        return self.function(tokens, t.to(torch.get_default_dtype())).flatten(0, 1)[positions]
 
 
 class MaskedLMDenoiser:
@@ -103,12 +106,21 @@ def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> 
 
 def as_denoiser(denoiser: Any) -> Denoiser:
     """A denoiser from what a caller has: a denoiser, a masked LM, or a callable `(tokens, t) -> logits [B, L, V]`."""
-    if isinstance(denoiser, nn.Module) and hasattr(denoiser, "config"):
+    if isinstance(denoiser, nn.Module) and hasattr(getattr(denoiser, "config", None), "get_text_config"):
         return MaskedLMDenoiser(denoiser)
     if isinstance(denoiser, (MaskedLMDenoiser, CallableDenoiser)):
         return denoiser
     if not callable(denoiser):
         raise TypeError(f"denoiser must be a masked LM or a callable, got {type(denoiser).__name__}")
-    if "positions" in inspect.signature(denoiser).parameters:
+    if "positions" in _parameter_names(denoiser):
         return denoiser
-    return CallableDenoiser(denoiser, getattr(denoiser, "device", "cpu"))
+    weights = next(denoiser.parameters(), None) if isinstance(denoiser, nn.Module) else None
+    return CallableDenoiser(denoiser, getattr(denoiser, "device", "cpu") if weights is None else weights.device)
+
+
+def _parameter_names(function: Callable[..., Any]) -> list[str]:
+    """Those of its call; none for what does not tell, such as a traced function."""
+    try:
+        return list(inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters)
+    except (TypeError, ValueError):
+        return []

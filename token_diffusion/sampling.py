@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .batch import Batch, Update
 from .errors import ParameterError
@@ -115,7 +115,12 @@ def run(
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
 ) -> SampleOutput:
-    """One request alone in a batch, to its end."""
+    """One request alone in a batch, to its end. A model in training mode is back in it afterwards."""
+    if isinstance(denoiser, nn.Module) and denoiser.training:
+        try:
+            return run(denoiser.eval(), scheduler, parameters, tokens, callback, device)
+        finally:
+            denoiser.train()
     batch = Batch(denoiser, scheduler, device=device)
     batch.add(0, [-1] * parameters.seq_len if tokens is None else tokens, parameters)
     while True:

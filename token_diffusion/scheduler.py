@@ -125,6 +125,7 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
             device = original_samples.device if generator is None else generator.device
             shape = (2, *original_samples.shape)
             noise = torch.rand(shape, dtype=torch.float64, device=device, generator=generator)
+        self._check_shape("noise", noise, (2, *original_samples.shape))
         u_route, u_token = noise.to(original_samples.device, torch.float64)
         if self.config.forward_process == "hybrid":
             t = t.clamp(self.config.t_eps, 1 - self.config.t_eps)
@@ -166,9 +167,8 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ParameterError: the process has no such weighting, or a shape or a time is wrong.
         """
-        if logits.shape != (*original_samples.shape, self.config.vocab_size):
-            expected = [*original_samples.shape, self.config.vocab_size]
-            raise ParameterError("logits", f"have the shape {expected}", list(logits.shape))
+        self._check_shape("logits", logits, (*original_samples.shape, self.config.vocab_size))
+        self._check_shape("noisy_samples", noisy_samples, original_samples.shape)
         t = self._times(timesteps, original_samples).clamp(min=MIN_T)
         weights = self.process.weights(original_samples, noisy_samples, t)
         if weighting not in weights:
@@ -218,7 +218,11 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         if self.num_inference_steps is None:
             raise ParameterError("timesteps", "be set by set_timesteps before step", None)
         n = self.num_inference_steps
-        t = torch.as_tensor(timestep, dtype=torch.float64, device=sample.device).reshape(())
+        self._check_shape("model_output", model_output, (*sample.shape, self.config.vocab_size))
+        t = torch.as_tensor(timestep, dtype=torch.float64, device=sample.device)
+        if t.numel() != 1 or not 0 < t.item() <= 1:
+            raise ParameterError("timestep", "be one number in (0, 1]", t.tolist())
+        t = t.reshape(())
         s = ((t * n).round() - 1).clamp(min=0) / n
         now, then = self.process.masses(t), self.process.masses(s)
         device = sample.device if generator is None else generator.device
@@ -234,6 +238,11 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         )
         prev_sample = torch.where(u_route < leave, torch.where(arrival < then.alpha, drawn, noise), sample)
         return TokenDiffusionSchedulerOutput(prev_sample) if return_dict else (prev_sample,)
+
+    @staticmethod
+    def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+        if value.shape != shape:
+            raise ParameterError(name, f"have the shape {list(shape)}", list(value.shape))
 
     def _times(self, timesteps: Tensor | None, samples: Tensor) -> Tensor:
         """[B] or [B, L] -> float64 [B, L] (or [B, 1]) on the samples' device; checked on the way."""

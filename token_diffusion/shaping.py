@@ -22,19 +22,26 @@ def probabilities(
     Args:
         temperature: [n] float; 0 is greedy. top_k: [n] int64; 0 keeps all. top_p: [n] float in (0, 1].
         None skips that stage for all rows.
+
+    Raises:
+        FloatingPointError: there is no distribution in the logits (NaN, or -inf everywhere).
     """
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
     logits[:, mask_token_id] = -torch.inf
     if temperature is not None:
         greedy = logits >= logits.amax(-1, keepdim=True)
         first = torch.zeros_like(greedy).scatter_(-1, greedy.to(torch.uint8).argmax(-1, keepdim=True), True)
-        divided = logits / temperature.to(logits.dtype).clamp(min=1e-6).unsqueeze(-1)
+        # within what float32 can hold: a temperature beyond it is flat, one below it greedy, neither is NaN
+        scale = temperature.clamp(1e-6, 1e30).to(logits.dtype).unsqueeze(-1)
+        divided = (logits - logits.amax(-1, keepdim=True)) / scale
         logits = torch.where((temperature == 0).unsqueeze(-1), torch.where(first, 0.0, -torch.inf), divided)
     if top_k is not None:
         k = torch.where(top_k == 0, logits.shape[-1], top_k).clamp(max=logits.shape[-1])
         ranked = logits.sort(-1, descending=True).values
         logits = logits.masked_fill(logits < ranked.gather(-1, k.unsqueeze(-1) - 1), -torch.inf)
     theta = logits.softmax(-1)
+    if theta.isnan().any():  # drawn from, it would give no token at all, or leave noise as it is
+        raise FloatingPointError("the network's logits are NaN, or -inf for every token")
     return theta if top_p is None else _nucleus(theta, top_p)
 
 
@@ -43,7 +50,9 @@ def _nucleus(theta: Tensor, top_p: Tensor) -> Tensor:
     ranked, order = theta.sort(dim=-1, descending=True, stable=True)
     before = ranked.cumsum(-1) - ranked
     keep_all = (top_p >= 1).unsqueeze(-1)
-    ranked = torch.where(keep_all | (before < top_p.to(theta.dtype).unsqueeze(-1)), ranked, 0.0)
+    ranked = torch.where(
+        keep_all | (before < top_p.to(theta.dtype).clamp(min=torch.finfo(theta.dtype).tiny).unsqueeze(-1)), ranked, 0.0
+    )
     kept = torch.zeros_like(theta).scatter_(-1, order, ranked)
     return kept / kept.sum(-1, keepdim=True)
 

@@ -59,6 +59,10 @@ def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of text in which nothing is special."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ParameterError("text", "be valid Unicode", text) from error
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
