@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     """asked for as `Authorization: Bearer KEY` by everything but /health and /ready; better set as TD_API_KEY"""
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split)] = []
     """origins of other web pages that may call this server; repeatable, * for any"""
-    log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+    log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(str.lower)] = "info"
     """least severe messages that are logged"""
 
     @model_validator(mode="after")

@@ -98,3 +98,8 @@ def test_settings_are_frozen_and_know_their_fields() -> None:
         Settings().port = 1
     with pytest.raises(ValueError, match="Extra inputs"):
         Settings(max_seq_length=1)  # type: ignore[call-arg]
+
+
+def test_the_log_level_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TD_LOG_LEVEL", "INFO")
+    assert Settings().log_level == "info"

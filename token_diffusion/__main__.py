@@ -42,19 +42,19 @@ def build_parser() -> argparse.ArgumentParser:
         text = command.add_mutually_exclusive_group()
         text.add_argument("--prompt", help="fixed prefix")
         text.add_argument("--template", help="text whose [MASK] holes are filled in, one token each")
-        add("--num_samples", type=int, default=4)
+        add("--num_samples", type=int, default=4, help="sequences drawn (default: %(default)s)")
         add("--seq_len", type=int, help="tokens in all (default: 64, or the template's length)")
         if name == "sample-block":
-            add("--block_size", type=int, default=16)
+            add("--block_size", type=int, default=16, help="tokens of a block (default: %(default)s)")
         steps = 32 if name == "sample-block" else 64 if name == "sample-hybrid" else 128
         help_steps = "steps of the time grid (each block's); 'none': first-hitting, absorbing alone"
         add("--num_inference_steps", type=_steps, default=steps, help=f"{help_steps} (default: {steps})")
-        add("--temperature", type=float, default=1.0)
-        add("--top_p", type=float, default=1.0)
-        add("--top_k", type=int, default=0)
-        add("--seed", type=int, default=0)
-        add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-        add("--dtype", choices=list(DTYPES), default="float32")
+        add("--temperature", type=float, default=1.0, help="divides the logits; 0 is greedy (default: %(default)s)")
+        add("--top_p", type=float, default=1.0, help="nucleus, in (0, 1] (default: %(default)s)")
+        add("--top_k", type=int, default=0, help="most probable tokens kept, 0 for all (default: %(default)s)")
+        add("--seed", type=int, default=0, help="same seed, same samples (default: %(default)s)")
+        add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
+        add("--dtype", choices=list(DTYPES), default="float32", help="of the weights (default: %(default)s)")
         add("--inject_start_token", action="store_true", help="begin with the tokenizer's [CLS] or BOS token")
         add("--json", action="store_true", help="print one JSON object instead of text")
     return parser
