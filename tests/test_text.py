@@ -194,3 +194,9 @@ def test_an_unfinished_state_shows_its_masks_alone(tokenizer: PreTrainedTokenize
 def test_wordpieces_join() -> None:
     tokenizer = wordpiece_tokenizer()
     assert decode(tokenizer, plain(tokenizer, "Unable cats")) == "unable cats"
+
+
+@pytest.mark.parametrize("name", ["prompt", "template"])
+def test_text_that_is_no_unicode_is_refused_by_its_name(byte_level: PreTrainedTokenizerBase, name: str) -> None:
+    with pytest.raises(ParameterError, match=f"^{name} must be valid Unicode, without lone surrogates, got"):
+        encode(byte_level, seq_len=8, **{name: "a\udcff"})  # type: ignore[arg-type]

@@ -137,14 +137,15 @@ class Batch:
         self.sampler.prepare(rows)
         initial = rows.tokens.tolist()
         count, length = parameters.num_samples, len(tokens)
+        open_positions = [index for index, token in enumerate(tokens) if token < 0]
         request = _Request(
             key,
             parameters,
-            open=[index for index, token in enumerate(tokens) if token < 0],
+            open=open_positions,
             tokens=[list(row) for row in initial],
             num_blocks=int(rows.num_blocks[0]),
             step_map=[[0] * length for _ in range(count)],
-            progress=[(0, 0, 1.0 if any(token < 0 for token in tokens) else 0.0)] * count,
+            progress=[(0, 0, 1.0 if open_positions else 0.0)] * count,
         )
         if not request.open:
             self._complete.append(request)

@@ -116,6 +116,27 @@ def leave_probability(process: Process, z: Tensor, theta_z: Tensor, now: Masses,
     return torch.where(b > 0, b / (now.alpha * theta_z + landed), 0.0).clamp_(0, 1)
 
 
+def reverse(
+    process: Process,
+    z: Tensor,
+    theta_z: Tensor,
+    drawn: Tensor,
+    now: Masses,
+    then: Masses,
+    u_route: Tensor,
+    u_noise: Tensor,
+) -> Tensor:
+    """The routes taken: z at time t -> tokens at time s, int64 of the shape of z.
+
+    theta_z is the network's probability of z, `drawn` its tokens for the positions that draw from theta; `u_route` picks the
+    route and `u_noise` the state of a uniform redraw.
+    """
+    leave = leave_probability(process, z, theta_z, now, then)
+    arrival = u_route / leave.clamp(min=1e-300)  # given that z leaves, uniform in [0, 1): it picks where to
+    noise = torch.where(arrival < then.alpha + then.mask, process.states.mask_token_id, process.states.draw(u_noise))
+    return torch.where(u_route < leave, torch.where(arrival < then.alpha, drawn, noise), z)
+
+
 def _masses(alpha: Tensor, mask: Tensor, uniform: Tensor, t: Tensor) -> Masses:
     """At t = 0 the token is clean by definition, even where a schedule (geometric) starts a little below alpha = 1."""
     clean = t <= 0

@@ -13,7 +13,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from .errors import ParameterError
-from .processes import Absorbing, Hybrid, NoiseStates, Process, Uniform, forward, leave_probability, prior
+from .processes import Absorbing, Hybrid, NoiseStates, Process, Uniform, forward, prior, reverse
 from .schedules import make_schedule
 from .shaping import inverse_cdf, probabilities
 
@@ -230,13 +230,8 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         theta = probabilities(model_output.flatten(0, 1), self.config.mask_token_id)
         theta_z = theta.gather(-1, sample.flatten().unsqueeze(-1)).view(sample.shape).double()
         u_route, u_token, u_noise = draws.to(sample.device)
-        leave = leave_probability(self.process, sample, theta_z, now, then)
-        arrival = u_route / leave.clamp(min=1e-300)  # given that z leaves, uniform in [0, 1): it picks where to
         drawn = inverse_cdf(theta, u_token.flatten()).view(sample.shape)
-        noise = torch.where(
-            arrival < then.alpha + then.mask, self.config.mask_token_id, self.process.states.draw(u_noise)
-        )
-        prev_sample = torch.where(u_route < leave, torch.where(arrival < then.alpha, drawn, noise), sample)
+        prev_sample = reverse(self.process, sample, theta_z, drawn, now, then, u_route, u_noise)
         return TokenDiffusionSchedulerOutput(prev_sample) if return_dict else (prev_sample,)
 
     @staticmethod

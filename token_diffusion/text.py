@@ -37,6 +37,8 @@ def encode(
     if prompt is not None and template is not None:
         raise ParameterError("template", "be absent where prompt is given", template)
     name, text = ("prompt", prompt) if template is None else ("template", template)
+    if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ParameterError(name, "be valid Unicode, without lone surrogates", text)
     tokens = _plain(tokenizer, prompt) if prompt else []
     if template is not None:
         tokens = _with_holes(tokenizer, template)
@@ -59,10 +61,6 @@ def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of text in which nothing is special."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ParameterError("text", "be valid Unicode", text) from error
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError
-from ..processes import Masses, Process, leave_bound, leave_probability, prior
+from ..processes import Masses, Process, leave_bound, prior, reverse
 from ..randomness import Purpose, uniform
 from ..rows import Rows
 from .sampler import Plan, draw, shaped, split
@@ -86,12 +86,9 @@ class Thinning:
         z = rows.tokens.view(-1)[plan.positions]
         theta = shaped(rows, row, logits, self.mask_token_id)
         theta_z = theta.gather(-1, z.unsqueeze(-1)).squeeze(-1).double()
-        leave = leave_probability(self.process, z, theta_z, now, then)
-        arrival = plan.u_route / leave.clamp(min=1e-300)  # given that z leaves, uniform in [0, 1): it picks where to
         u_noise = uniform(rows.seed[row], rows.sample[row], rows.step[row], column, Purpose.NOISE_TOKEN)
-        noise = torch.where(arrival < then.alpha + then.mask, self.mask_token_id, self.process.states.draw(u_noise))
-        arrived = torch.where(arrival < then.alpha, draw(rows, row, column, theta), noise)
-        tokens = torch.where(plan.u_route < leave, arrived, z)
+        drawn = draw(rows, row, column, theta)
+        tokens = reverse(self.process, z, theta_z, drawn, now, then, plan.u_route, u_noise)
         rows.tokens.view(-1)[plan.positions] = tokens
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         rows.t.copy_(_times(rows.step - 1, rows.num_steps)[1])
