@@ -190,7 +190,7 @@ def test_the_step_map_holds_the_step_of_the_last_change(process: str) -> None:
 def test_the_step_map_of_absorbing_holds_the_steps_that_were_drawn() -> None:
     """Also that of the last position, though nothing happens between its step and the end of the grid."""
     scheduler, parameters = make_scheduler("absorbing"), SamplingParameters(5, 2, 1000, seed=4)
-    rows = make_rows([OPEN] * 5, parameters, torch.device("cpu"))
+    rows = make_rows([OPEN] * 5, parameters)
     Unmasking(scheduler.process).prepare(rows)
     batch = Batch(NeighbourDenoiser(VOCAB), scheduler)
     history = drive(batch, [Request([OPEN] * 5, parameters)], {0: 0})[0]
@@ -282,7 +282,7 @@ def test_a_neighbour_taken_out_changes_nothing(
     """It leaves at once, its columns too, and the others go on as if it had never been."""
     denoiser = NeighbourDenoiser(VOCAB)
     batch = Batch(denoiser, make_scheduler(process))
-    batch.add("long", [OPEN] * 40, SamplingParameters(40, 3, 1000, seed=1))
+    batch.add("long", [OPEN] * 32, SamplingParameters(32, 3, 1000, seed=1))
     arrivals = {key: History(batch.add(key, each.tokens, each.parameters), []) for key, each in enumerate(requests)}
     batch.remove("nobody")
     for _ in range(2):
@@ -294,7 +294,7 @@ def test_a_neighbour_taken_out_changes_nothing(
         record(arrivals, batch.step())
     assert arrivals == histories
     widths = [width for _, width in denoiser.shapes]
-    assert widths[:2] == [40, 40] and max(widths[2:]) <= 14
+    assert widths[:2] == [32, 32] and max(widths[2:]) <= 14
 
 
 def test_columns_go_with_the_longest_row(process: str) -> None:

@@ -152,7 +152,7 @@ def test_blocks_of_uniform_and_hybrid_end_clean_and_keep_what_is_fixed(process: 
 
 def test_uniform_blocks_do_not_see_the_noise_to_come() -> None:
     scheduler = TokenDiffusionScheduler(6, 5, forward_process="uniform")
-    rows = make_rows([3, -1, -1, -1, -1], SamplingParameters(5, 1, 4, block_size=2), torch.device("cpu"))
+    rows = make_rows([3, -1, -1, -1, -1], SamplingParameters(5, 1, 4, block_size=2))
     sampler = Thinning(scheduler.process)
     sampler.prepare(rows)
     assert sampler.visible(rows).tolist() == [[True, True, True, False, False]]
@@ -160,7 +160,7 @@ def test_uniform_blocks_do_not_see_the_noise_to_come() -> None:
 
 def test_unmasking_spreads_events_over_the_grid_as_the_schedule_says() -> None:
     scheduler = TokenDiffusionScheduler(3, 2, alpha_schedule="cosine")
-    rows = make_rows([-1] * 20_000, SamplingParameters(20_000, 1, 5), torch.device("cpu"))
+    rows = make_rows([-1] * 20_000, SamplingParameters(20_000, 1, 5))
     Unmasking(scheduler.process).prepare(rows)
     observed = torch.bincount(rows.due_step[0], minlength=6)[1:].double()
     grid = torch.linspace(1, 0, 6, dtype=torch.float64)

@@ -86,7 +86,54 @@ def test_parameters_beyond_float32_still_shape_a_law(temperature: float, top_p: 
     assert theta[0, MASK] == 0 and theta[0, 1] > 0.2
 
 
-@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
-def test_logits_without_a_law_are_refused(value: float) -> None:
-    with pytest.raises(FloatingPointError, match="logits are NaN"):
-        probabilities(torch.full((1, 9), value), MASK)
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf, torch.inf])
+@pytest.mark.parametrize("temperature", [None, 0.0, 0.7])
+def test_a_row_without_a_law_is_told_and_its_neighbour_is_as_before(value: float, temperature: float | None) -> None:
+    raw, u = logits(2, 300), torch.tensor([0.5, 0.5])
+
+    def draw(rows: torch.Tensor) -> torch.Tensor:
+        n = len(rows)
+        t = None if temperature is None else torch.full((n,), temperature)
+        return inverse_cdf(probabilities(rows, MASK, t, torch.full((n,), 5), torch.full((n,), 0.8)), u[:n])
+
+    expected = draw(raw)[0]
+    raw[1] = value
+    assert draw(raw).tolist() == [expected, -1]
+
+
+def test_the_nucleus_keeps_as_many_of_equal_tokens_as_it_needs_and_the_first_of_them() -> None:
+    raw = torch.tensor([[2.0, 1.0, 1.0, -9.0, 1.0, 1.0, 0.0]]).repeat(3, 1)
+    weights = raw[0].exp().index_fill(0, torch.tensor([MASK]), 0.0)
+    share = weights / weights.sum()
+    wanted = torch.stack([share[0] + share[1] * count - 1e-4 for count in (1, 3, 4)])
+    kept = probabilities(raw, MASK, top_p=wanted) > 0
+    assert kept.tolist() == [
+        [True, True, False, False, False, False, False],
+        [True, True, True, False, True, False, False],
+        [True, True, True, False, True, True, False],
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 6.0])
+def test_the_nucleus_is_that_of_a_sort(dtype: torch.dtype, spread: float) -> None:
+    raw = torch.randn(8, 3000, dtype=dtype, generator=torch.Generator().manual_seed(2)) * spread
+    top_p = torch.linspace(0.05, 0.99, 8)
+    theta = probabilities(raw, MASK)
+    ranked, order = theta.sort(-1, descending=True)
+    before = ranked.double().cumsum(-1) - ranked.double()
+    expected = torch.zeros_like(theta, dtype=torch.bool).scatter(-1, order, before < top_p.double().unsqueeze(-1))
+    differing = ((probabilities(raw, MASK, top_p=top_p) > 0) != expected).sum(-1)
+    assert int(differing.max()) <= 1, "the token that crosses may differ by rounding, no other one"
+
+
+@pytest.mark.parametrize("vocab_size", [1, 5, 127, 128, 129, 1000])
+def test_a_draw_is_the_plain_inverse_of_the_cumulative_sum(vocab_size: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    theta = torch.rand(400, vocab_size, generator=generator, dtype=torch.float64)
+    theta = theta * (torch.rand(theta.shape, generator=generator) < 0.3)
+    theta[theta.sum(-1) == 0] = 1.0
+    theta = theta / theta.sum(-1, keepdim=True)
+    u = torch.rand(400, generator=generator, dtype=torch.float64)
+    plain = torch.searchsorted(theta.cumsum(-1), u.unsqueeze(-1), right=True).squeeze(-1)
+    assert inverse_cdf(theta, u).equal(plain)

@@ -1,4 +1,8 @@
-"""The rows of a batch: one row a sequence, every field one tensor, so that a step needs no Python loop over rows."""
+"""The rows of a batch: one row a sequence, every field one tensor, so that a step needs no Python loop over rows.
+
+They live on the CPU whatever the network runs on. Planning is integer work on a few thousand numbers, and done here it never
+has to wait for the device: a tick sends tokens there, and what was drawn comes back in one copy.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,8 @@ class Rows:
     num_steps: int64, grid steps a block; 0 is the continuous-time limit. last_step: int64, the step that ends the row.
     step: int64, grid steps done, counted through all blocks. t: float64, the time reached. nfe: int64, network evaluations.
     blocks_done: int64, blocks that are filled. due_step, due_t: when an open absorbing position is unmasked (NEVER once it is),
-    and the time that the network sees then.
+    and the time that the network sees then. step_map: int64 [R, L], the step that last set a position, 0 before any did.
+    failed: bool [R], the network gave no distribution for it.
     """
 
     tokens: Tensor
@@ -34,6 +39,7 @@ class Rows:
     block: Tensor
     due_step: Tensor
     due_t: Tensor
+    step_map: Tensor
     seed: Tensor
     sample: Tensor
     num_blocks: Tensor
@@ -43,6 +49,7 @@ class Rows:
     blocks_done: Tensor
     t: Tensor
     nfe: Tensor
+    failed: Tensor
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
@@ -53,7 +60,7 @@ class Rows:
     @property
     def position(self) -> Tensor:
         """0 .. L-1, int64 [1, L]."""
-        return torch.arange(self.tokens.shape[1], device=self.tokens.device).unsqueeze(0)
+        return torch.arange(self.tokens.shape[1]).unsqueeze(0)
 
     def select(self, index: Tensor) -> Rows:
         """The rows of a bool or int64 index [R]."""
@@ -85,18 +92,18 @@ class Rows:
         )
 
 
-def make_rows(tokens: Sequence[int], parameters: SamplingParameters, device: torch.device) -> Rows:
+def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> Rows:
     """`num_samples` equal rows before a sampler prepares them; `tokens` of length L, negative where open."""
-    canvas = torch.tensor(tokens, dtype=torch.int64, device=device)
+    canvas = torch.tensor(tokens, dtype=torch.int64)
     is_open = canvas < 0
     count, length = parameters.num_samples, canvas.numel()
-    offset = torch.arange(length, device=device) - is_open.long().argmax()
+    offset = torch.arange(length) - is_open.long().argmax()
     block_size = parameters.block_size or length
     block = torch.where(is_open, offset // block_size, 0)
     num_blocks = int(block.max()) + 1 if any(token < 0 for token in tokens) else 0
 
     def each(value: float, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.full((count,), value, dtype=dtype, device=device)
+        return torch.full((count,), value, dtype=dtype)
 
     def tiled(value: Tensor) -> Tensor:
         return value.unsqueeze(0).repeat(count, 1)
@@ -108,8 +115,9 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters, device: tor
         block=tiled(block),
         due_step=tiled(torch.full_like(canvas, NEVER)),
         due_t=tiled(torch.zeros_like(canvas, dtype=torch.float64)),
+        step_map=tiled(torch.zeros_like(canvas)),
         seed=each(parameters.seed),
-        sample=torch.arange(count, device=device),
+        sample=torch.arange(count),
         num_blocks=each(num_blocks),
         num_steps=each(parameters.num_inference_steps or 0),
         last_step=each(num_blocks * (parameters.num_inference_steps or 0)),
@@ -117,6 +125,7 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters, device: tor
         blocks_done=each(0),
         t=each(1, torch.float64),
         nfe=each(0),
+        failed=each(False, torch.bool),
         temperature=each(parameters.temperature, torch.float64),
         top_k=each(parameters.top_k),
         top_p=each(parameters.top_p, torch.float64),

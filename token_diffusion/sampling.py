@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batch import Batch, Update
+from .batch import Batch
 from .errors import ParameterError
 from .parameters import SamplingParameters
 from .scheduler import TokenDiffusionScheduler
+from .updates import Update
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,11 @@ def run(
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
 ) -> SampleOutput:
-    """One request alone in a batch, to its end. A model in training mode is back in it afterwards."""
+    """One request alone in a batch, to its end. A model in training mode is back in it afterwards.
+
+    Raises:
+        FloatingPointError: the network's logits hold no distribution.
+    """
     if isinstance(denoiser, nn.Module) and denoiser.training:
         try:
             return run(denoiser.eval(), scheduler, parameters, tokens, callback, device)
@@ -125,6 +130,8 @@ def run(
     batch.add(0, [-1] * parameters.seq_len if tokens is None else tokens, parameters)
     while True:
         (update,) = batch.step()
+        if update.error is not None:
+            raise FloatingPointError(update.error)
         if callback is not None:
             callback(update)
         if (result := update.result) is not None:

@@ -214,6 +214,9 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
             timestep: one of `timesteps`, a number or a tensor with one element.
             sample: z_t, int64 [B, L].
             generator: for the draws (its device's, or the sample's).
+
+        Raises:
+            FloatingPointError: there is no distribution in the logits.
         """
         if self.num_inference_steps is None:
             raise ParameterError("timesteps", "be set by set_timesteps before step", None)
@@ -231,6 +234,8 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         theta_z = theta.gather(-1, sample.flatten().unsqueeze(-1)).view(sample.shape).double()
         u_route, u_token, u_noise = draws.to(sample.device)
         drawn = inverse_cdf(theta, u_token.flatten()).view(sample.shape)
+        if bool((drawn < 0).any()):  # it would leave noise as it is
+            raise FloatingPointError("model_output is NaN, or -inf for every token")
         prev_sample = reverse(self.process, sample, theta_z, drawn, now, then, u_route, u_noise)
         return TokenDiffusionSchedulerOutput(prev_sample) if return_dict else (prev_sample,)
 

@@ -1,13 +1,21 @@
 """Logits at gathered positions [n, V] -> token probabilities -> tokens; every parameter is one value a position [n].
 
 Order: the mask is removed, then temperature, top-k, top-p. So the nucleus never holds the mask, and the token that crosses
-top_p is kept, as in transformers.
+top_p is kept, as in transformers. Nothing here sorts the vocabulary or waits for the device: at these sizes both cost more
+than the draw itself.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+CHUNK = 128
+"""Tokens summed together on the first level of a draw."""
+
+_ITERATIONS = {torch.float32: 31, torch.float64: 63}
+"""Halvings that find one float among all that are not negative."""
 
 
 def probabilities(
@@ -16,53 +24,94 @@ def probabilities(
     temperature: Tensor | None = None,
     top_k: Tensor | None = None,
     top_p: Tensor | None = None,
+    max_top_k: int | None = None,
 ) -> Tensor:
     """Shaped theta [n, V], at least float32, each row summing to 1, with 0 at the mask. `logits` is left as it is.
+
+    A row without a distribution in it (NaN, +inf, or -inf everywhere) is NaN throughout.
 
     Args:
         temperature: [n] float; 0 is greedy. top_k: [n] int64; 0 keeps all. top_p: [n] float in (0, 1].
         None skips that stage for all rows.
-
-    Raises:
-        FloatingPointError: there is no distribution in the logits (NaN, or -inf everywhere).
+        max_top_k: the largest of top_k where the caller knows it, which saves asking the device.
     """
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
     logits[:, mask_token_id] = -torch.inf
     if temperature is not None:
-        greedy = logits >= logits.amax(-1, keepdim=True)
-        first = torch.zeros_like(greedy).scatter_(-1, greedy.to(torch.uint8).argmax(-1, keepdim=True), True)
-        # within what float32 can hold: a temperature beyond it is flat, one below it greedy, neither is NaN
-        scale = temperature.clamp(1e-6, 1e30).to(logits.dtype).unsqueeze(-1)
-        divided = (logits - logits.amax(-1, keepdim=True)) / scale
-        logits = torch.where((temperature == 0).unsqueeze(-1), torch.where(first, 0.0, -torch.inf), divided)
+        _divide(logits, temperature)
     if top_k is not None:
-        k = torch.where(top_k == 0, logits.shape[-1], top_k).clamp(max=logits.shape[-1])
-        ranked = logits.sort(-1, descending=True).values
-        logits = logits.masked_fill(logits < ranked.gather(-1, k.unsqueeze(-1) - 1), -torch.inf)
+        _keep_top(logits, top_k, int(top_k.max()) if max_top_k is None else max_top_k)
     theta = logits.softmax(-1)
-    if theta.isnan().any():  # drawn from, it would give no token at all, or leave noise as it is
-        raise FloatingPointError("the network's logits are NaN, or -inf for every token")
     return theta if top_p is None else _nucleus(theta, top_p)
 
 
+def _divide(logits: Tensor, temperature: Tensor) -> None:
+    """By the temperature, in place; where that is 0 only the first of the largest stays."""
+    peak, best = logits.amax(-1, keepdim=True), logits.argmax(-1, keepdim=True)
+    # within what float32 can hold: a temperature beyond it is flat, one below it greedy, neither is NaN
+    logits.sub_(peak).div_(temperature.clamp(1e-6, 1e30).to(logits.dtype).unsqueeze(-1))
+    greedy = (temperature == 0).unsqueeze(-1)
+    kept = torch.where(greedy, peak - peak, logits.gather(-1, best))  # NaN, not 0, where the peak is no number
+    logits.masked_fill_(greedy, -torch.inf).scatter_(-1, best, kept)
+
+
+def _keep_top(logits: Tensor, top_k: Tensor, largest: int) -> None:
+    """Sets all but the top_k largest to -inf, in place; ties of the last one stay."""
+    largest = max(1, min(largest, logits.shape[-1]))
+    ranked = logits.topk(largest, dim=-1).values
+    last = ranked.gather(-1, top_k.clamp(1, largest).unsqueeze(-1) - 1)
+    logits.masked_fill_((logits < last) & (top_k > 0).unsqueeze(-1), -torch.inf)
+
+
 def _nucleus(theta: Tensor, top_p: Tensor) -> Tensor:
-    """Keeps the smallest set of most probable tokens whose sum reaches top_p, renormalised; top_p = 1 keeps all."""
-    ranked, order = theta.sort(dim=-1, descending=True, stable=True)
-    before = ranked.cumsum(-1) - ranked
-    keep_all = (top_p >= 1).unsqueeze(-1)
-    ranked = torch.where(
-        keep_all | (before < top_p.to(theta.dtype).clamp(min=torch.finfo(theta.dtype).tiny).unsqueeze(-1)), ranked, 0.0
-    )
-    kept = torch.zeros_like(theta).scatter_(-1, order, ranked)
+    """Keeps the smallest set of most probable tokens whose sum reaches top_p, renormalised; top_p = 1 keeps all.
+
+    The probability of the token that crosses is found by bisection over the bits of a float, which are ordered as the
+    floats are: the sums over the vocabulary cost less than sorting it. Of several tokens of that probability the
+    first are kept, as many as are needed.
+    """
+    bits = theta.view(torch.int32 if theta.dtype == torch.float32 else torch.int64)
+    p = top_p.to(theta.dtype).clamp(min=torch.finfo(theta.dtype).tiny)
+    # what is below (1 - p) / V sums to less than 1 - p, so the one that crosses is not among it
+    low = ((1 - p).clamp(min=0) / theta.shape[-1]).view(bits.dtype)
+    high = bits.amax(-1) + 1
+    for _ in range(_ITERATIONS[theta.dtype]):
+        middle = low + (high - low) // 2
+        enough = torch.where(bits >= middle.unsqueeze(-1), theta, 0.0).sum(-1) >= p
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    above, ties = bits > low.unsqueeze(-1), bits == low.unsqueeze(-1)
+    missing = p - torch.where(above, theta, 0.0).sum(-1)
+    count = (missing / low.view(theta.dtype)).ceil().clamp(min=1)
+    keep = above | (ties & (ties.cumsum(-1) <= count.unsqueeze(-1))) | (top_p >= 1).unsqueeze(-1)
+    kept = torch.where(keep, theta, torch.where(theta.isnan(), theta, 0.0))
     return kept / kept.sum(-1, keepdim=True)
 
 
 def inverse_cdf(theta: Tensor, u: Tensor) -> Tensor:
-    """Token ids int64 [n] with the probabilities theta [n, V], one uniform u [n] in [0, 1) each.
+    """Token ids int64 [n] with the probabilities theta [n, V], one uniform u [n] in [0, 1) each; -1 where theta is NaN.
 
-    Summed in float64, so the tail keeps its share however large V is, and a token of probability 0 is never drawn.
+    In two levels, the sums of chunks and then the tokens of one chunk, both accumulated in float64: so the tail keeps its
+    share however large V is, a token of probability 0 is never drawn, and no second [n, V] is written.
     """
-    cdf = theta.cumsum(-1, dtype=torch.float64)
+    vocab_size = theta.shape[-1]
+    whole = vocab_size - vocab_size % CHUNK
+    sums = theta[:, :whole].unflatten(1, (-1, CHUNK)).sum(-1)
+    if whole < vocab_size:
+        sums = torch.cat([sums, theta[:, whole:].sum(-1, keepdim=True)], dim=1)
+    cdf = sums.double().cumsum(-1)
+    chunk, rest = _find(cdf, u.to(theta.device).double() * cdf[:, -1])
+    token = chunk.unsqueeze(-1) * CHUNK + torch.arange(CHUNK, device=theta.device)
+    inside = theta.gather(-1, token.clamp(max=vocab_size - 1)).double()
+    cdf_inside = inside.masked_fill(token >= vocab_size, 0.0).cumsum(-1)
+    share = cdf_inside[:, -1] / sums.gather(-1, chunk.unsqueeze(-1)).squeeze(-1).double()
+    drawn = chunk * CHUNK + _find(cdf_inside, rest * share)[0]
+    return torch.where(cdf[:, -1] > 0, drawn, -1)
+
+
+def _find(cdf: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The first index of each row [n, K] whose cumulative sum exceeds the target [n], and how far the target is into it."""
     total = cdf[:, -1]
-    target = torch.minimum(u.double() * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cdf, target.unsqueeze(-1), right=True).squeeze(-1)
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    index = torch.searchsorted(cdf, target.unsqueeze(-1), right=True).clamp(max=cdf.shape[1] - 1)
+    before = F.pad(cdf, (1, 0)).gather(-1, index)
+    return index.squeeze(-1), target - before.squeeze(-1)

@@ -47,24 +47,48 @@ class Sampler(Protocol):
         """
 
     def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
-        """Applies the events with logits [n, V], in place; returns the tokens int64 [n] now at the planned positions."""
+        """Applies the events with logits [n, V], in place; returns the tokens int64 [n] now at the planned positions.
+
+        A row for which the logits hold no distribution is marked as failed, and its tokens stay.
+        """
 
 
-def shaped(rows: Rows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tensor:
+@dataclass(frozen=True)
+class Draws:
+    """What came of logits [n, V], on the CPU. tokens: int64 [n]. probability: float64 [n], the network's for the token there."""
+
+    tokens: Tensor
+    probability: Tensor
+
+
+def draw(rows: Rows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int) -> Draws:
+    """Tokens at the planned positions, by the rows' own shaping and their own randomness at `step` [R].
+
+    This is the tick's one wait for the device. Positions without a distribution keep their token, and their row has failed.
+    """
+    row, column = split(plan.positions, rows.tokens.shape[1])
+    z = rows.tokens.view(-1)[plan.positions]
+    u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
+    theta = _shaped(rows, row, logits, mask_token_id)
+    there = theta.gather(-1, z.to(theta.device).unsqueeze(-1)).squeeze(-1)
+    tokens, probability = torch.stack([inverse_cdf(theta, u.to(theta.device)).double(), there.double()]).cpu()
+    lost = tokens < 0
+    rows.failed[row[lost]] = True
+    return Draws(torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0))
+
+
+def _shaped(rows: Rows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tensor:
     """theta [n, V] with each position's own temperature, top-k and top-p; a stage that no row uses is not computed."""
     temperature, top_k, top_p = rows.temperature[row], rows.top_k[row], rows.top_p[row]
+    max_top_k = int(top_k.max())
     return probabilities(
         logits,
         mask_token_id,
-        temperature if bool((temperature != 1).any()) else None,
-        top_k if bool((top_k > 0).any()) else None,
-        top_p if bool((top_p < 1).any()) else None,
+        temperature.to(logits.device) if bool((temperature != 1).any()) else None,
+        top_k.to(logits.device) if max_top_k > 0 else None,
+        top_p.to(logits.device) if bool((top_p < 1).any()) else None,
+        max_top_k,
     )
-
-
-def draw(rows: Rows, row: Tensor, column: Tensor, theta: Tensor) -> Tensor:
-    """Tokens int64 [n] from theta [n, V] by the rows' own randomness at their current step."""
-    return inverse_cdf(theta, uniform(rows.seed[row], rows.sample[row], rows.step[row], column, Purpose.TOKEN))
 
 
 def split(positions: Tensor, length: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from ..errors import ParameterError
 from ..processes import Masses, Process, leave_bound, prior, reverse
 from ..randomness import Purpose, uniform
 from ..rows import Rows
-from .sampler import Plan, draw, shaped, split
+from .sampler import Plan, draw, split
 
 MAX_ELEMENTS = 1 << 18
 """Draws looked at together when a batch searches for its next events."""
@@ -66,7 +66,7 @@ class Thinning:
         Returns:
             Those positions bool [R, L], their draws, and the step [R]; if there are none, the step after the last one seen.
         """
-        step = rows.step.unsqueeze(1) + torch.arange(ahead, device=rows.step.device)  # [R, K]; below, [R, K, L]
+        step = rows.step.unsqueeze(1) + torch.arange(ahead)  # [R, K]; below, [R, K, L]
         n = rows.num_steps.unsqueeze(1)
         now, then = (Masses(*(mass.unsqueeze(2) for mass in masses)) for masses in self._masses(step, n))
         is_active = rows.open.unsqueeze(1) & (rows.block.unsqueeze(1) == (step // n).unsqueeze(2))
@@ -74,7 +74,7 @@ class Thinning:
         u = uniform(seed, sample, (step + 1).unsqueeze(2), rows.position.unsqueeze(1), Purpose.ROUTE)
         offered = is_active & (u < leave_bound(self.process, rows.tokens.unsqueeze(1), now, then))
         some = offered.any(2)
-        first, each = some.long().argmax(1), torch.arange(len(rows), device=step.device)
+        first, each = some.long().argmax(1), torch.arange(len(rows))
         reached = torch.where(some.any(1), rows.step + first, (rows.step + ahead).minimum(rows.last_step))
         return offered[each, first], u[each, first], reached
 
@@ -84,11 +84,9 @@ class Thinning:
         now, then = self._masses(rows.step[row], rows.num_steps[row])
         rows.step.add_(1)
         z = rows.tokens.view(-1)[plan.positions]
-        theta = shaped(rows, row, logits, self.mask_token_id)
-        theta_z = theta.gather(-1, z.unsqueeze(-1)).squeeze(-1).double()
+        drawn = draw(rows, plan, rows.step, logits, self.mask_token_id)
         u_noise = uniform(rows.seed[row], rows.sample[row], rows.step[row], column, Purpose.NOISE_TOKEN)
-        drawn = draw(rows, row, column, theta)
-        tokens = reverse(self.process, z, theta_z, drawn, now, then, plan.u_route, u_noise)
+        tokens = reverse(self.process, z, drawn.probability, drawn.tokens, now, then, plan.u_route, u_noise)
         rows.tokens.view(-1)[plan.positions] = tokens
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         rows.t.copy_(_times(rows.step - 1, rows.num_steps)[1])

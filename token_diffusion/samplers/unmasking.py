@@ -15,7 +15,7 @@ from torch import Tensor
 from ..processes import Absorbing, Process
 from ..randomness import Purpose, uniform
 from ..rows import NEVER, Rows
-from .sampler import Plan, draw, shaped, split
+from .sampler import Plan, draw
 
 
 class Unmasking:
@@ -52,8 +52,7 @@ class Unmasking:
         return Plan(due.flatten().nonzero().squeeze(1), t, rows.step.clone())
 
     def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
-        row, column = split(plan.positions, rows.tokens.shape[1])
-        tokens = draw(rows, row, column, shaped(rows, row, logits, self.mask_token_id))
+        tokens = draw(rows, plan, rows.step, logits, self.mask_token_id).tokens
         rows.tokens.view(-1)[plan.positions] = tokens
         rows.due_step.view(-1)[plan.positions] = NEVER
         waiting = rows.open & (rows.due_step < NEVER)

@@ -1,0 +1,50 @@
+"""What a batch tells about a request: after each tick an `Update`, with the last one its `Result`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BlockEnd:
+    """Block number `block`, positions [start, end), is filled in every sample."""
+
+    block: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished request.
+
+    tokens, step_map: [num_samples][seq_len]; step_map says which step last set a position, 0 for fixed and initial ones.
+    nfe: network evaluations, one after the other (samples of a request share them). forwards_skipped: grid steps that
+    needed none. prompt_tokens: fixed positions; completion_tokens: filled ones, over all samples.
+    """
+
+    tokens: list[list[int]]
+    step_map: list[list[int]]
+    nfe: int
+    forwards_skipped: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one tick did to a request. `changes` are (sample, position, token_id): set, never append.
+
+    step: grid steps done by the slowest sample. t: the time it reached. result: there with the last update.
+    error: why there will be no result; then this is the last update, and the request has left the batch.
+    """
+
+    key: Hashable
+    step: int
+    t: float
+    nfe: int
+    changes: list[tuple[int, int, int]]
+    blocks: list[BlockEnd]
+    result: Result | None
+    error: str | None = None
