@@ -68,6 +68,7 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "seed": (int, "same seed, same samples; without it the server draws one, and tells it"),
     "model": (str, "name of a loaded checkpoint"),
     "stream_every": (int, "updates merged into one state event"),
+    "keyframe_every": (int, "state events from one that carries all tokens to the next"),
     "timeout_s": (_number, "seconds after which the server gives up"),
 }
 """Wire name -> type, help. Defaults are the server's: what is not given is not sent."""

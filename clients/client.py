@@ -47,6 +47,7 @@ class Parameters(TypedDict, total=False):
     stream_every: int | None
     """updates merged into one state event"""
     include_text: bool | None
+    keyframe_every: int | None
     """state events carry text"""
     timeout_s: float | None
     """seconds after which the server gives up"""

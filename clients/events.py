@@ -61,7 +61,8 @@ class StateEvent:
 
     `step` counts the steps of the slowest sample, through all blocks; `t` falls from 1 (noise) to 0 (text), in each
     block anew; `nfe` counts forward passes. A change (sample, position, token_id) sets a position, maybe not for the
-    first time. `text` has one entry a sample, and is there only if the request had include_text.
+    first time. `text` has one entry a sample, and is there only if the request had include_text. `keyframe` is the whole
+    state after the changes, [num_samples][seq_len]; with keyframe_every, in one of so many states.
     """
 
     event: ClassVar[str] = "state"
@@ -70,6 +71,7 @@ class StateEvent:
     nfe: int
     changes: list[tuple[int, int, int]]
     text: list[str] | None = None
+    keyframe: list[list[int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Canvas:
             self.text = event.text if event.text is not None else self.text
             for sample, position, token_id in event.changes:
                 self._set(sample, position, token_id)
+            if event.keyframe is not None:
+                self.tokens = [list(sample) for sample in event.keyframe]
         elif isinstance(event, DoneEvent):
             self.text = [sample.text for sample in event.samples]
 

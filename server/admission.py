@@ -83,6 +83,8 @@ def _check_limits(wire: SampleRequest, settings: Settings) -> None:
         raise ParameterError("timeout_s", "be > 0", wire.timeout_s)
     if wire.stream_every < 1:
         raise ParameterError("stream_every", "be >= 1", wire.stream_every)
+    if wire.keyframe_every is not None and wire.keyframe_every < 1:
+        raise ParameterError("keyframe_every", "be >= 1", wire.keyframe_every)
 
 
 def _check_seq_len(seq_len: int, settings: Settings, checkpoint: Checkpoint) -> None:

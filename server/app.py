@@ -23,6 +23,9 @@ from .openapi import DocumentedAPI
 from .routes import router
 from .settings import Settings
 
+CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
+"""Tokens of a forward pass beyond which more of them take longer and are not cheaper each (measured for the CPU)."""
+
 
 def create_app(settings: Settings | None = None, engine: Engine | None = None) -> FastAPI:
     """The ASGI application.
@@ -71,7 +74,13 @@ def load_engine(settings: Settings) -> Engine:
         name: load_checkpoint(folder, name=name, device=device, dtype=settings.dtype)
         for name, folder in settings.checkpoint_folders().items()
     }
-    return Engine(checkpoints, max_batch_rows=settings.max_batch_rows, max_waiting=settings.max_waiting)
+    return Engine(
+        checkpoints,
+        max_batch_rows=settings.max_batch_rows,
+        max_waiting=settings.max_waiting,
+        max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),
+        determinism=settings.determinism,
+    )
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -7,11 +7,12 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from token_diffusion.batch import Batch
+from token_diffusion.batch import Batch, Determinism, Update
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.lane import Lane, Turns
 from token_diffusion.parameters import SamplingParameters
 
 from .errors import APIError, internal, overloaded, unavailable
@@ -37,20 +38,31 @@ class Job:
 
 
 class Engine:
-    """Drives one `Batch` a checkpoint, stepped in turn, so that no checkpoint starves another.
+    """Drives one `Batch` a checkpoint; a tick is one step of one lane of one of them, taken in turn.
 
-    A job is waiting (no rows are free for it), then joining (rows are reserved), then a member of its batch. What both
-    sides see is guarded by `_changed`; batches and members belong to the thread.
+    A job is waiting (no rows are free for it), then joining (rows are reserved), then in its batch. What both sides see is
+    guarded by `_changed`; the batches belong to the thread.
 
     Args:
         checkpoints: by name, the default one first.
         max_batch_rows: rows in all batches together. max_waiting: jobs that may wait for rows.
+        max_batch_tokens: most tokens of a forward pass, hence the longest tick; None for no bound.
+        determinism: "exact" keeps even the rounding of a request apart from its neighbours, at some cost.
     """
 
-    def __init__(self, checkpoints: Mapping[str, Checkpoint], *, max_batch_rows: int, max_waiting: int) -> None:
+    def __init__(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        *,
+        max_batch_rows: int,
+        max_waiting: int,
+        max_batch_tokens: int | None = None,
+        determinism: Determinism = "fast",
+    ) -> None:
         self.checkpoints = dict(checkpoints)
-        self.max_batch_rows = max_batch_rows
+        self.max_batch_rows, self.max_batch_tokens = max_batch_rows, max_batch_tokens
         self.max_waiting = max_waiting
+        self.determinism = determinism
         self.draining = False
         self._stopping = False
         self._changed = threading.Condition()
@@ -59,8 +71,8 @@ class Engine:
         self._leaving: list[Job] = []
         self._reserved: set[Job] = set()
         self._ends: deque[float] = deque(maxlen=32)
-        self._batches = {name: self._new_batch(name) for name in self.checkpoints}
-        self._members: dict[str, set[Job]] = {name: set() for name in self.checkpoints}
+        self._turns = Turns()
+        self._batches = {name: self._new_batch(checkpoint) for name, checkpoint in self.checkpoints.items()}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # What the event loop calls; only `stop` waits for a step.
@@ -143,7 +155,7 @@ class Engine:
             job.stream.fail(reason())
             self.cancel(job)
 
-    # Bookkeeping of rows; the caller holds the lock.
+    # Bookkeeping of rows, under the lock.
 
     def _is_next(self, job: Job) -> bool:
         return not self._waiting and self._fits(job)
@@ -160,9 +172,11 @@ class Engine:
             self._changed.notify()
 
     def _free(self, job: Job) -> None:
-        self._reserved.discard(job)
-        self._ends.append(time.monotonic())
-        self._reserve()
+        with self._changed:
+            if job in self._reserved:
+                self._reserved.discard(job)
+                self._ends.append(time.monotonic())
+                self._reserve()
 
     def _retry_after_s(self) -> int:
         """Seconds until those who wait now will have been started, at the rate at which jobs lately ended."""
@@ -175,10 +189,8 @@ class Engine:
     def _run(self) -> None:
         try:
             while self._wait_for_work():
-                for name in self._batches:
-                    self._exchange()
-                    if self._members[name]:
-                        self._step(name)
+                self._exchange()
+                self._tick()
         except Exception:
             log.exception("the engine has died")
         finally:
@@ -188,7 +200,7 @@ class Engine:
     def _wait_for_work(self) -> bool:
         """Sleep while there is nothing to do. False once it is time to stop."""
         with self._changed:
-            while not (self._stopping or self._joining or self._leaving or any(self._members.values())):
+            while not (self._stopping or self._joining or self._leaving or any(map(len, self._batches.values()))):
                 self._changed.wait()
             return not self._stopping
 
@@ -198,44 +210,62 @@ class Engine:
             leaving, self._leaving = self._leaving, []
             joining, self._joining = self._joining, deque()
         for job in leaving:
-            self._batches[job.model].remove(job)
-            self._end(job)
+            self._leave(job)
         for job in joining:
             self._join(job)
 
     def _join(self, job: Job) -> None:
-        self._members[job.model].add(job)
+        batch = self._batches[job.model]
         try:
-            job.stream.begin(self._batches[job.model].add(job, job.tokens, job.parameters))
+            job.stream.begin(batch.add(job, job.tokens, job.parameters))
         except Exception:
             log.exception("a request to %s could not join", job.model)
-            self._batches[job.model].remove(job)
-            self._end(job)
-            job.stream.fail(internal())
+            self._leave(job, internal())
+        self._publish(batch.complete())
 
-    def _step(self, name: str) -> None:
-        """One step of a batch. If it fails its jobs fail, and a new batch takes its place."""
+    def _tick(self) -> None:
+        """One step of the lane whose turn it is."""
+        owners = {lane: batch for batch in self._batches.values() for lane in batch.lanes}
+        if owners:
+            lane = self._turns.next(list(owners))
+            self._step(owners[lane], lane)
+
+    def _step(self, batch: Batch, lane: Lane) -> None:
+        """If it fails, the jobs of this lane fail, and no others."""
         try:
-            updates = self._batches[name].step()
+            updates = batch.step(lane)
         except Exception:
-            log.exception("a step of %s failed", name)
-            self._batches[name] = self._new_batch(name)
-            for job in list(self._members[name]):
-                self._end(job)
-                job.stream.fail(internal())
+            log.exception("a step failed")
+            for job in {member.request.key for member in lane.members}:
+                assert isinstance(job, Job)
+                self._leave(job, internal())
             return
+        self._publish(updates)
+
+    def _publish(self, updates: Sequence[Update]) -> None:
         for update in updates:
             assert isinstance(update.key, Job)
+            if update.error is not None:
+                log.error("a request to %s failed: %s", update.key.model, update.error)
+                self._leave(update.key, internal())
+                continue
             if update.result is not None:
-                self._end(update.key)
+                self._free(update.key)
             update.key.stream.publish(update)
 
-    def _end(self, job: Job) -> None:
-        self._members[job.model].discard(job)
-        with self._changed:
-            if job in self._reserved:
-                self._free(job)
+    def _leave(self, job: Job, error: APIError | None = None) -> None:
+        """Out of its batch, its rows free for others; its stream ends with `error` if there is one."""
+        self._batches[job.model].remove(job)
+        self._free(job)
+        if error is not None:
+            job.stream.fail(error)
 
-    def _new_batch(self, name: str) -> Batch:
-        checkpoint = self.checkpoints[name]
-        return Batch(checkpoint.denoiser, checkpoint.scheduler, device=checkpoint.device)
+    def _new_batch(self, checkpoint: Checkpoint) -> Batch:
+        return Batch(
+            checkpoint.denoiser,
+            checkpoint.scheduler,
+            device=checkpoint.device,
+            max_tokens=self.max_batch_tokens,
+            determinism=self.determinism,
+            turns=self._turns,
+        )

@@ -45,14 +45,25 @@ class Narrator:
         request_id: the `id` of its events.
         text: where token ids become text, off the event loop.
         include_text: whether states are told as text, too.
+        keyframe_every: states from one that is told whole to the next; None for none.
     """
 
-    def __init__(self, job: Job, checkpoint: Checkpoint, request_id: str, text: Executor, include_text: bool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        checkpoint: Checkpoint,
+        request_id: str,
+        text: Executor,
+        include_text: bool = False,
+        keyframe_every: int | None = None,
+    ) -> None:
         self._job = job
         self._checkpoint = checkpoint
         self._request_id = request_id
         self._text = text
         self._include_text = include_text
+        self._keyframe_every = keyframe_every
+        self._num_states = 0
         self._tokens: list[list[int]] = []
 
     async def events(self) -> AsyncIterator[Event | None]:
@@ -91,9 +102,12 @@ class Narrator:
     async def _state(self, news: News) -> StateEvent:
         changes = [(sample, position, token) for (sample, position), token in news.changes.items()]
         event = StateEvent(step=news.step, t=news.t, nfe=news.nfe, changes=changes)
+        for sample, position, token in changes:
+            self._tokens[sample][position] = token
+        self._num_states += 1
+        if self._keyframe_every is not None and self._num_states % self._keyframe_every == 0:
+            event.keyframe = [list(tokens) for tokens in self._tokens]
         if self._include_text:
-            for sample, position, token in changes:
-                self._tokens[sample][position] = token
             event.text = await self._in_text_thread(self._show_all)
         return event
 

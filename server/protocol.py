@@ -58,6 +58,8 @@ class SampleRequest(BaseModel):
     """updates merged into one state event"""
     include_text: bool = False
     """state events carry the text of each sample, masks shown"""
+    keyframe_every: Count | None = None
+    """every so many state events one carries all tokens, for a reader that joins or resumes in the middle; null: none does"""
     timeout_s: Annotated[float, _bounds(exclusiveMinimum=0)] = 60.0
     """seconds after which the request is given up with an error of type timeout"""
 
@@ -103,6 +105,8 @@ class StateEvent(BaseModel):
     """[sample, position, token id]"""
     text: list[str] | None = None
     """with include_text: one text a sample"""
+    keyframe: list[list[int]] | None = None
+    """with keyframe_every, now and then: token ids of the whole state after the changes, [num_samples][seq_len]"""
 
 
 class BlockEvent(BaseModel):
@@ -212,6 +216,7 @@ class Limits(BaseModel):
     max_num_samples: int
     max_body_bytes: int
     max_batch_rows: int
+    max_batch_tokens: int | None
     max_waiting: int
     request_timeout_s: float
 
@@ -230,6 +235,7 @@ class Info(BaseModel):
     torch: str
     device: str
     dtype: str
+    determinism: str
     models: list[ModelInfo]
     limits: Limits
     load: Load

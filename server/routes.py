@@ -88,7 +88,9 @@ async def _answer(wire: SampleRequest, request: Request, service: Service, proce
         engine.cancel(job)
 
     checkpoint = engine.checkpoints[job.model]
-    events = Narrator(job, checkpoint, request_id, service.text, wire.include_text and wire.stream).events()
+    events = Narrator(
+        job, checkpoint, request_id, service.text, wire.include_text and wire.stream, wire.keyframe_every
+    ).events()
     if wire.stream:
         return EventStream(events, close)
     try:
@@ -150,15 +152,17 @@ async def models(service: ServiceDep) -> Models:
 @router.get("/info", tags=["state"])
 async def info(service: ServiceDep) -> Info:
     """Version, models, limits, device, and how busy the server is."""
-    settings: dict[str, Any] = service.settings.model_dump(include=set(Limits.model_fields))
+    limits: dict[str, Any] = service.settings.model_dump(include=set(Limits.model_fields))
+    limits["max_batch_tokens"] = service.engine.max_batch_tokens  # the one in force, where none was set
     first = next(iter(service.engine.checkpoints.values()))
     return Info(
         version=__version__,
         torch=torch.__version__,
         device=first.device,
         dtype=first.dtype,
+        determinism=service.engine.determinism,
         models=_model_infos(service),
-        limits=Limits(**settings),
+        limits=Limits(**limits),
         load=Load(rows=service.engine.rows, waiting=service.engine.num_waiting),
     )
 

@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     """CPU threads of torch; torch's own choice without it"""
     max_batch_rows: int = Field(default=64, ge=1)
     """sequences denoised at the same time, over all requests"""
+    max_batch_tokens: int | None = Field(default=None, ge=1)
+    """most tokens of one forward pass, padding included: the longest that a new request waits for a turn; 2048 on a CPU
+    and 65536 on an accelerator without it"""
+    determinism: Literal["exact", "fast"] = "fast"
+    """exact: a request's tokens do not depend on its neighbours even by rounding, as each row gets a forward pass of its
+    own; fast: rows share forward passes, and rarely a draw on the edge between two tokens falls otherwise"""
     max_waiting: int = Field(default=64, ge=0)
     """requests that may wait for rows; one more is answered 429"""
     max_seq_len: int = Field(default=1024, ge=1)

@@ -25,7 +25,11 @@ from token_diffusion.checkpoint import Checkpoint
 
 
 class FakeDenoiser:
-    """Equal logits for every token, after `delay_s` seconds; raises `failure` once if it is set."""
+    """Equal logits for every token, after `delay_s` seconds; raises `failure` once if it is set.
+
+    It raises for rows longer than `longest`, and its logits are NaN for a row that holds the token `poison`, never drawn. `widths` are
+    the lengths of its calls.
+    """
 
     device = torch.device("cpu")
 
@@ -35,15 +39,24 @@ class FakeDenoiser:
         self.calls = 0
         self.largest_batch = 0
         self.failure: Exception | None = None
+        self.longest, self.poison = 10**6, -1
+        self.widths: list[int] = []
 
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         self.calls += 1
         self.largest_batch = max(self.largest_batch, len(tokens))
+        self.widths.append(tokens.shape[1])
+        if self.widths[-1] > self.longest:
+            raise RuntimeError("too long")
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
         time.sleep(self.delay_s)
-        return torch.zeros(len(positions), self.vocab_size)
+        poisoned = (tokens == self.poison).any(1)[positions // tokens.shape[1]]
+        logits = torch.zeros(len(positions), self.vocab_size)
+        if self.poison >= 0:
+            logits[:, self.poison] = -torch.inf
+        return logits.masked_fill(poisoned.unsqueeze(1), torch.nan)
 
 
 def faked(checkpoint: Checkpoint, delay_s: float = 0.0, name: str | None = None) -> tuple[Checkpoint, FakeDenoiser]:
@@ -86,7 +99,13 @@ class LiveServer:
 def serving(checkpoints: Mapping[str, Checkpoint], **settings: Any) -> Iterator[LiveServer]:
     """A server of `checkpoints` on a free port of 127.0.0.1."""
     chosen = Settings(**settings)
-    engine = Engine(checkpoints, max_batch_rows=chosen.max_batch_rows, max_waiting=chosen.max_waiting)
+    engine = Engine(
+        checkpoints,
+        max_batch_rows=chosen.max_batch_rows,
+        max_waiting=chosen.max_waiting,
+        max_batch_tokens=chosen.max_batch_tokens,
+        determinism=chosen.determinism,
+    )
     app = create_app(chosen, engine)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
     server = DrainingServer(config, engine, chosen.shutdown_grace_s)

@@ -71,6 +71,7 @@ def test_flags_are_the_names_on_the_wire() -> None:
         "model": "demo",
         "block_size": 2,
         "stream_every": 5,
+        "keyframe_every": 6,
         "timeout_s": 1.5,
     }
     flags = [text for name, value in body.items() for text in (f"--{name}", str(value))]

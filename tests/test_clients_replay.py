@@ -46,6 +46,14 @@ def test_the_start_event_is_left_as_it_was() -> None:
     assert dataclasses.asdict(start) == before
 
 
+def test_a_keyframe_is_the_whole_state() -> None:
+    canvas = Canvas(StartEvent("id", "demo", "uniform", 0, 3, 8, [[1, 2, 3]]))
+    keyframe = [[7, 8, 9]]
+    canvas.apply(StateEvent(step=4, t=0.5, nfe=4, changes=[(0, 2, 9)], keyframe=keyframe))
+    canvas.apply(StateEvent(step=5, t=0.4, nfe=5, changes=[(0, 0, 6)]))
+    assert canvas.tokens == [[6, 8, 9]] and keyframe == [[7, 8, 9]]
+
+
 @pytest.mark.parametrize("change", [(2, 0, 1), (0, 4, 1), (-1, 0, 1), (0, -1, 1)])
 def test_a_change_outside_is_refused(change: tuple[int, int, int]) -> None:
     start = StartEvent("id", "demo", "uniform", 0, 4, 8, [[1, 2, 3, 4], [5, 6, 7, 8]])

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,9 +23,11 @@ pytest_plugins = ["tests.server_fixtures"]
 
 
 @contextmanager
-def running(*checkpoints: Checkpoint, max_batch_rows: int = 8, max_waiting: int = 8) -> Iterator[Engine]:
+def running(
+    *checkpoints: Checkpoint, max_batch_rows: int = 8, max_waiting: int = 8, max_batch_tokens: int | None = None
+) -> Iterator[Engine]:
     by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
-    engine = Engine(by_name, max_batch_rows=max_batch_rows, max_waiting=max_waiting)
+    engine = Engine(by_name, max_batch_rows=max_batch_rows, max_waiting=max_waiting, max_batch_tokens=max_batch_tokens)
     engine.start()
     try:
         yield engine
@@ -186,6 +189,69 @@ def test_a_step_that_raises_fails_its_jobs_alone(
 
     with caplog.at_level(logging.CRITICAL, logger="server.engine"):
         run(main)
+
+
+def test_a_step_that_raises_fails_its_lane_alone(
+    tiny: Mapping[str, Checkpoint], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows of another length of the same checkpoint go on."""
+    checkpoint, denoiser = faked(tiny["absorbing"], delay_s=0.002)
+
+    async def main() -> None:
+        with running(checkpoint) as engine:
+            long, short = make_job(seq_len=90), make_job(seq_len=20)
+            engine.submit(long)
+            engine.submit(short)
+            denoiser.longest = 50
+            error = (await end_of(long)).error
+            assert error is not None and error.event.error.type == "internal"
+            assert (await end_of(short)).result is not None
+            wait_until(lambda: engine.idle)
+
+    with caplog.at_level(logging.CRITICAL, logger="server.engine"):
+        run(main)
+
+
+def test_logits_without_a_distribution_fail_their_job_alone(
+    tiny: Mapping[str, Checkpoint], caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint, denoiser = faked(tiny["absorbing"], delay_s=0.002)
+
+    async def main() -> None:
+        with running(checkpoint) as engine:
+            sound, bad = make_job(2, seq_len=30), make_job(2, seq_len=30)
+            sound.tokens[0] = 1
+            bad.tokens[0] = denoiser.poison = 49
+            engine.submit(sound)
+            engine.submit(bad)
+            error = (await end_of(bad)).error
+            assert error is not None and error.event.error.type == "internal"
+            assert (await end_of(sound)).result is not None
+            wait_until(lambda: engine.idle)
+
+    with caplog.at_level(logging.ERROR, logger="server.engine"):
+        run(main)
+    assert "logits are NaN" in caplog.text
+
+
+def test_a_short_job_is_seen_to_within_three_ticks_of_long_ones(tiny: Mapping[str, Checkpoint]) -> None:
+    checkpoint, denoiser = faked(tiny["absorbing"], delay_s=0.005)
+    other = replace(checkpoint, name="other")
+
+    async def main() -> None:
+        with running(checkpoint, other, max_batch_rows=40, max_batch_tokens=96) as engine:
+            long = [make_job(seq_len=90, model=name) for name in ("absorbing", "other") for _ in range(8)]
+            for job in long:
+                engine.submit(job)
+            wait_until(lambda: all(job.stream.first_state_ms for job in long))
+            for _ in range(5):
+                short, before = make_job(seq_len=16, steps=5), len(denoiser.widths)
+                engine.submit(short)
+                assert (await end_of(short)).result is not None
+                assert denoiser.widths[before:].index(16) <= 2
+            engine.abort(shutdown)
+
+    run(main)
 
 
 def test_a_job_that_cannot_join_fails_alone(tiny: Mapping[str, Checkpoint]) -> None:

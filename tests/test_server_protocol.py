@@ -22,6 +22,7 @@ DEFAULTS = {
     "stream": True,
     "stream_every": 1,
     "include_text": False,
+    "keyframe_every": None,
     "timeout_s": 60,
 }
 

@@ -168,6 +168,17 @@ def test_states_carry_text_when_asked(live: LiveServer) -> None:
     assert "text" not in of_type(live.events("/sample", REQUEST), "state")[0]
 
 
+def test_keyframes_come_when_asked_and_are_the_state_so_far(live: LiveServer) -> None:
+    events = live.events("/sample", REQUEST | {"keyframe_every": 3})
+    states = [(number, json.loads(event.data)) for number, event in enumerate(events) if event.event == "state"]
+    assert len(states) > 6
+    for count, (number, state) in enumerate(states, 1):
+        assert ("keyframe" in state) == (count % 3 == 0)
+        if count % 3 == 0:
+            assert state["keyframe"] == replay(events[: number + 1])
+    assert all("keyframe" not in state for state in of_type(live.events("/sample", REQUEST), "state"))
+
+
 def test_stream_every_merges_updates(live: LiveServer) -> None:
     every = live.events("/sample", REQUEST)
     merged = live.events("/sample", REQUEST | {"stream_every": 5})
@@ -190,6 +201,7 @@ def test_a_stream_has_the_headers_that_proxies_need_and_names_its_request(live: 
     ("path", "body", "param", "message"),
     [
         ("/sample", {"steps": 5}, "steps", "steps is not a field of this request, got 5"),
+        ("/sample", {"keyframe_every": 0}, "keyframe_every", "keyframe_every must be >= 1, got 0"),
         ("/sample", {"block_size": 5}, "block_size", "block_size is not a field of this request, got 5"),
         ("/sample", {"top_p": 0}, "top_p", "top_p must be in (0, 1], got 0"),
         ("/sample", {"top_p": 1.5}, "top_p", "top_p must be in (0, 1], got 1.5"),
@@ -301,7 +313,7 @@ def test_the_server_describes_itself(live: LiveServer) -> None:
     }
     info = live.get("/info").json()
     assert info["models"] == models
-    assert (info["device"], info["dtype"]) == ("cpu", "float32")
+    assert (info["device"], info["dtype"], info["determinism"]) == ("cpu", "float32", "fast")
     assert info["limits"]["max_seq_len"] == 1024
     assert info["load"] == {"rows": 0, "waiting": 0}
 

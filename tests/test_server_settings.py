@@ -28,6 +28,8 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "dtype": "bfloat16",
         "num_threads": "2",
         "max_batch_rows": "33",
+        "max_batch_tokens": "3000",
+        "determinism": "exact",
         "max_waiting": "4",
         "max_seq_len": "5",
         "max_num_inference_steps": "6",

@@ -110,8 +110,7 @@ class Batch:
 
         A request of which the network makes no distribution (NaN) leaves with an update that has an `error`.
         """
-        updates = [request.update([]) for request in self._complete]
-        self._complete = []
+        updates = self.complete()
         if not self.lanes:
             return updates
         lane = lane or self.turns.next(self.lanes)
@@ -121,6 +120,12 @@ class Batch:
                 self.remove(update.key)
         self._tidy()
         return updates + stepped
+
+    def complete(self) -> list[Update]:
+        """The one update of each request that had nothing to fill in; for who does not want to wait for the next step."""
+        updates = [request.update([]) for request in self._complete]
+        self._complete = []
+        return updates
 
     def _shares(self, count: int, length: int) -> Iterator[torch.Tensor]:
         """Sample indices of a request, as many together as one forward pass takes."""
