@@ -62,8 +62,8 @@ class Settings(BaseSettings):
     """port to listen on; 0 takes a free one"""
     device: str = "auto"
     """torch device: auto, cpu, cuda, cuda:1, ..."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """type of the weights"""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    """type of the weights; int8 is for the CPU, and gives each row a forward pass of its own"""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; torch's own choice without it"""
     max_batch_rows: int = Field(default=64, ge=1)

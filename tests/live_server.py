@@ -27,8 +27,8 @@ from token_diffusion.checkpoint import Checkpoint
 class FakeDenoiser:
     """Equal logits for every token, after `delay_s` seconds; raises `failure` once if it is set.
 
-    It raises for rows longer than `longest`, and its logits are NaN for a row that holds the token `poison`, never drawn. `widths` are
-    the lengths of its calls.
+    It raises for rows longer than `longest`, and its logits are NaN for a row that holds the token `poison`, which is never
+    drawn. `widths` are the lengths of its calls.
     """
 
     device = torch.device("cpu")

@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrai
 from tests.tiny import ARCHITECTURES, MAX_POSITIONS, byte_tokenizer, save_tiny, tiny_model, tiny_tokenizer
 from token_diffusion import ParameterError, TokenDiffusionScheduler
 from token_diffusion.checkpoint import load_checkpoint, load_tokenizer, max_positions, save_checkpoint
+from token_diffusion.denoiser import MaskedLMDenoiser
 from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
@@ -48,6 +49,7 @@ def test_what_is_saved_is_what_is_loaded(architecture: str, tmp_path: Path) -> N
     checkpoint = load_checkpoint(tmp_path / "final")
     assert (checkpoint.name, checkpoint.path, checkpoint.process) == ("final", tmp_path / "final", "uniform")
     assert (checkpoint.device, checkpoint.dtype) == ("cpu", "float32")
+    assert isinstance(checkpoint.denoiser, MaskedLMDenoiser)
     assert checkpoint.denoiser.gathers and checkpoint.denoiser.model is checkpoint.model
     assert type(checkpoint.model) is type(model) and not checkpoint.model.training
     assert _settings(checkpoint.scheduler) == _settings(scheduler)
@@ -113,9 +115,10 @@ def _disk_full(*arguments: Any, **keywords: Any) -> None:
 
 def test_dtypes(good: Path) -> None:
     checkpoint = load_checkpoint(good, dtype="bfloat16")
-    assert checkpoint.dtype == "bfloat16" and checkpoint.denoiser.gathers
-    with pytest.raises(ParameterError, match="dtype must be one of float32, float16, bfloat16, got 'int8'"):
-        load_checkpoint(good, dtype="int8")
+    assert checkpoint.dtype == "bfloat16" and isinstance(checkpoint.denoiser, MaskedLMDenoiser)
+    assert checkpoint.denoiser.gathers
+    with pytest.raises(ParameterError, match="dtype must be one of float32, float16, bfloat16, int8, got 'int4'"):
+        load_checkpoint(good, dtype="int4")
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99"])

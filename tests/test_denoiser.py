@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import ARCHITECTURES, tiny_model
-from token_diffusion.denoiser import CallableDenoiser, MaskedLMDenoiser, as_denoiser
+from token_diffusion.denoiser import CallableDenoiser, MaskedLMDenoiser, as_denoiser, time_arguments
 
 VOCAB = 50
 POSITIONS = torch.tensor([0, 5, 8, 13])
@@ -154,6 +154,56 @@ def test_a_model_without_a_body_gets_all_positions() -> None:
     assert isinstance(denoiser, MaskedLMDenoiser) and not denoiser.gathers
     expected = full_logits(model, tokens, valid).flatten(0, 1)[POSITIONS]
     torch.testing.assert_close(denoiser(tokens, t, valid, POSITIONS), expected)
+
+
+class Told(TinyLM):
+    """Its logits are shifted by the time, after the head: it cannot be asked at some positions alone."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, timesteps: Tensor | None = None) -> SimpleNamespace:
+        assert timesteps is not None
+        return SimpleNamespace(logits=super().forward(input_ids, attention_mask).logits + timesteps.view(-1, 1, 1))
+
+
+class Wrapper(nn.Module):
+    """As the wrappers of distributed training and of torch.compile are made; `forward` tells nothing."""
+
+    def __init__(self, name: str, model: nn.Module) -> None:
+        super().__init__()
+        setattr(self, name, model)
+
+    def forward(self, *arguments: Any, **keywords: Any) -> None: ...
+
+
+def test_whoever_takes_timesteps_is_told_t_in_float32() -> None:
+    torch.manual_seed(0)
+    told, t = Told(nn.GELU()), torch.tensor([0.125, 1 - 1e-9], dtype=torch.float64)
+    assert time_arguments(TinyLM(nn.GELU()), t) == time_arguments(tiny_model("bert"), t) == {}
+    for model in (
+        told,
+        Wrapper("module", told),
+        Wrapper("_orig_mod", Wrapper("module", told)),
+        tiny_model("token-diffusion"),
+    ):
+        (timesteps,) = time_arguments(model, t).values()
+        assert timesteps.dtype == torch.float32 and timesteps.tolist() == [0.125, 1.0]
+    assert time_arguments(Wrapper("module", TinyLM(nn.GELU())), t) == {}
+
+
+def test_each_row_is_told_its_own_time() -> None:
+    tokens, _, valid = batch()
+    t = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    torch.manual_seed(0)
+    timed, told = tiny_model("token-diffusion", VOCAB, time_conditioning="t"), Told(nn.GELU())
+    for parameter in timed.parameters():
+        if not parameter.any():  # before training the time is without effect
+            nn.init.normal_(parameter, std=0.1)
+    for model in (timed, told):
+        with torch.inference_mode():
+            expected = model(input_ids=tokens, attention_mask=valid, timesteps=t).logits.flatten(0, 1)[POSITIONS]
+        denoiser = MaskedLMDenoiser(model)
+        assert denoiser.gathers == (model is timed)
+        torch.testing.assert_close(denoiser(tokens, t, valid, POSITIONS), expected.float())
+        assert (denoiser(tokens, t.flip(0), valid, POSITIONS) - expected).abs().max() > 0.1
 
 
 def test_the_model_stays_as_it_was_for_everyone_else() -> None:

@@ -181,7 +181,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         ["sample", "--checkpoint_path", "x", "--prompt", "a", "--template", "b"],
         ["sample", "--checkpoint_path", "x", "--block_size", "8"],
         ["sample", "--checkpoint_path", "x", "--num_inference_steps", "few"],
-        ["sample", "--checkpoint_path", "x", "--dtype", "int8"],
+        ["sample", "--checkpoint_path", "x", "--dtype", "int4"],
     ],
 )
 def test_a_flag_that_is_wrong_by_itself_is_refused_too(

@@ -40,6 +40,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "modernbert": {f"{kind}_token_id": 0 for kind in ("pad", "bos", "eos", "cls", "sep")},
     "albert": {"embedding_size": 16},
     "electra": {"embedding_size": 16},
+    "token-diffusion": {},
 }
 
 
@@ -54,7 +55,12 @@ def tiny_model(architecture: str = "bert", vocab_size: int = 50, seed: int = 0, 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """Whole words w0 .. w44 and BERT's five special tokens: 50 ids."""
-    words = SPECIAL_TOKENS + [f"w{index}" for index in range(45)]
+    return word_tokenizer(45)
+
+
+def word_tokenizer(num_words: int) -> PreTrainedTokenizerFast:
+    """Whole words w0, w1, ... after BERT's five special tokens."""
+    words = SPECIAL_TOKENS + [f"w{index}" for index in range(num_words)]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return _with_special_tokens(tokenizer)

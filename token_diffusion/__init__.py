@@ -5,11 +5,14 @@ from __future__ import annotations
 from .errors import ParameterError
 from .sampling import SampleOutput, sample, sample_block, sample_hybrid
 from .scheduler import TokenDiffusionScheduler, TokenDiffusionSchedulerOutput
+from .transformer import TokenDiffusionConfig, TokenDiffusionForMaskedLM
 
 __version__ = "0.1.0"
 __all__ = [
     "ParameterError",
     "SampleOutput",
+    "TokenDiffusionConfig",
+    "TokenDiffusionForMaskedLM",
     "TokenDiffusionScheduler",
     "TokenDiffusionSchedulerOutput",
     "sample",

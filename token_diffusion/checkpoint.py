@@ -7,32 +7,45 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .denoiser import MaskedLMDenoiser
+from .denoiser import Denoiser, MaskedLMDenoiser
 from .errors import ParameterError
+from .quantization import quantised
 from .scheduler import TokenDiffusionScheduler
+from .transformer import TokenDiffusionConfig
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.float32,  # read as that, quantised then
+}
 SCHEDULER_FILE = "scheduler_config.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded folder, ready to sample from. `max_seq_len` is None where the model has no bound on positions."""
+    """A loaded folder, ready to sample from. `max_seq_len` is None where the model has no bound on positions.
+
+    dtype: of the weights, one of `DTYPES`.
+    """
 
     name: str
     path: Path
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     scheduler: TokenDiffusionScheduler
-    denoiser: MaskedLMDenoiser
+    denoiser: Denoiser
     max_seq_len: int | None
+    dtype: str
 
     @property
     def process(self) -> str:
@@ -42,10 +55,6 @@ class Checkpoint:
     @property
     def device(self) -> str:
         return str(self.model.device)
-
-    @property
-    def dtype(self) -> str:
-        return str(self.model.dtype).removeprefix("torch.")
 
     def check_seq_len(self, seq_len: int) -> None:
         """Raises `ParameterError` when the model has fewer positions than `seq_len`."""
@@ -86,10 +95,10 @@ def load_checkpoint(
     except (RuntimeError, AssertionError) as error:
         raise ParameterError("device", f"be available ({_first_line(error)})", device) from error
     _check_fit(folder, model, tokenizer, scheduler)
-    denoiser = MaskedLMDenoiser(model)
-    return Checkpoint(
-        name or folder.resolve().name, folder, model, tokenizer, scheduler, denoiser, max_positions(model)
-    )
+    plain = MaskedLMDenoiser(model)
+    denoiser = quantised(plain) if dtype == "int8" else plain
+    name = name or folder.resolve().name
+    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -107,24 +116,32 @@ def save_checkpoint(
     scheduler: TokenDiffusionScheduler,
     *,
     card: str | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> None:
     """Writes the folder whole or not at all: beside its place first, then renamed; what was there before is replaced.
 
     Args:
         card: the text of its README.md.
+        state_dict: the weights to save; without it those that `model` holds.
+        write_more: adds files to the folder that it is given, before that gets its name.
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(fresh)
+    model.save_pretrained(fresh, state_dict=None if state_dict is None else dict(state_dict))
     tokenizer.save_pretrained(fresh)
     scheduler.save_pretrained(fresh)
     if card is not None:
         (fresh / "README.md").write_text(card, encoding="utf-8")
+    if write_more is not None:
+        write_more(fresh)
     for file in fresh.iterdir():
         file.chmod(0o644)  # safetensors writes for the owner alone, but whoever serves may be another user
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())  # a name must not outlive a power cut that its contents did not
     if target.exists():
         target.rename(old)
     fresh.rename(target)
@@ -165,6 +182,8 @@ def _check_fit(
     if tokenizer.mask_token_id != scheduler.config.mask_token_id:
         rule = f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {folder}"
         raise ParameterError("checkpoint_path", rule, tokenizer.mask_token_id)
+    if isinstance(model.config, TokenDiffusionConfig):
+        model.config.check_process(scheduler.process)
 
 
 def _first_line(error: BaseException) -> str:

@@ -43,6 +43,8 @@ class CallableDenoiser:
 class MaskedLMDenoiser:
     """A masked LM of transformers (`forward(input_ids, attention_mask).logits`), in evaluation mode.
 
+    A forward pass with a `timesteps` parameter is told t, float32 [B] (`time_arguments`).
+
     The head is reached without knowing the architecture: a hook on the body (`base_model`) hands the head only the hidden
     states at the asked positions. `gathers` says whether this model allows it, which is tried once, on random tokens,
     against its plain forward pass; where it does not, full logits are computed and gathered.
@@ -62,12 +64,12 @@ class MaskedLMDenoiser:
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         if not self.gathers:
-            return self._forward(tokens, valid).flatten(0, 1)[positions]
+            return self._forward(tokens, t, valid).flatten(0, 1)[positions]
         with self._head_at(positions):
-            return self._forward(tokens, valid).flatten(0, -2)
+            return self._forward(tokens, t, valid).flatten(0, -2)
 
-    def _forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        return self.model(input_ids=tokens, attention_mask=valid.long()).logits
+    def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor) -> Tensor:
+        return self.model(input_ids=tokens, attention_mask=valid.long(), **time_arguments(self.model, t)).logits
 
     @contextmanager
     def _head_at(self, positions: Tensor) -> Iterator[None]:
@@ -83,16 +85,30 @@ class MaskedLMDenoiser:
         vocab_size = self.model.config.get_text_config().vocab_size
         tokens = torch.arange(12, device=self.device).view(2, 6) * 7 % vocab_size
         valid, positions = torch.ones_like(tokens, dtype=torch.bool), torch.tensor([1, 6, 11], device=self.device)
-        plain = self._forward(tokens, valid).flatten(0, 1)[positions]
+        t = torch.tensor([0.25, 0.75], device=self.device)
+        plain = self._forward(tokens, t, valid).flatten(0, 1)[positions]
         try:
             with self._head_at(positions):
-                gathered = self._forward(tokens, valid).flatten(0, -2)
+                gathered = self._forward(tokens, t, valid).flatten(0, -2)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
             return False
         tolerance = 2e-2 * plain.float().abs().max().item()
         return gathered.shape == plain.shape and torch.allclose(
             gathered.float(), plain.float(), rtol=0, atol=tolerance
         )
+
+
+def time_arguments(model: nn.Module, t: Tensor) -> dict[str, Tensor]:
+    """How `model` is told the time, in training and in sampling alike: `timesteps`, t itself, if its forward takes it.
+
+    t: [B], in (0, 1]; it goes as float32. A wrapper of distributed training or of torch.compile is looked through.
+    """
+    inner: nn.Module | None = model
+    while inner is not None:
+        if "timesteps" in _parameter_names(type(inner).forward):
+            return {"timesteps": t.float()}
+        inner = getattr(inner, "module", getattr(inner, "_orig_mod", None))
+    return {}
 
 
 def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> Any:
