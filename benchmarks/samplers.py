@@ -1,141 +1,208 @@
-"""Each offline sampler against the loop as the papers' code writes it, on the same weights.
+"""Each offline sampler against the loop as its authors' code runs it, and against its own bare forward passes.
 
-    python -m benchmarks.samplers [--only mdlm udlm hybrid block] [--textbook_steps 6]
+    python -m benchmarks samplers [--only mdlm udlm hybrid block] [--quick]
 
-The textbook loop runs the whole network at every step, keeps a vocabulary-sized posterior for every position, and draws it
-with Gumbel noise over the full vocabulary. Each of its steps costs the same, so a few are timed and their median is multiplied
-by their number; ours runs whole. Both are timed in turn in one process, on random weights of BERT's vocabulary (about 22 M
-parameters).
+Textbook, ours and limit take turns in one process on the same weights; a ratio is the median over the rounds of the two
+times of that round. Ours and the limit run whole. Of a textbook loop, which may take many minutes, a few steps are timed,
+spread evenly over its grid, each on a state noised as that step would find it; their mean is multiplied by the number of
+steps, which is counted in a dry run of the same loop on a network of 64 tokens: how often a loop that keeps theta evaluates
+its network does not depend on the weights (absorbing) or hardly does (uniform). The limit: limit.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
-from transformers import BertConfig, BertForMaskedLM
 
 from token_diffusion import TokenDiffusionScheduler
+from token_diffusion.checkpoint import load_checkpoint
+from token_diffusion.denoiser import as_denoiser, time_arguments
 from token_diffusion.parameters import SamplingParameters
-from token_diffusion.sampling import run
+from token_diffusion.sampling import SampleOutput, run
 
-VOCAB_SIZE, MASK = 30522, 103
+from .environment import synchronize, timed
+from .figures import median
+from .limit import Recorder, replay
+from .models import DEMOS, MASK, VOCAB_SIZE, random_model
+from .report import Section, Table
+from .textbook import TEXTBOOKS, Network, Task, Textbook
+
+DRY_VOCAB_SIZE = 64
+
+NOTE = """Textbook: the loop as the named authors' code runs it (which choices are whose: `benchmarks/textbook.py`), its time
+extrapolated from a few of its steps. Ours runs whole. "Forward passes alone" are the very calls of the network that our
+run made, made again with no sampler around them, so that ours / forward passes is our own overhead. `bd3lms` shows the
+network a window that ends with the active block, ours and `diffusers #12911` the whole sequence with the masks to come."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A setting of the original example scripts."""
+    """A setting of the original example scripts, the demo of its process, and whose loops it is held against."""
 
     process: str
+    demo: str
+    textbooks: tuple[str, ...]
     parameters: SamplingParameters
+
+    @property
+    def setting(self) -> str:
+        p = self.parameters
+        block = f", blocks of {p.block_size}, top-p {p.top_p}" if p.block_size else ""
+        return f"{p.num_samples} x {p.seq_len}, {p.num_inference_steps}{block}"
 
 
 CASES = {
-    "mdlm": Case("absorbing", SamplingParameters(64, 4, 128)),
-    "udlm": Case("uniform", SamplingParameters(64, 4, 128)),
-    "hybrid": Case("hybrid", SamplingParameters(256, 4, 64)),
-    "block": Case("absorbing", SamplingParameters(256, 4, 64, top_p=0.9, block_size=32)),
+    "mdlm": Case("absorbing", "mdlm", ("mdlm, ddpm_cache", "mdlm, ddpm"), SamplingParameters(64, 4, 128)),
+    "udlm": Case("uniform", "udlm", ("udlm", "duo, float64"), SamplingParameters(64, 4, 128)),
+    "hybrid": Case("hybrid", "hybrid", ("gidd",), SamplingParameters(256, 4, 64)),
+    "block": Case(
+        "absorbing",
+        "mdlm",
+        ("bd3lms", "diffusers #12911"),
+        SamplingParameters(256, 4, 64, top_p=0.9, block_size=32),
+    ),
 }
 
 
-def make_model() -> BertForMaskedLM:
-    """BERT's vocabulary, 6 layers of 384."""
-    torch.manual_seed(0)
-    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=6, intermediate_size=1536)
-    return BertForMaskedLM(config).eval()
+def full_logits(model: Any) -> Network:
+    """The plain forward pass of a masked LM, told the time if it asks for it."""
+
+    def network(tokens: Tensor, t: float) -> Tensor:
+        times = time_arguments(model, torch.full((len(tokens),), t, device=tokens.device))
+        return model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **times).logits
+
+    return network
 
 
-def nucleus(logits: Tensor, top_p: float) -> Tensor:
-    """Logits [B, L, V] with all but the nucleus at -inf."""
-    ranked, order = logits.sort(-1, descending=True)
-    drop = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1) >= top_p
-    return logits.masked_fill(torch.zeros_like(drop).scatter_(-1, order, drop), -torch.inf)
+def state_at(task: Task, k: int, vocab_size: int, device: torch.device) -> Tensor:
+    """Tokens [B, L] as step k finds them: blocks before it filled, its own noised to its time, those after it at t = 1."""
+    shape = (task.parameters.num_samples, task.parameters.seq_len)
+    text = torch.randint(0, vocab_size, shape)
+    text = text + (text == task.mask).long()
+    start, end = task.block(k)
+    done = k % task.num_steps / task.num_steps if k < task.num_steps * task.num_blocks else 1.0
+    t = torch.zeros(shape, dtype=torch.float64)
+    t[:, start:end], t[:, end:] = 1 - done, 1.0
+    noised = task.scheduler.add_noise(text, timesteps=t.clamp(min=1e-9))
+    return torch.where(t > 0, noised, text).to(device)
+
+
+def count_steps(textbook: Textbook, case: Case) -> tuple[int, int]:
+    """(steps that evaluate the network, steps that use what was kept) of one run of the loop."""
+    scheduler = TokenDiffusionScheduler(DRY_VOCAB_SIZE, 0, forward_process=case.process)
+    task, calls = Task(scheduler, case.parameters), 0
+
+    def network(tokens: Tensor, t: float) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.zeros(*tokens.shape, DRY_VOCAB_SIZE)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        z = scheduler.sample_prior((case.parameters.num_samples, case.parameters.seq_len))
+        steps = sum(1 for _ in textbook.run(network, task, z))
+    return calls, steps - calls
 
 
 @torch.inference_mode()
-def textbook_step(model: BertForMaskedLM, scheduler: TokenDiffusionScheduler, z: Tensor, k: int, case: Case) -> Tensor:
-    """One reverse step for all positions: q(z_s | z_t, theta) as [B, L, V] and a Gumbel draw from it."""
-    n, process = case.parameters.num_inference_steps, scheduler.process
-    assert n is not None
-    now, then = (process.masses(torch.tensor(1 - i / n, dtype=torch.float64)) for i in (k, k + 1))
-    logits = model(input_ids=z).logits
-    logits[..., MASK] = -torch.inf
-    if case.parameters.top_p < 1:
-        logits = nucleus(logits, case.parameters.top_p)
-    theta = logits.softmax(-1)
-    kept = float(now.alpha / then.alpha)
-    landing = (
-        float(process.states.landing(torch.tensor(0), then)),
-        float(process.states.landing(torch.tensor(MASK), then)),
-    )
-    at_s = float(then.alpha) * theta + landing[0]
-    at_s[..., MASK] = landing[1]
-    noise_t, noise_s = (process.states.landing(z, masses) for masses in (now, then))
-    step = (noise_t - kept * noise_s).float().unsqueeze(-1).expand_as(at_s).clone()
-    step.scatter_add_(-1, z.unsqueeze(-1), torch.full_like(z, kept, dtype=torch.float32).unsqueeze(-1))
-    posterior = at_s * step
-    gumbel = -torch.log(-torch.log(torch.rand_like(posterior).clamp_(1e-30, 1 - 1e-7)))
-    return (posterior.log() + gumbel).argmax(-1)
-
-
-def time_textbook(model: BertForMaskedLM, scheduler: TokenDiffusionScheduler, case: Case, steps: int) -> float:
-    """Seconds for all steps, from the median of a few spread over the grid."""
-    parameters = case.parameters
-    assert parameters.num_inference_steps is not None
-    z = scheduler.sample_prior((parameters.num_samples, parameters.seq_len))
-    seconds = []
-    for index in range(steps):
-        k = index * parameters.num_inference_steps // steps
-        seconds.append(timed(lambda z=z, k=k: textbook_step(model, scheduler, z, k, case)))  # type: ignore[misc]
-    blocks = -(-parameters.seq_len // (parameters.block_size or parameters.seq_len))
-    return statistics.median(seconds) * parameters.num_inference_steps * blocks
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--textbook_steps", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3, help="both are timed this often, in turn; the medians count")
-    arguments = parser.parse_args()
-    model = make_model()
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {versions}, float32, ")
-    print(f"{model.num_parameters() / 1e6:.1f} M parameters, random weights; medians of {arguments.rounds} rounds\n")
-    print("| sampler | samples x tokens, steps | textbook s | ours s | textbook / ours | evaluations of steps |")
-    print("|---|---|---|---|---|---|")
-    for name in arguments.only:
-        case = CASES[name]
-        parameters = case.parameters
-        scheduler = TokenDiffusionScheduler(VOCAB_SIZE, MASK, forward_process=case.process)
-        theirs, ours, nfe, skipped = [], [], 0, 0
-        for _ in range(arguments.rounds):
-            theirs.append(time_textbook(model, scheduler, case, arguments.textbook_steps))
+def time_textbook(
+    textbook: Textbook, network: Network, task: Task, counts: tuple[int, int], samples: int, device: torch.device
+) -> float:
+    """Seconds of the whole loop, from `samples` of its steps; counts: `count_steps`."""
+    seconds = [0.0, 0.0]
+    for index in range(samples):
+        k = int((index + 0.5) * textbook.steps(task) / samples)
+        z, theta = state_at(task, k, task.process.states.vocab_size, device), None
+        for kind in (0, 1) if counts[1] else (0,):
+            synchronize(device)
             start = time.perf_counter()
-            output = run(model, scheduler, parameters)
-            ours.append(time.perf_counter() - start)
-            nfe, skipped = output.nfe, output.forwards_skipped
-        ratio = statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
-        block = f", blocks of {parameters.block_size}, top-p {parameters.top_p}" if parameters.block_size else ""
-        setting = f"{parameters.num_samples} x {parameters.seq_len}, {parameters.num_inference_steps}{block}"
-        medians = f"{statistics.median(theirs):.1f} | {statistics.median(ours):.1f}"
-        print(f"| {name} | {setting} | {medians} | {ratio:.1f} | {nfe} of {nfe + skipped} |", flush=True)
+            _, theta = textbook.step(network, task, z, k, theta)
+            synchronize(device)
+            seconds[kind] += time.perf_counter() - start
+    return sum(count * total / samples for count, total in zip(counts, seconds, strict=True))
 
 
-if __name__ == "__main__":
-    main()
+@dataclass(frozen=True)
+class Measured:
+    """Seconds, medians over the rounds, and medians of the ratios of each round."""
+
+    textbooks: dict[str, tuple[float, float]]
+    """name -> (seconds, its time / ours)"""
+    ours: float
+    limit: float
+    over_limit: float
+    nfe: int
+    steps: int
+
+
+def measure(model: Any, scheduler: TokenDiffusionScheduler, case: Case, rounds: int, samples: int) -> Measured:
+    """Textbook, ours and limit in turn, `rounds` times, after one untimed run of ours."""
+    denoiser = as_denoiser(model)
+    device, task, network = denoiser.device, Task(scheduler, case.parameters), full_logits(model)
+    counts = {name: count_steps(TEXTBOOKS[name], case) for name in case.textbooks}
+    recorder = Recorder(denoiser)
+    output: SampleOutput = run(recorder, scheduler, case.parameters)
+    theirs: dict[str, list[float]] = {name: [] for name in case.textbooks}
+    ours, limit = [], []
+    for _ in range(rounds):
+        for name in case.textbooks:
+            seconds = time_textbook(TEXTBOOKS[name], network, task, counts[name], samples, device)
+            theirs[name].append(seconds)
+        ours.append(timed(lambda: run(denoiser, scheduler, case.parameters), device))
+        limit.append(timed(lambda: replay(denoiser, recorder.calls), device))
+    return Measured(
+        {name: (median(each), median(_ratios(each, ours))) for name, each in theirs.items()},
+        median(ours),
+        median(limit),
+        median(_ratios(ours, limit)),
+        output.nfe,
+        output.nfe + output.forwards_skipped,
+    )
+
+
+def _ratios(above: list[float], below: list[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="+", choices=list(CASES), help="some of the samplers")
+    parser.add_argument(
+        "--textbook_steps", type=int, default=8, help="steps of a textbook loop that are timed a round"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="all sides are timed this often, in turn")
+
+
+def section(arguments: argparse.Namespace) -> Section:
+    """Both tables: random weights of BERT's vocabulary, and the demo checkpoints."""
+    rounds, samples = (1, 2) if arguments.quick else (arguments.rounds, arguments.textbook_steps)
+    found = Section("samplers", "Offline samplers: textbook, ours, limit", [NOTE])
+    columns = ["sampler", "samples x tokens, steps", "textbook", "textbook s", "ours s", "textbook / ours"]
+    columns += ["forward passes alone s", "ours / forward passes", "evaluations of steps"]
+    model = random_model(arguments.device, arguments.dtype)
+    for weights in ("random", "demo"):
+        table = Table(columns)
+        for name in arguments.only or CASES:
+            case = CASES[name]
+            if weights == "random":
+                scheduler = TokenDiffusionScheduler(VOCAB_SIZE, MASK, forward_process=case.process)
+            else:
+                checkpoint = load_checkpoint(DEMOS[case.demo], device=arguments.device, dtype=arguments.dtype)
+                model, scheduler = checkpoint.model, checkpoint.scheduler
+            figures = measure(model, scheduler, case, rounds, samples)
+            add_rows(table, name, case, figures)
+        millions = model.num_parameters() / 1e6
+        found.parts += [f"**{weights.capitalize()} weights**, {millions:.1f} M parameters:", table]
+    return found
+
+
+def add_rows(table: Table, name: str, case: Case, figures: Measured) -> None:
+    """One row a textbook; what is ours stands in the first one."""
+    own = (figures.limit, figures.over_limit, f"{figures.nfe} of {figures.steps}")
+    for index, (textbook, (seconds, ratio)) in enumerate(figures.textbooks.items()):
+        rest = own if index == 0 else ("", "", "")
+        table.add(name, case.setting, textbook, seconds, figures.ours, ratio, *rest)
