@@ -14,8 +14,9 @@ from token_diffusion.parameters import SamplingParameters
 from token_diffusion.samplers import make_sampler
 from token_diffusion.text import encode
 
-from .engine import Engine, Job
+from .engine import Engine
 from .errors import invalid
+from .jobs import Job
 from .protocol import BlockSampleRequest, Process, SampleRequest
 from .settings import Settings
 from .stream import Stream

@@ -15,8 +15,8 @@ from token_diffusion.batch import Result
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.text import decode
 
-from .engine import Job
 from .errors import internal
+from .jobs import Job
 from .protocol import (
     EVENT_NAMES,
     BlockEvent,

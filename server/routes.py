@@ -163,7 +163,7 @@ async def info(service: ServiceDep) -> Info:
         determinism=service.engine.determinism,
         models=_model_infos(service),
         limits=Limits(**limits),
-        load=Load(rows=service.engine.rows, waiting=service.engine.num_waiting),
+        load=Load(rows=service.engine.jobs.rows, waiting=service.engine.jobs.num_waiting),
     )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from server.engine import Engine, Job
+from server.engine import Engine
 from server.errors import APIError, shutdown
+from server.jobs import Job, Jobs
 from server.stream import News, Stream
 from tests.live_server import faked, wait_until
 from token_diffusion.checkpoint import Checkpoint
@@ -62,7 +63,7 @@ def test_jobs_share_forward_passes(tiny: Mapping[str, Checkpoint]) -> None:
             jobs = [make_job(2), make_job(3), make_job(1)]
             for job in jobs:
                 engine.submit(job)
-            assert engine.rows == 6
+            assert engine.jobs.rows == 6
             ends = [await end_of(job) for job in jobs]
             assert [len(news.result.tokens) for news in ends if news.result] == [2, 3, 1]
             wait_until(lambda: engine.idle)
@@ -79,7 +80,9 @@ def test_rows_are_given_first_come_first_served(tiny: Mapping[str, Checkpoint]) 
             jobs = [make_job(3), make_job(2), make_job(1)]
             for job in jobs:
                 engine.submit(job)
-            assert engine.rows == 3 and engine.num_waiting == 2, "the third would fit, but the second came before it"
+            assert engine.jobs.rows == 3 and engine.jobs.num_waiting == 2, (
+                "the third would fit, but the second came before it"
+            )
             for job in jobs:
                 await end_of(job)
             assert denoiser.largest_batch == 3
@@ -153,9 +156,9 @@ def test_a_cancelled_head_of_the_queue_lets_the_next_one_in(tiny: Mapping[str, C
             first, large, small = make_job(2), make_job(3), make_job(2)
             for job in (first, large, small):
                 engine.submit(job)
-            assert engine.num_waiting == 2
+            assert engine.jobs.num_waiting == 2
             engine.cancel(large)
-            assert engine.num_waiting == 0 and engine.rows == 4
+            assert engine.jobs.num_waiting == 0 and engine.jobs.rows == 4
             engine.abort(shutdown)
             for job in (first, small):
                 error = (await end_of(job)).error
@@ -289,14 +292,14 @@ def test_checkpoints_take_turns(tiny: Mapping[str, Checkpoint]) -> None:
 def test_an_idle_engine_does_nothing(tiny: Mapping[str, Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, _ = faked(tiny["absorbing"])
     turns = 0
-    wait_for_work = Engine._wait_for_work
+    wait = Jobs.wait
 
-    def counted(self: Engine) -> bool:
+    def counted(self: Jobs, busy: bool) -> bool:
         nonlocal turns
         turns += 1
-        return wait_for_work(self)
+        return wait(self, busy)
 
-    monkeypatch.setattr(Engine, "_wait_for_work", counted)
+    monkeypatch.setattr(Jobs, "wait", counted)
 
     async def main() -> None:
         with running(checkpoint) as engine:

@@ -344,9 +344,9 @@ def test_a_client_that_leaves_gives_its_rows_back_within_a_step(tiny: Mapping[st
                 + body
             )
             wait_until(lambda: denoiser.calls >= 3)
-            assert server.engine.rows == 3
+            assert server.engine.jobs.rows == 3
         calls = denoiser.calls
-        wait_until(lambda: server.engine.rows == 0, timeout_s=1)
+        wait_until(lambda: server.engine.jobs.rows == 0, timeout_s=1)
         # The step that was running, and one that may have begun before the end of the connection was noticed.
         assert denoiser.calls <= calls + 2
         assert server.post("/sample", {"seq_len": 4, "num_inference_steps": 2, "stream": False}).status_code == 200
@@ -373,7 +373,7 @@ def test_a_reader_that_does_not_read_holds_up_nobody_and_misses_nothing(tiny: Ma
             + f"Content-Length: {len(data)}\r\n\r\n".encode()
             + data
         )
-        wait_until(lambda: server.engine.rows == 16)
+        wait_until(lambda: server.engine.jobs.rows == 16)
         assert server.post("/sample", {"seq_len": 4, "num_inference_steps": 2, "stream": False}).status_code == 200
         wait_until(lambda: server.engine.idle, timeout_s=30)
         received = b"".join(iter(lambda: client.recv(2**20), b""))
@@ -405,7 +405,7 @@ def test_a_full_queue_is_429_before_the_stream_begins(tiny: Mapping[str, Checkpo
         running = first.enter_context(server.reading("/sample", LONG))
         assert next(running).event == "start"
         with server.reading("/sample", LONG) as waiting:
-            wait_until(lambda: server.engine.num_waiting == 1)
+            wait_until(lambda: server.engine.jobs.num_waiting == 1)
             refused = server.post("/sample", LONG)
             assert refused.status_code == refused.json()["error"]["code"] == 429
             assert refused.json()["error"]["type"] == "overloaded"
@@ -422,7 +422,7 @@ def test_a_request_whose_time_is_over_ends_with_an_error(tiny: Mapping[str, Chec
         serving({"absorbing": checkpoint}, max_batch_rows=1, max_num_samples=1) as server,
         server.reading("/sample", LONG) if waits else nullcontext(),
     ):
-        wait_until(lambda: server.engine.rows == int(waits))
+        wait_until(lambda: server.engine.jobs.rows == int(waits))
         body = LONG | {"timeout_s": 0.2}
         streamed = json.loads(server.events("/sample", body)[-1].data)["error"]
         plain = server.post("/sample", body | {"stream": False})
@@ -434,7 +434,7 @@ def test_a_request_whose_time_is_over_ends_with_an_error(tiny: Mapping[str, Chec
             "param": "timeout_s",
             "code": 504,
         }
-        wait_until(lambda: (server.engine.rows, server.engine.num_waiting) == (int(waits), 0), timeout_s=2)
+        wait_until(lambda: (server.engine.jobs.rows, server.engine.jobs.num_waiting) == (int(waits), 0), timeout_s=2)
 
 
 def test_the_default_timeout_yields_to_a_shorter_limit_of_the_server(tiny: Mapping[str, Checkpoint]) -> None:
