@@ -115,9 +115,10 @@ def test_the_nucleus_keeps_as_many_of_equal_tokens_as_it_needs_and_the_first_of_
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [300, 3000, 20_000])
 @pytest.mark.parametrize("spread", [0.01, 1.0, 6.0])
-def test_the_nucleus_is_that_of_a_sort(dtype: torch.dtype, spread: float) -> None:
-    raw = torch.randn(8, 3000, dtype=dtype, generator=torch.Generator().manual_seed(2)) * spread
+def test_the_nucleus_is_that_of_a_sort(dtype: torch.dtype, spread: float, size: int) -> None:
+    raw = torch.randn(8, size, dtype=dtype, generator=torch.Generator().manual_seed(2)) * spread
     top_p = torch.linspace(0.05, 0.99, 8)
     theta = probabilities(raw, MASK)
     ranked, order = theta.sort(-1, descending=True)

@@ -66,12 +66,41 @@ def _keep_top(logits: Tensor, top_k: Tensor, largest: int) -> None:
 def _nucleus(theta: Tensor, top_p: Tensor) -> Tensor:
     """Keeps the smallest set of most probable tokens whose sum reaches top_p, renormalised; top_p = 1 keeps all.
 
-    The probability of the token that crosses is found by bisection over the bits of a float, which are ordered as the
-    floats are: the sums over the vocabulary cost less than sorting it. Of several tokens of that probability the
-    first are kept, as many as are needed.
+    Of several tokens with the probability of the one that crosses, the first are kept, as many as are needed.
     """
-    bits = theta.view(torch.int32 if theta.dtype == torch.float32 else torch.int64)
     p = top_p.to(theta.dtype).clamp(min=torch.finfo(theta.dtype).tiny)
+    crossing = torch.where(top_p >= 1, 0.0, _crossing(theta, p)).unsqueeze(-1)
+    ties, keep = theta == crossing, theta >= crossing
+    if theta.device.type != "cpu" or bool((ties.sum(-1) > 1).any()):
+        missing = p - torch.where(keep & ~ties, theta, 0.0).sum(-1)
+        count = (missing.unsqueeze(-1) / crossing).ceil().clamp(min=1)  # inf where nothing crosses: all are kept
+        keep &= ~ties | (ties.cumsum(-1) <= count)
+    kept = theta.masked_fill(~keep, 0.0)
+    return kept.div_(kept.sum(-1, keepdim=True))  # 0 / 0 where theta is NaN
+
+
+def _crossing(theta: Tensor, p: Tensor) -> Tensor:
+    """The probability [n] of the token with which the sum of the most probable ones reaches p.
+
+    A peaked distribution has it among its first few tokens; on a CPU, which can ask without waiting, they are tried first.
+    """
+    if theta.device.type != "cpu":
+        return _bisect(theta, p)
+    found, rest = torch.zeros_like(p), torch.arange(len(p))
+    for k in (256, theta.shape[-1] // 4):
+        if not rest.numel() or 4 * k > theta.shape[-1]:
+            continue
+        first = theta[rest].topk(k).values
+        short = first.cumsum(-1) < p[rest].unsqueeze(-1)
+        found[rest] = first.gather(-1, short.sum(-1, keepdim=True).clamp(max=k - 1)).squeeze(-1)
+        rest = rest[short[:, -1] & (p[rest] < 1)]
+    found[rest] = _bisect(theta[rest], p[rest])
+    return found
+
+
+def _bisect(theta: Tensor, p: Tensor) -> Tensor:
+    """The same by bisection over the bits of a float, which are ordered as the floats are: cheaper than sorting."""
+    bits = theta.view(torch.int32 if theta.dtype == torch.float32 else torch.int64)
     # what is below (1 - p) / V sums to less than 1 - p, so the one that crosses is not among it
     low = ((1 - p).clamp(min=0) / theta.shape[-1]).view(bits.dtype)
     high = bits.amax(-1) + 1
@@ -79,12 +108,7 @@ def _nucleus(theta: Tensor, top_p: Tensor) -> Tensor:
         middle = low + (high - low) // 2
         enough = torch.where(bits >= middle.unsqueeze(-1), theta, 0.0).sum(-1) >= p
         low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    above, ties = bits > low.unsqueeze(-1), bits == low.unsqueeze(-1)
-    missing = p - torch.where(above, theta, 0.0).sum(-1)
-    count = (missing / low.view(theta.dtype)).ceil().clamp(min=1)
-    keep = above | (ties & (ties.cumsum(-1) <= count.unsqueeze(-1))) | (top_p >= 1).unsqueeze(-1)
-    kept = torch.where(keep, theta, torch.where(theta.isnan(), theta, 0.0))
-    return kept / kept.sum(-1, keepdim=True)
+    return low.view(theta.dtype)
 
 
 def inverse_cdf(theta: Tensor, u: Tensor) -> Tensor:
