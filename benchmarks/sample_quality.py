@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import string
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from transformers.utils import logging as transformers_logging
 
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import run
 from token_diffusion.text import decode
+from trainer.quality import unigram_entropy, windows
 
 
 def words(text: str) -> list[str]:
@@ -34,20 +33,6 @@ def share_known(texts: Iterable[str], vocabulary: set[str]) -> float:
     """Share of the words of texts that are in the vocabulary."""
     found = [word in vocabulary for text in texts for word in words(text)]
     return sum(found) / max(len(found), 1)
-
-
-def unigram_entropy(rows: Sequence[Sequence[int]]) -> float:
-    """Nats, of the token counts of all rows together."""
-    counts = torch.tensor(list(Counter(token for row in rows for token in row).values()), dtype=torch.float64)
-    share = counts / counts.sum()
-    return -(share * share.log()).sum().item()
-
-
-def windows(tokens: Sequence[int], seq_len: int, count: int) -> list[list[int]]:
-    """`count` windows of seq_len, spread evenly over the tokens."""
-    last = len(tokens) - seq_len
-    starts = [last * index // max(count - 1, 1) for index in range(count)]
-    return [list(tokens[start : start + seq_len]) for start in starts]
 
 
 def measure(

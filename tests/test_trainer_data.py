@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.errors import ParameterError
 from trainer.__main__ import parse
 from trainer.config import TrainingConfig
-from trainer.data import check_output_dir, load_corpus, pack, read_files, separator, tokenize
+from trainer.data import Sequences, check_output_dir, load_corpus, pack, read_files, separator, tokenize
 from trainer.tokenizer import build_tokenizer
+from trainer.tokens import TokenTable, token_table
 
 TEXT = "To be, or not to be,\n\n  that is the question:\nWhether 'tis nobler in the mind\n" * 4
 
@@ -112,3 +114,37 @@ def test_output_dir_must_be_writable(tmp_path: Path) -> None:
         check_output_dir(tmp_path / "file" / "out")
     check_output_dir(tmp_path / "new" / "out")
     assert list((tmp_path / "new" / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_much_text_is_tokenised_once(
+    num_workers: int, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [TEXT[i % 50 :] for i in range(20)]
+    options: dict[str, Any] = {"add_special_tokens": False}
+    expected = token_table(tokenizer, documents, options)
+    monkeypatch.setattr("trainer.tokens.MIN_CACHED_CHARS", 100)
+    monkeypatch.setattr("trainer.tokens.TOKENIZER_BATCH", 4)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    made = token_table(tokenizer, documents, options, num_workers)
+    assert len(made) == 20 and len(list((tmp_path / "token-diffusion").glob("*.npy"))) == 2
+    monkeypatch.setattr("trainer.tokens.encode", None)  # from now on there is nothing to tokenise with
+    found = token_table(tokenizer, documents, options, num_workers)
+    for table in (made, found):
+        assert all(np.array_equal(here, there) for here, there in zip(table, expected, strict=True))
+    others: list[tuple[list[str], dict[str, Any]]] = [(documents[1:], options), (documents, {"truncation": True})]
+    for other in others:
+        with pytest.raises(TypeError):  # other text, or another way to tokenise it, is not in the cache
+            token_table(tokenizer, *other)
+
+
+def test_a_token_table_is_a_sequence_of_arrays() -> None:
+    arrays = [np.array([1, 2, 3]), np.array([], dtype=np.int64), np.array([4])]
+    table = TokenTable.of(arrays)
+    assert [ids.tolist() for ids in table] == [[1, 2, 3], [], [4]] and table[-1].tolist() == [4]
+    assert [ids.tolist() for ids in table[:2]] == [[1, 2, 3], []] and len(table) == 3
+    with pytest.raises(IndexError):
+        table[3]
+    assert not TokenTable.of([])
+    one, other = (Sequences(TokenTable.of(parts), None) for parts in (arrays, [*arrays[:1], arrays[2]]))
+    assert one.fingerprint != other.fingerprint == Sequences(TokenTable.of(arrays[::2]), None).fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from token_diffusion.scheduler import TokenDiffusionScheduler
-from trainer.evaluation import evaluate, summarise
+from trainer.bound import Estimate, pooled_ratio, summarise
+from trainer.evaluation import evaluate
 from trainer.noising import NoisyExamples, ValidationBatches, make_loader
+from trainer.spelling import Spelling
 
 VOCAB, MASK = 12, 4
 
@@ -23,6 +26,10 @@ class Guess(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
         return SimpleNamespace(logits=torch.zeros(*input_ids.shape, VOCAB))
+
+
+def spelled(chars: list[int], utf8_bytes: list[int], given: int = 0, exact: bool = True) -> Spelling:
+    return Spelling(np.array(chars), np.array(utf8_bytes), given, exact)
 
 
 def test_the_bound_of_guessing_is_the_log_of_the_vocabulary() -> None:
@@ -40,12 +47,25 @@ def test_the_bound_of_guessing_is_the_log_of_the_vocabulary() -> None:
         loader,
         num_sequences=100,
         num_times=8,
-        num_chars=5900,
+        spelling=spelled([len(row) * 4 - 9 for row in ids], [len(row) * 8 for row in ids]),
+        weights="moving average",
     )
     assert bound.num_tokens == 25 * (3 + 9 + 17 + 30) and model.training
     assert 0 < bound.standard_error < 0.1
     assert bound.nelbo == pytest.approx(math.log(11), abs=4 * bound.standard_error)
-    assert bound.bits_per_char == pytest.approx(bound.nelbo / math.log(2) * 1475 / 5900)
+    assert bound.num_chars == 4 * (1475 + 200) - 900
+    assert bound.bits_per_char == pytest.approx(bound.nelbo / math.log(2) * 1475 / bound.num_chars)
+    assert bound.bits_per_byte == pytest.approx(bound.nelbo / math.log(2) * 1475 / (8 * (1475 + 200)))
+    assert "100 sequences, 1,475 tokens, 5,800 characters, 13,400 bytes; 8 times" in bound.counted
+    assert "weights: moving average" in str(bound) and "± " in str(bound)
+
+
+def test_other_noise_is_another_estimate_of_the_same() -> None:
+    def times(seed: int) -> list[float]:
+        batches = ValidationBatches(num_sequences=3, num_times=4, batch_size=5, seed=seed)
+        return [draw.t for batch in batches for draw in batch]
+
+    assert times(0) == times(0) != times(1)
 
 
 def test_summary_is_a_ratio_with_its_standard_error() -> None:
@@ -55,12 +75,44 @@ def test_summary_is_a_ratio_with_its_standard_error() -> None:
     residuals = [4 - 2 * nelbo, 2 - 2 * nelbo, 9 - 4 * nelbo]
     assert bound.nelbo == nelbo and bound.perplexity == math.exp(nelbo) and bound.bits_per_char is None
     assert bound.standard_error == pytest.approx(math.sqrt(3 / 2 * sum(r * r for r in residuals)) / 8)
+    assert bound.perplexity_error == pytest.approx(math.exp(nelbo) * bound.standard_error)
+    assert bound.bits_per_token_error == pytest.approx(bound.standard_error / math.log(2))
     assert math.isnan(summarise(sums[:1], counts[:1], num_times=1).standard_error)
 
 
-def test_standard_error_shrinks_as_the_square_root_of_the_sequences() -> None:
+def test_bits_a_character_have_an_error_of_their_own() -> None:
+    """Where the NELBO is the same for every character the ratio is exact, however the tokens vary."""
+    sums, counts = torch.tensor([4.0, 2.0, 8.0]).double(), torch.tensor([1.0, 2.0, 3.0]).double()
+    text = summarise(sums, counts, 1, spelled([40, 20, 80], [40, 20, 81])).text
+    assert text is not None
+    assert text.bits_per_char.value == pytest.approx(0.1 / math.log(2))
+    assert text.bits_per_char.error == pytest.approx(0, abs=1e-12) and text.bits_per_byte.error > 1e-6
+    assert summarise(sums, counts, 1, spelled([0, 0, 0], [0, 0, 0])).text is None
+
+
+def test_the_standard_error_is_the_spread_of_many_samples() -> None:
+    """2,000 samples of 200 pairs that depend on each other: their ratios spread as the estimated error says."""
     generator = torch.Generator().manual_seed(0)
-    sums = torch.rand(4000, generator=generator, dtype=torch.float64)
-    few, many = (summarise(part, torch.ones_like(part), 1) for part in (sums[:250], sums))
-    assert many.standard_error == pytest.approx(math.sqrt(1 / 12 / 4000), rel=0.05)
-    assert few.standard_error / many.standard_error == pytest.approx(4, rel=0.15)
+    counts = torch.randint(1, 20, (2000, 200), generator=generator).double()
+    sums = counts * 2 + counts.sqrt() * torch.randn(2000, 200, generator=generator) + torch.rand(2000, 200)
+    estimates = [pooled_ratio(*pair) for pair in zip(sums, counts, strict=True)]
+    spread = torch.tensor([each.value for each in estimates]).std().item()
+    mean_error = sum(each.error for each in estimates) / len(estimates)
+    assert mean_error == pytest.approx(spread, rel=0.06)
+    exponentials = [each.exp() for each in estimates]
+    spread = torch.tensor([each.value for each in exponentials]).std().item()
+    assert sum(each.error for each in exponentials) / 2000 == pytest.approx(spread, rel=0.06)
+
+
+def test_figures_are_json_and_say_what_was_counted() -> None:
+    sums, counts = torch.tensor([4.0, 2.0]).double(), torch.tensor([2.0, 2.0]).double()
+    bound = summarise(sums, counts, 8, spelled([7, 9], [8, 10], given=3, exact=False), "as trained")
+    figures = json.loads(json.dumps(bound.figures(), allow_nan=False))
+    for name in ("nelbo", "perplexity", "bits_per_token", "bits_per_char", "bits_per_byte"):
+        assert figures[name] > 0 and figures[f"{name}_error"] > 0
+    assert (figures["num_chars"], figures["num_bytes"], figures["num_given_chars"]) == (16, 18, 3)
+    assert figures["num_times"] == 8 and figures["weights"] == "as trained" and not figures["exact_text"]
+    assert len(bound.remarks) == 2 and "capitals" in bound.remarks[0] and bound.remarks[1].startswith("3 characters")
+    single = summarise(sums[:1], counts[:1], 8).figures()
+    assert single["nelbo_error"] is None and single["perplexity_error"] is None
+    assert Estimate(1000.0, 1.0).exp().value == math.exp(700)

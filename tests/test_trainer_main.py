@@ -114,9 +114,9 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0
-        assert "--output_dir" in capsys.readouterr().out
+        assert "--output_" in capsys.readouterr().out
     (line,) = errors(capsys, ["mldm"])
-    assert line == "command must be one of mdlm, udlm, hybrid, tokenizer, got 'mldm'"
+    assert line == "command must be one of mdlm, udlm, hybrid, tokenizer, evaluate, got 'mldm'"
 
 
 def test_loss_weighting_is_hybrids_alone(capsys: pytest.CaptureFixture[str]) -> None:

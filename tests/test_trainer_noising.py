@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 
+from tests.laws import make_law
 from token_diffusion.scheduler import TokenDiffusionScheduler
-from trainer.noising import Batches, Collate, Draw, NoisyExamples, TrainingBatches, ValidationBatches
+from trainer.noising import Batches, Collate, Draw, NoisyExamples, TrainingBatches, ValidationBatches, mask_count
 
 MASK, SPECIAL = 4, [0, 1, 2, 3, 4]
 SEQUENCES = [np.array([2, 7, 8, 9, 3], dtype=np.int32), np.array([2, 10, 1, 11, 12, 3], dtype=np.int32)]
@@ -76,3 +81,88 @@ def test_validation_draws_cover_sequences_and_strata_and_never_change() -> None:
     for sequence in range(3):
         times = [draw.t for draw in found if draw.sequence == sequence]
         assert sorted(np.ceil(np.array(times) * 4)) == [1, 2, 3, 4]
+
+
+def test_a_plan_goes_on_from_any_step() -> None:
+    whole = draws(plan(4))
+    for first_step in range(4):
+        rest = TrainingBatches(num_sequences=5, batch_size=4, window=12, num_steps=3, seed=0, first_step=first_step)
+        assert draws(rest) == whole[12 * first_step :] and len(rest) == 3 * (3 - first_step)
+
+
+@pytest.mark.parametrize(("num_processes", "accumulation"), [(2, 1), (2, 3), (3, 2)])
+def test_processes_and_accumulation_steps_share_one_stratified_window(num_processes: int, accumulation: int) -> None:
+    """What accelerate deals to the processes in a step is, in all, the step's window: each stratum of time once."""
+    size = 4
+    window = size * num_processes * accumulation
+    batches = TrainingBatches(num_sequences=50, batch_size=size, window=window, num_steps=3, seed=0)
+    shares = [list(BatchSamplerShard(batches, num_processes, process)) for process in range(num_processes)]
+    assert all(len(share) == 3 * accumulation for share in shares)
+    for step in range(3):
+        steps = [batch for share in shares for batch in share[step * accumulation : (step + 1) * accumulation]]
+        together = [draw for batch in steps for draw in batch]
+        assert sorted(np.ceil([draw.t * window for draw in together])) == list(range(1, window + 1))
+        assert sorted(draw.position for draw in together) == list(range(step * window, (step + 1) * window))
+
+
+SCHEDULES = ["log_linear", "linear", "cosine", "geometric"]
+
+
+@pytest.mark.parametrize("alpha_schedule", SCHEDULES)
+def test_the_count_is_exact_and_every_choice_equally_likely(alpha_schedule: str) -> None:
+    scheduler = TokenDiffusionScheduler(20, MASK, alpha_schedule=alpha_schedule)
+    noisable = torch.tensor([False, True, True, True, True, False])
+    clean = torch.tensor([2, 7, 8, 9, 10, 3])
+    generator = torch.Generator().manual_seed(0)
+    for count in range(1, 5):
+        seen: Counter[tuple[int, ...]] = Counter()
+        for _ in range(600):
+            noisy, t, weight = mask_count(scheduler, clean, noisable, (count - 0.5) / 4, generator)
+            masked = (noisy == MASK).nonzero().squeeze(-1)
+            assert len(masked) == count and bool(noisable[masked].all())
+            assert torch.equal(noisy[noisy != MASK], clean[noisy != MASK])
+            seen[tuple(masked.tolist())] += 1
+        # The time is that at which a token is masked with probability l / n, and weight and rate make n / l.
+        assert scheduler.process.masses(t).mask.item() == pytest.approx(count / 4, abs=2e-4)
+        rate = scheduler.process.weights(clean, noisy, t)["elbo"]
+        assert (weight * rate).item() == pytest.approx(4 / count)
+        choices = list(combinations([1, 2, 3, 4], count))
+        expected = 600 / len(choices)
+        assert (
+            sum((seen[choice] - expected) ** 2 / expected for choice in choices) < 20
+        )  # chi-square, at most 5 degrees
+
+
+def test_a_sequence_of_special_tokens_alone_is_left_as_it_is() -> None:
+    clean, nothing = torch.tensor([2, 3]), torch.tensor([False, False])
+    scheduler = TokenDiffusionScheduler(20, MASK)
+    noisy, t, weight = mask_count(scheduler, clean, nothing, 0.3, torch.Generator())
+    assert torch.equal(noisy, clean) and 0 < t <= 1 and weight.isfinite()
+
+
+def estimates(counted: bool, alpha_schedule: str, num_steps: int, window: int) -> torch.Tensor:
+    """The NELBO of each step's window under the exact denoiser of a small law, nats a sequence, float64 [num_steps]."""
+    law = make_law(vocab_size=5, length=4, mask_token_id=MASK)
+    scheduler = TokenDiffusionScheduler(5, MASK, alpha_schedule=alpha_schedule)
+    denoiser = law.denoiser(scheduler)
+    sequences = law.draw(4000, torch.Generator().manual_seed(0)).numpy().astype(np.int32)
+    noisy = NoisyExamples(list(sequences), scheduler, [MASK], counted=counted)
+    batches = TrainingBatches(num_sequences=4000, batch_size=window, window=window, num_steps=num_steps, seed=1)
+    sums = []
+    for step in batches:
+        batch = Collate(0)([noisy[draw] for draw in step])
+        logits = denoiser(batch["noisy"], batch["timesteps"])
+        nelbo = scheduler.nelbo(logits, batch["clean"], batch["noisy"], batch["timesteps"]).sum(-1)
+        sums.append((nelbo * batch["weight"]).mean())
+    return torch.stack(sums)
+
+
+@pytest.mark.parametrize("alpha_schedule", ["log_linear", "cosine"])
+def test_counts_estimate_the_entropy_as_times_do_with_less_variance(alpha_schedule: str) -> None:
+    """The NELBO of the exact denoiser is the entropy of the law: both estimators must find it, the count's closer."""
+    entropy = make_law(vocab_size=5, length=4, mask_token_id=MASK).entropy
+    by_time, by_count = (estimates(counted, alpha_schedule, 250, 16) for counted in (False, True))
+    for found in (by_time, by_count):
+        error = found.std().item() / len(found) ** 0.5
+        assert found.mean().item() == pytest.approx(entropy, abs=4 * error + 0.01)
+    assert by_count.var() < 0.8 * by_time.var()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch._dynamo import OptimizedModule
 from transformers import AutoModelForMaskedLM
 
 from token_diffusion.checkpoint import load_checkpoint
@@ -16,6 +20,7 @@ from trainer.__main__ import main, parse
 from trainer.accelerator import make_accelerator
 from trainer.config import TrainingConfig
 from trainer.data import load_corpus
+from trainer.feed import StoredFeed
 from trainer.noising import Batches, Draw
 from trainer.tokenizer import build_tokenizer
 from trainer.train import Run, TrainingError, train
@@ -59,6 +64,7 @@ def flags(workplace: Path, output_dir: Path, **changes: object) -> list[str]:
         "lr_warmup_steps": 0,
         "lr_scheduler": "constant",
         "learning_rate": 3e-3,
+        "report_to": "none",
     }
     return [f"--{name}={value}" for name, value in {**options, **changes}.items() if value is not None]
 
@@ -73,6 +79,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return AutoModelForMaskedLM.from_pretrained(folder).state_dict()
 
 
+LATEST = ["--resume_from_checkpoint=latest"]
 PROCESSES = ["mdlm", "udlm", "hybrid"]
 LOSSES: list[tuple[str, dict[str, object]]] = [("mdlm", {}), ("udlm", {})]
 LOSSES += [("hybrid", {"loss_weighting": weighting}) for weighting in ("elbo", "clip", "dynamic")]
@@ -110,8 +117,9 @@ def test_steps_at_the_ends_of_time_are_finite(
 ) -> None:
     config = configure(command, workplace, tmp_path, **changes)
     run = Run(config, make_accelerator(config), load_corpus(config))
-    for batch in run._loader(run.train_set, Ends(batch_size=2)):
-        loss, nelbo, count = run._optimize([batch])
+    assert isinstance(run.feed, StoredFeed)
+    for batch in run.feed.loader(run.feed.training, Ends(batch_size=2)):
+        loss, nelbo, count, _ = run._optimize([batch])
         assert math.isfinite(loss) and math.isfinite(nelbo) and count > 0
         assert loss == nelbo or config.weighting != "elbo"
     assert all(bool(parameter.isfinite().all()) for parameter in run.model.parameters())
@@ -136,9 +144,10 @@ def test_accumulation_equals_one_larger_batch(workplace: Path, tmp_path: Path) -
     whole = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_train_steps": 3}
     parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_train_steps": 3}
     for process in ("mdlm", "udlm"):
-        train(configure(process, workplace, tmp_path / "whole", **whole))
-        train(configure(process, workplace, tmp_path / "parts", **parts))
-        expected, found = weights(tmp_path / "whole" / "final"), weights(tmp_path / "parts" / "final")
+        folder = tmp_path / process
+        train(configure(process, workplace, folder / "whole", **whole))
+        train(configure(process, workplace, folder / "parts", **parts))
+        expected, found = weights(folder / "whole" / "final"), weights(folder / "parts" / "final")
         for name in expected:
             torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5)
 
@@ -170,8 +179,9 @@ def test_moving_average_is_what_is_saved(workplace: Path, tmp_path: Path) -> Non
 
 def test_checkpoints_come_on_time_and_load(workplace: Path, tmp_path: Path) -> None:
     train(configure("hybrid", workplace, tmp_path, max_train_steps=5, checkpointing_steps=2, p_uniform=0.2))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-4", "final"]
-    for folder in tmp_path.iterdir():
+    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    assert [folder.name for folder in folders] == ["checkpoint-2", "checkpoint-4", "final"]
+    for folder in folders:
         checkpoint = load_checkpoint(folder)
         assert checkpoint.process == "hybrid" and checkpoint.scheduler.config["p_uniform"] == 0.2
         assert (folder / "README.md").is_file()
@@ -200,8 +210,76 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(
     assert not (tmp_path / "final").exists()
 
 
+def test_tensorboard_follows_by_default(workplace: Path, tmp_path: Path) -> None:
+    train(configure("mdlm", workplace, tmp_path, max_train_steps=1, report_to=None))
+    assert list((tmp_path / "token-diffusion").rglob("events.out.tfevents.*"))
+
+
 def test_command_line_trains(workplace: Path, tmp_path: Path) -> None:
     assert main(["mdlm", *flags(workplace, tmp_path / "run", max_train_steps=1)]) == 0
     card = (tmp_path / "run" / "final" / "README.md").read_text()
     assert "python -m trainer mdlm" in card and "--max_train_steps=1" in card
     assert "Not validated" in card
+
+
+def test_the_count_estimator_trains(workplace: Path, tmp_path: Path) -> None:
+    changes = {"validation_split_percentage": 20, "per_device_train_batch_size": 16, "max_train_steps": 80}
+    after = train(configure("mdlm", workplace, tmp_path, "--packing", **changes, estimator="count"))
+    assert after is not None and after.nelbo < 0.7 * math.log(289)
+
+
+def test_gradient_checkpointing_changes_no_weight(workplace: Path, tmp_path: Path) -> None:
+    """With dropout, whose draws have to be the same when the activations are computed again."""
+    dropout = {"config_overrides": TINY.replace("dropout_prob=0", "dropout_prob=0.1"), "max_train_steps": 3}
+    train(configure("mdlm", workplace, tmp_path / "kept", **dropout))
+    train(configure("mdlm", workplace, tmp_path / "again", "--gradient_checkpointing", **dropout))
+    expected, found = weights(tmp_path / "kept" / "final"), weights(tmp_path / "again" / "final")
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch._inductor's own imports
+def test_a_compiled_model_trains_and_is_saved_as_any_other(workplace: Path, tmp_path: Path) -> None:
+    common = {"max_train_steps": 3, "checkpointing_steps": 2, "ema_decay": 0.9}
+    train(configure("mdlm", workplace, tmp_path / "plain", "--packing", **common))
+    AcceleratorState._reset_state(True)  # otherwise the second accelerator of a process is as the first was
+    run, compiled = tmp_path / "compiled", ["--packing", "--torch_compile"]
+    config = configure("mdlm", workplace, run, *compiled, **common)
+    run.mkdir()
+    assert isinstance(Run(config, make_accelerator(config), load_corpus(config)).model, OptimizedModule)
+    train(config)
+    for folder in ("checkpoint-2", "final"):
+        expected, found = (load_file(tmp_path / run / folder / "model.safetensors") for run in ("plain", "compiled"))
+        assert found.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5)
+    shutil.rmtree(run / "final")
+    train(configure("mdlm", workplace, run, *compiled, *LATEST, **common))
+    again = load_file(run / "final" / "model.safetensors")
+    assert all(torch.equal(again[name], found[name]) for name in found)
+    AcceleratorState._reset_state(True)
+
+
+def test_final_has_the_type_that_was_asked_for(workplace: Path, tmp_path: Path) -> None:
+    train(configure("mdlm", workplace, tmp_path, max_train_steps=1, save_dtype="bfloat16", checkpointing_steps=1))
+    for folder, dtype in (("checkpoint-1", torch.float32), ("final", torch.bfloat16)):
+        assert AutoModelForMaskedLM.from_pretrained(tmp_path / folder, dtype="auto").dtype == dtype
+        assert {tensor.dtype for tensor in load_file(tmp_path / folder / "model.safetensors").values()} == {dtype}
+
+
+def test_mixed_precision_lasts_through_logs_validations_and_checkpoints(workplace: Path, tmp_path: Path) -> None:
+    """Whoever looks at the bare model in between must not take the autocast off."""
+    seen: list[tuple[bool, torch.dtype]] = []
+    AcceleratorState._reset_state(True)
+    changes: dict[str, object] = {"max_train_steps": 3, "checkpointing_steps": 1, "eval_steps": 1, "logging_steps": 1}
+    changes["validation_split_percentage"] = 20
+    config = configure("mdlm", workplace, tmp_path, mixed_precision="bf16", **changes)
+    run = Run(config, make_accelerator(config), load_corpus(config))
+    layer = run.learner.bare.get_submodule("bert.encoder.layer.0.intermediate.dense")
+    layer.register_forward_hook(lambda module, arguments, output: seen.append((module.training, output.dtype)))
+    run.fit()
+    run.finish()
+    AcceleratorState._reset_state(True)
+    assert {training for training, _ in seen} == {True, False}
+    assert {dtype for _, dtype in seen} == {torch.bfloat16}

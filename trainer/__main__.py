@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
@@ -13,12 +14,14 @@ from pydantic_settings import CliSettingsSource, SettingsError
 from token_diffusion.errors import ParameterError
 
 from .config import CommandLine, HybridConfig, MDLMConfig, TokenizerConfig, TrainingConfig, UDLMConfig
+from .evaluate_config import EvaluateConfig
 
 COMMANDS: dict[str, type[CommandLine]] = {
     "mdlm": MDLMConfig,
     "udlm": UDLMConfig,
     "hybrid": HybridConfig,
     "tokenizer": TokenizerConfig,
+    "evaluate": EvaluateConfig,
 }
 
 HELP = """usage: python -m trainer COMMAND [flags]    (or: accelerate launch -m trainer COMMAND [flags])
@@ -29,11 +32,12 @@ HELP = """usage: python -m trainer COMMAND [flags]    (or: accelerate launch -m 
   python -m trainer tokenizer --train_file input.txt --vocab_size 1024 --output_dir tokenizer
   python -m trainer mdlm --train_file input.txt --packing --validation_split_percentage 10 \\
       --config_name bert --tokenizer_name tokenizer --output_dir mdlm-output --max_train_steps 1000 \\
-      --config_overrides hidden_size=256,num_hidden_layers=4,num_attention_heads=4,intermediate_size=1024"""
+      --config_overrides hidden_size=256,num_hidden_layers=4,num_attention_heads=4,intermediate_size=1024
+  python -m trainer evaluate --checkpoint_path mdlm-output/final --validation_file other.txt --packing"""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; returns the exit code: 0, 1 (training failed) or 2 (a mistake in what was asked)."""
+    """Runs the command; returns the exit code: 0, 1 (training failed), 2 (a mistake in what was asked) or 128 + signal."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP.format(commands=_summary()))
         return 0 if arguments else 2
@@ -103,6 +107,17 @@ def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
 
         return run_tokenizer
 
+    if command == "evaluate":
+        from .evaluate import evaluate_folder
+
+        def run_evaluation(config: EvaluateConfig, flags: Sequence[str]) -> int:
+            figures = evaluate_folder(config)
+            if figures is not None:
+                print(json.dumps(figures))
+            return 0
+
+        return run_evaluation
+
     from .train import TrainingError, train
 
     def run_training(config: TrainingConfig, flags: Sequence[str]) -> int:
@@ -110,7 +125,7 @@ def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
             train(config, [command, *flags])
         except TrainingError as error:
             print(error, file=sys.stderr)
-            return 1
+            return error.exit_code
         return 0
 
     return run_training

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from .evaluation import ValidationBound
+from . import curve
+from .bound import ValidationBound
+from .journal import Record
 
 LOSSES = {
     "elbo": "NELBO",
@@ -17,10 +19,25 @@ LOSSES = {
 
 NAMES = {"absorbing": "MDLM (absorbing)", "uniform": "UDLM (uniform)", "hybrid": "GIDD (hybrid)"}
 
+UNITS = {
+    "nats/token": "NELBO (nats/token)",
+    "perplexity": "perplexity",
+    "bits/token": "bits/token",
+    "bits/char": "bits/character",
+    "bits/byte": "bits/byte",
+}
+
+PROCESS_LIMITS = {
+    "absorbing": "A token that is written is never revised while sampling.",
+    "uniform": "While sampling, nothing marks which tokens are still noise: it has to guess that too.",
+    "hybrid": "Its time stays away from 0 and 1 by `t_eps`; the bound leaves out what lies beyond, about that share of it.",
+}
+MAX_SAMPLE_CHARS = 600
+
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card reports. Data sources are names, never paths; `command` is the command line as it was typed."""
+    """What the card reports. Data sources are names, never paths; `command` is shown as it is."""
 
     process: str
     scheduler_options: dict[str, object]
@@ -32,16 +49,20 @@ class CardFacts:
     max_length: int
     packing: bool
     command: str
+    code: str
     train_source: str
     validation_source: str
-    num_train_sequences: int
+    num_train_sequences: int | None
     step: int
     max_train_steps: int
     num_tokens: int
     window: int
-    ema_decay: float
+    weights: str
     dtype: str
     bound: ValidationBound | None
+    history: Sequence[Record] = ()
+    samples: Sequence[Record] = ()
+    has_picture: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
@@ -56,10 +77,27 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _body(facts: CardFacts) -> str:
+    sections = [
+        _summary(facts),
+        f"## Validation\n\n{_validation(facts)}",
+        _training(facts),
+        _samples(facts),
+        f"## How it was made\n\n```\n{facts.command}\n```\n\nCode: Token Diffusion, {facts.code}.",
+        "## Use\n\n```\npython -m token_diffusion sample --checkpoint_path THIS_FOLDER\n"
+        "python -m server --checkpoint_path THIS_FOLDER\n```",
+        _limits(facts),
+    ]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _summary(facts: CardFacts) -> str:
     options = ", ".join(f"{name} = {value}" for name, value in facts.scheduler_options.items())
     start = "from scratch" if facts.base_model is None else f"started from `{facts.base_model}`"
     text = f"at most {facts.max_length} tokens, {'packed' if facts.packing else 'one document an example'}"
-    weights = f"moving average of the weights, decay {facts.ema_decay:g}" if facts.ema_decay else "as trained"
+    if facts.num_train_sequences is None:
+        sequences = f"streamed, sequences of {text}"
+    else:
+        sequences = f"{facts.num_train_sequences:,} sequences of {text}"
     return f"""# {NAMES[facts.process]} token diffusion language model
 
 A `{facts.architecture}` with {facts.num_parameters:,} parameters and {facts.vocab_size:,} tokens, {start},
@@ -70,51 +108,72 @@ that generates text by undoing noise on all positions at once. The folder holds 
 |---|---|
 | Process | {options} |
 | Training loss | {LOSSES[facts.weighting]} |
-| Training text | {facts.train_source}; {facts.num_train_sequences:,} sequences of {text} |
+| Training text | {facts.train_source}; {sequences} |
 | Steps | {facts.step:,} of {facts.max_train_steps:,}, {facts.window} sequences each |
 | Tokens seen | {facts.num_tokens:,} (special tokens and padding neither noised nor counted) |
-| Weights | {weights}; {facts.dtype} |
-
-## Validation
-
-{_validation(facts)}
-
-## How it was made
-
-```
-{facts.command}
-```
-
-## Use
-
-```
-python -m token_diffusion sample --checkpoint_path THIS_FOLDER
-python -m server --checkpoint_path THIS_FOLDER
-```
-
-## Limits
-
-It repeats what its training text holds, mistakes and prejudices included, and knows nothing else. Sequences
-longer than {facts.max_length} tokens were never seen. No filter checks what it writes.
-"""
+| Weights | {facts.weights}; {facts.dtype} |"""
 
 
 def _validation(facts: CardFacts) -> str:
     bound = facts.bound
     if bound is None:
         return "Not validated: the quality of this model is unknown."
-    per_char = "" if bound.bits_per_char is None else f", or {bound.bits_per_char:.4f} bits per character"
-    return f"""On {facts.validation_source}: {bound.num_sequences:,} sequences, {bound.num_tokens:,} tokens,
-{bound.num_times} stratified times a sequence, fixed noise.
+    rows = [f"| {UNITS[unit]} | {each.value:.4f} | {each.error:.4f} |" for unit, each in bound.estimates().items()]
+    remarks = " ".join(
+        [
+            "All of them are upper bounds, of the negative log-likelihood or of its exponential. Special tokens and "
+            "padding are given, not predicted, and do not count.",
+            *bound.remarks,
+        ]
+    )
+    return "\n".join(
+        [
+            f"On {facts.validation_source}: {bound.counted}.",
+            "",
+            "| | bound | standard error over sequences |",
+            "|---|---|---|",
+            *rows,
+            "",
+            remarks,
+        ]
+    )
 
-| NELBO (nats/token) | standard error over sequences | perplexity | bits/token |
-|---|---|---|---|
-| {bound.nelbo:.4f} | {bound.standard_error:.4f} | {bound.perplexity:.2f} | {bound.bits_per_token:.4f} |
 
-That is an upper bound on the negative log-likelihood{per_char}. Special tokens and padding are given, not predicted,
-and do not count."""
+def _training(facts: CardFacts) -> str:
+    """How the NELBO fell: in words, in a picture if there is one, in a small table."""
+    trained = [record for record in facts.history if "nelbo" in record]
+    if not trained:
+        return ""
+    first, last = trained[0], trained[-1]
+    parts = [
+        "## Training",
+        f"The NELBO on the training text went from {first['nelbo']:.4f} nats a token (mean of the first "
+        f"{first['step']:,} steps) to {last['nelbo']:.4f} (mean up to step {last['step']:,}).",
+        f"![NELBO over steps]({curve.FILE_NAME})" if facts.has_picture else "",
+        curve.table(facts.history),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
-def base_model_name(model_name_or_path: str) -> str:
-    """A hub id as it is; of a folder its last name only."""
-    return Path(model_name_or_path).resolve().name if Path(model_name_or_path).is_dir() else model_name_or_path
+def _samples(facts: CardFacts) -> str:
+    """The first sample text of the run beside the last, from the same noise."""
+    shown = [record for record in facts.samples if record["samples"]]
+    if not shown:
+        return ""
+    parts = ["## Samples", "Not chosen: the first of each set, drawn from the same noise."]
+    for record in [shown[0], shown[-1]] if len(shown) > 1 else shown:
+        text = record["samples"][0][:MAX_SAMPLE_CHARS]
+        parts += [f"After {record['step']:,} steps:", "\n".join(f"    {line}" for line in text.splitlines() or [""])]
+    return "\n\n".join(parts)
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        "## Limits\n",
+        "- It repeats what its training text holds, mistakes and prejudices included, and knows nothing else.",
+        f"- Sequences longer than {facts.max_length} tokens were never seen.",
+        f"- {PROCESS_LIMITS[facts.process]}",
+        "- Its perplexity is a bound: compare it with other bounds on the same text, tokens and length of sequences only.",
+        "- No filter checks what it writes.",
+    ]
+    return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from token_diffusion.errors import ParameterError
@@ -18,6 +18,15 @@ LRScheduler = Literal[
 
 SCHEDULER_OPTIONS = {
     "alpha_schedule", "eps", "sigma_min", "sigma_max", "exclude_mask_from_uniform", "p_uniform", "gamma", "t_eps"
+}  # fmt: skip
+
+# Flags that may differ when a run is resumed: its weights come out the same whatever they are. train_file and
+# dataset_name are here because the text itself is compared, wherever it now lies.
+FREE_ON_RESUME = {
+    "train_file", "dataset_name", "validation_file", "preprocessing_num_workers", "dataloader_num_workers", "output_dir",
+    "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps", "checkpoints_total_limit", "logging_steps",
+    "eval_steps", "save_dtype", "report_to", "num_train_timesteps", "min_timestep", "num_validation_samples",
+    "sample_steps", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo",
 }  # fmt: skip
 
 
@@ -97,6 +106,13 @@ class TrainingConfig(CommandLine):
     """Tokens in an example at most."""
     dataloader_num_workers: int = Field(0, ge=0)
     """Processes that prepare batches; 0 prepares them in the training process."""
+    preprocessing_num_workers: PositiveInt = 1
+    """Processes that tokenise the text before training. Text of over a million characters is tokenised once and kept
+    in the cache folder of `datasets` (HF_DATASETS_CACHE)."""
+    streaming: bool = False
+    """Read and tokenise the text while training, never all of it at once. Needs --max_train_steps."""
+    shuffle_buffer_size: PositiveInt = 10_000
+    """With --streaming: sequences are shuffled in blocks of this many."""
 
     output_dir: Path
     """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
@@ -105,11 +121,24 @@ class TrainingConfig(CommandLine):
     max_train_steps: PositiveInt = 1000
     """Optimizer steps."""
     checkpointing_steps: PositiveInt = 500
-    """A checkpoint every N steps."""
+    """A checkpoint every N steps, from which the run can be resumed."""
+    checkpoints_total_limit: PositiveInt | None = None
+    """Keep the newest N checkpoints only; the oldest is deleted when a new one is complete. Without it all are kept."""
+    resume_from_checkpoint: str | None = None
+    """`latest` (of output_dir; starts anew if there is none) or a checkpoint folder: go on as if never stopped. Flags that
+    would change the run are refused; max_train_steps may grow if lr_scheduler is constant, constant_with_warmup or
+    inverse_sqrt."""
+    overwrite_output_dir: bool = False
+    """Delete the checkpoints and final/ of an earlier run in output_dir, which is an error without it."""
     logging_steps: PositiveInt = 50
     """A log line every N steps."""
     eval_steps: int = Field(0, ge=0)
     """Validate every N steps with 2 times t a sequence; the end always has 8. 0: at the end only."""
+    num_validation_samples: int = Field(0, ge=0)
+    """Texts drawn at each sample step, to watch: logged, written to samples.jsonl in output_dir, shown in TensorBoard
+    and in the model card. 0: none."""
+    sample_steps: int = Field(0, ge=0)
+    """Draw them every N steps, and at the end. 0: at the end only."""
     per_device_train_batch_size: PositiveInt = 8
     """Examples a forward pass on each device."""
     gradient_accumulation_steps: PositiveInt = 1
@@ -135,10 +164,23 @@ class TrainingConfig(CommandLine):
     """Keep a moving average of the weights (0.9999 is usual); validation and saved folders then use it. 0: off."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Precision of the forward pass; weights and optimizer stay float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
+    torch_compile: bool = False
+    """Compile the model with torch.compile; saved folders are the same."""
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type of the weights in final/."""
-    report_to: str = "none"
-    """A tracker that accelerate knows, such as tensorboard."""
+    report_to: str = "tensorboard"
+    """A tracker that accelerate knows: tensorboard (its files are written into output_dir), wandb, …; none for none."""
+
+    push_to_hub: bool = False
+    """Push final/ to the hub at the end; whether that can be done is found out before training."""
+    hub_model_id: str | None = None
+    """Repository to push to, NAME or OWNER/NAME. Default: the name of output_dir."""
+    hub_token: SecretStr | None = None
+    """Token that may write. Default: HF_TOKEN or the stored login, which keeps it out of the shell's history."""
+    hub_private_repo: bool = False
+    """If the repository has to be made, make it private."""
 
     num_train_timesteps: PositiveInt = 1000
     """Accepted and without effect: t is continuous."""
@@ -156,18 +198,36 @@ class TrainingConfig(CommandLine):
         if self.validation_file and self.validation_split_percentage:
             percent = self.validation_split_percentage
             raise ParameterError("validation_split_percentage", "be left out when validation_file is given", percent)
+        if self.sample_steps and not self.num_validation_samples:
+            raise ParameterError("num_validation_samples", "be given with sample_steps", self.num_validation_samples)
         if self.config_name is None and self.config_overrides is not None:
             raise ParameterError("config_overrides", "come with config_name", self.config_overrides)
         if self.config_name is not None and "model_name_or_path" in given:
             raise ParameterError("model_name_or_path", "be left out with config_name", self.model_name_or_path)
         if self.config_name is not None and self.tokenizer_name is None:
             raise ParameterError("tokenizer_name", "be given with config_name", None)
+        if self.overwrite_output_dir and self.resume_from_checkpoint is not None:
+            rule = "be left out with resume_from_checkpoint"
+            raise ParameterError("overwrite_output_dir", rule, self.overwrite_output_dir)
+        if self.streaming and "max_train_steps" not in given:
+            raise ParameterError("max_train_steps", "be given with streaming", None)
+        if self.streaming and self.dataloader_num_workers:
+            rule = "be 0 with streaming: a thread reads ahead"
+            raise ParameterError("dataloader_num_workers", rule, self.dataloader_num_workers)
+        if self.streaming and self.validation_split_percentage:
+            percent = self.validation_split_percentage
+            raise ParameterError("validation_split_percentage", "be left out with streaming", percent)
         return self
 
     @property
     def weighting(self) -> str:
         """The `weighting` of TokenDiffusionScheduler.loss: the NELBO itself, where a command offers no other."""
         return "elbo"
+
+    @property
+    def counted(self) -> bool:
+        """Whether noise is drawn by its count of tokens and not by its time."""
+        return False
 
     def scheduler_options(self) -> dict[str, Any]:
         """The arguments of TokenDiffusionScheduler that the command line decides."""
@@ -194,6 +254,14 @@ class MDLMConfig(ScheduledConfig):
     process: ClassVar[str] = "absorbing"
     output_dir: Path = Path("mdlm-output")
     """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
+    estimator: Literal["time", "count"] = "time"
+    """What is stratified over a step: the time t, each token masked with probability 1 - alpha(t) and weighed by
+    -alpha'(t) / (1 - alpha(t)); or the count l of masked tokens among n, each weighed by n / l: the same bound with
+    less variance (LLaDA). Validation and samples do not depend on it."""
+
+    @property
+    def counted(self) -> bool:
+        return self.estimator == "count"
 
 
 class UDLMConfig(ScheduledConfig):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -14,8 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.errors import ParameterError
 
 from .config import TrainingConfig
-
-TOKENIZER_BATCH = 1000
+from .tokens import TokenTable, token_table
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,15 @@ class Corpus:
 class Sequences:
     """Tokenised examples: `ids` holds int32 arrays of at most max_length; `num_chars` is None unless packed."""
 
-    ids: list[np.ndarray]
+    ids: TokenTable
     num_chars: int | None
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same tokens in the same sequences, and for no others."""
+        digest = blake2b(self.ids.tokens.tobytes(), digest_size=16)
+        digest.update(self.ids.ends.tobytes())
+        return digest.hexdigest()
 
 
 def check_output_dir(folder: Path) -> None:
@@ -64,6 +71,8 @@ def read_files(flag: str, paths: Sequence[Path]) -> list[str]:
 
 def load_corpus(config: TrainingConfig) -> Corpus:
     """The documents that the flags name. Raises `ParameterError` for whatever cannot be read."""
+    if config.streaming:
+        return _validation_alone(config)
     if config.dataset_name is not None:
         return _load_dataset(config)
     train: Sequence[str] = _documents(config, "train_file", config.train_file)
@@ -74,6 +83,27 @@ def load_corpus(config: TrainingConfig) -> Corpus:
     split = _split_characters if config.packing else _split_documents
     train, validation = split(train, percent)
     return _named_split(train, validation, source, percent)
+
+
+def _validation_alone(config: TrainingConfig) -> Corpus:
+    """What there is to read before a streamed run: the validation text."""
+    if config.dataset_name is None:
+        source = ", ".join(path.name for path in config.train_file)
+    else:
+        name, part = config.dataset_name, config.dataset_config_name
+        source = f"{name if part is None else f'{name} ({part})'}, split train"
+    if config.validation_file:
+        return _with_validation_files(config, (), source)
+    if config.dataset_name is None:
+        return Corpus((), (), source, "")
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(config.dataset_name, config.dataset_config_name, split="validation", streaming=True)
+    except ValueError:  # there is no such split; whatever else is wrong, the training text will tell
+        return Corpus((), (), source, "")
+    texts = [row[config.text_column] for row in rows if (row.get(config.text_column) or "").strip()]
+    return Corpus((), texts, source, source.removesuffix("train") + "validation")
 
 
 def _documents(config: TrainingConfig, flag: str, paths: Sequence[Path]) -> list[str]:
@@ -138,19 +168,29 @@ def _load_dataset(config: TrainingConfig) -> Corpus:
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], *, flag: str, packing: bool, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[str],
+    *,
+    flag: str,
+    packing: bool,
+    max_length: int,
+    num_workers: int = 1,
 ) -> Sequences:
     """Documents as token sequences of at most `max_length`; those without a token that counts are dropped.
+
+    `num_workers` processes tokenise, and much text is tokenised once: see `tokens.token_table`.
 
     Raises:
         ParameterError: `flag` names text of which nothing is left, or packing has no token to put between documents.
     """
     special = np.array(sorted(set(tokenizer.all_special_ids)))
+    options: dict[str, Any] = {"truncation": True, "max_length": max_length}
     if packing:
-        pieces = pack(_token_ids(tokenizer, documents, add_special_tokens=False), separator(tokenizer), max_length)
-    else:
-        pieces = _token_ids(tokenizer, documents, truncation=True, max_length=max_length)
-    ids = [piece for piece in pieces if not np.isin(piece, special).all()]
+        options = {"add_special_tokens": False}
+    pieces: Iterable[np.ndarray] = token_table(tokenizer, documents, options, num_workers)
+    if packing:
+        pieces = pack(pieces, separator(tokenizer), max_length)
+    ids = TokenTable.of(piece for piece in pieces if not np.isin(piece, special).all())
     if not ids:
         raise ParameterError(flag, "hold text that has tokens besides special ones", None)
     return Sequences(ids, sum(map(len, documents)) if packing else None)
@@ -171,15 +211,3 @@ def pack(documents: Iterable[np.ndarray], separator_id: int, max_length: int) ->
     stream = np.concatenate(parts) if parts else gap[:0]
     for start in range(0, len(stream), max_length):
         yield stream[start : start + max_length]
-
-
-def _token_ids(tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], **options: Any) -> Iterator[np.ndarray]:
-    for chunk in _chunks(documents):
-        encoded = tokenizer(chunk, verbose=False, return_attention_mask=False, return_token_type_ids=False, **options)
-        for ids in encoded["input_ids"]:
-            yield np.array(ids, dtype=np.int32)
-
-
-def _chunks(documents: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(documents), TOKENIZER_BATCH):
-        yield list(documents[start : start + TOKENIZER_BATCH])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 
 class Meter:
@@ -26,3 +27,12 @@ class Meter:
         values = self.loss / self.tokens, self.nelbo / self.tokens, self.tokens / self.seconds
         self.loss, self.nelbo, self.tokens, self.seconds = 0.0, 0.0, 0, 0.0
         return values
+
+    def state_dict(self) -> dict[str, float]:
+        """What has been added since the last reading."""
+        return {"loss": self.loss, "nelbo": self.nelbo, "tokens": self.tokens, "seconds": self.seconds}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """What `state_dict` gave."""
+        self.loss, self.nelbo, self.seconds = state["loss"], state["nelbo"], state["seconds"]
+        self.tokens = int(state["tokens"])

@@ -19,12 +19,16 @@ from transformers import (
 
 from token_diffusion.checkpoint import max_positions
 from token_diffusion.errors import ParameterError
+from token_diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
 
 from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
 SPECIAL_IDS = ("pad", "bos", "eos", "cls", "sep", "mask")
+TIME_CONDITIONING = {"absorbing": "none", "uniform": "sigma", "hybrid": "t"}
+"""How a token-diffusion network is told the time unless config_overrides say otherwise: as in MDLM, UDLM and GIDD."""
 
 
 def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
@@ -53,6 +57,8 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
             rule = f"name a masked LM that can be loaded ({_reason(error)})"
             raise ParameterError("model_name_or_path", rule, name) from error
     _fit_vocabulary(model, tokenizer)
+    if isinstance(model.config, TokenDiffusionConfig):
+        _fit_schedule(model.config, config, tokenizer)
     longest = max_positions(model)
     if longest is not None and config.max_length > longest:
         raise ParameterError("max_length", f"be <= {longest}, the positions of the model", config.max_length)
@@ -69,6 +75,8 @@ def _from_scratch(config: TrainingConfig, name: str, tokenizer: PreTrainedTokeni
     for kind in SPECIAL_IDS:
         vocabulary[f"{kind}_token_id"] = getattr(tokenizer, f"{kind}_token_id")
     overrides = _parse_overrides(_model_config(name), config.config_overrides or "")
+    if name == TokenDiffusionConfig.model_type:
+        overrides.setdefault("time_conditioning", TIME_CONDITIONING[config.process])
     try:
         return AutoModelForMaskedLM.from_config(_model_config(name, **overrides, **vocabulary), dtype=torch.float32)
     except (ValueError, TypeError, AssertionError, ZeroDivisionError, RuntimeError) as error:
@@ -97,6 +105,8 @@ def _parse_overrides(config: PreTrainedConfig, text: str) -> dict[str, Any]:
             raise ParameterError("config_overrides", "be key=value,key=value", entry)
         if key == "vocab_size" or key.removesuffix("_token_id") in SPECIAL_IDS:
             raise ParameterError("config_overrides", f"leave {key} to the tokenizer", entry)
+        if isinstance(config, TokenDiffusionConfig) and key in SCHEDULE_OPTIONS:
+            raise ParameterError("config_overrides", f"leave {key} to its own flag", entry)
         if not hasattr(config, key):
             raise ParameterError("config_overrides", f"name keys of {type(config).__name__}", key)
         try:
@@ -119,6 +129,16 @@ def _fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     except NotImplementedError as error:
         rule = f"be a model whose {model.config.vocab_size} token ids can be resized to the tokenizer's {size}"
         raise ParameterError("model_name_or_path", rule, model.name_or_path) from error
+
+
+def _fit_schedule(
+    model_config: TokenDiffusionConfig, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Gives the network the run's alpha(t), from which its sigma is taken. Raises `ParameterError` if there is none."""
+    options = config.scheduler_options()
+    model_config.update({name: options[name] for name in SCHEDULE_OPTIONS if name in options})
+    scheduler = TokenDiffusionScheduler(model_config.vocab_size, tokenizer.mask_token_id, **options)
+    model_config.check_process(scheduler.process)
 
 
 def _reason(error: Exception) -> str:

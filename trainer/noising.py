@@ -1,12 +1,20 @@
 """Noisy examples: which sequence, at which t, with which noise.
 
 A draw is one (sequence, t, seed): its noise is a function of these three, made on the CPU for the sequence alone.
-So a run is the same however its batches are split over accumulation steps, processes, workers and padding.
+So a run is the same however its batches are split over accumulation steps, processes, workers and padding, and goes on
+the same from any step.
+
+Absorbing noise can also be drawn by its count (LLaDA, arXiv 2502.09992, appendix B): of n tokens, l ~ U{1..n} are masked,
+each weighed by n / l. A set of l masked tokens then has the weight (1/n) (n/l) / C(n, l) = 1 / (l C(n, l)), which is what
+the integral of -alpha' / (1 - alpha) times its probability over all times gives, whatever alpha: the same NELBO, but no
+variance is left from how many tokens a time happens to mask.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +22,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from token_diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.processes import Absorbing
+from token_diffusion.scheduler import MIN_T, TokenDiffusionScheduler
+
+from .signals import ignore_stop_signals
 
 TRAINING, ORDER, VALIDATION = range(3)
+SCALARS = ("timesteps", "weight", "position")
 
 
 class Draw(NamedTuple):
@@ -29,36 +41,75 @@ class Draw(NamedTuple):
 
 
 class NoisyExamples(Dataset[dict[str, Tensor]]):
-    """Sequences with noise, indexed by `Draw`."""
+    """Sequences with noise, indexed by `Draw`; `counted` draws absorbing noise by its count, with draw.t as l / n."""
 
     def __init__(
-        self, sequences: Sequence[np.ndarray], scheduler: TokenDiffusionScheduler, special_ids: Sequence[int]
+        self,
+        sequences: Sequence[np.ndarray],
+        scheduler: TokenDiffusionScheduler,
+        special_ids: Sequence[int],
+        *,
+        counted: bool = False,
     ) -> None:
         self.sequences = sequences
         self.scheduler = scheduler
         self.special_ids = torch.tensor(sorted(set(special_ids)), dtype=torch.int64)
+        self.counted = counted
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        """`clean`, `noisy` int64 [L], `noisable` bool [L] (no special token), `timesteps` and `position` scalars."""
-        clean = torch.from_numpy(self.sequences[draw.sequence].astype(np.int64))
+        return self.noised(self.sequences[draw.sequence], draw)
+
+    def noised(self, ids: np.ndarray, draw: Draw) -> dict[str, Tensor]:
+        """The draw's noise on the token ids [L].
+
+        Returns:
+            `clean`, `noisy` int64 [L], `noisable` bool [L] (no special token), and the scalars `timesteps`, `weight`
+            (float64; what the NELBO of the sequence is multiplied by) and `position`.
+        """
+        clean = torch.from_numpy(ids.astype(np.int64))
         noisable = torch.isin(clean, self.special_ids, invert=True)
-        timesteps = torch.tensor([draw.t], dtype=torch.float64)
         generator = torch.Generator().manual_seed(draw.seed)
-        noisy = self.scheduler.add_noise(clean.unsqueeze(0), timesteps=timesteps, generator=generator).squeeze(0)
+        if self.counted:
+            noisy, t, weight = mask_count(self.scheduler, clean, noisable, draw.t, generator)
+        else:
+            t, weight = torch.tensor(draw.t, dtype=torch.float64), torch.ones((), dtype=torch.float64)
+            noisy = self.scheduler.add_noise(clean.unsqueeze(0), timesteps=t.reshape(1), generator=generator)[0]
         return {
             "clean": clean,
             "noisy": torch.where(noisable, noisy, clean),
             "noisable": noisable,
-            "timesteps": timesteps.squeeze(0),
+            "timesteps": t,
+            "weight": weight,
             "position": torch.tensor(draw.position),
         }
 
 
+def mask_count(
+    scheduler: TokenDiffusionScheduler, clean: Tensor, noisable: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks exactly l = ceil(share n) of the n noisable tokens of `clean` [L], all choices equally likely.
+
+    Returns:
+        The noisy tokens [L]; the t at which l / n of the tokens are expected to be masked; and the factor that turns that
+        t's weight in the NELBO, -alpha'(t) / (1 - alpha(t)), into n / l. Both scalars are float64.
+    """
+    process = scheduler.process
+    assert isinstance(process, Absorbing)
+    places = noisable.nonzero().squeeze(-1)
+    n = max(len(places), 1)
+    count = min(max(math.ceil(share * n), 1), n)
+    chosen = places[torch.randperm(len(places), generator=generator)[:count]]
+    noisy = clean.index_fill(0, chosen, process.states.mask_token_id)
+    masked = torch.tensor(count / n, dtype=torch.float64)
+    t = process.schedule.inverse(masked * process.schedule.noise(torch.ones_like(masked))).clamp(min=MIN_T)
+    return noisy, t, 1 / (masked * process.schedule.rate(t))
+
+
 class Collate:
-    """Pads examples to the longest of their batch: tensors [B, L], and [B] for `timesteps` and `position`."""
+    """Pads examples to the longest of their batch: tensors [B, L], and [B] for the scalars."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -75,8 +126,7 @@ class Collate:
             "noisy": padded("noisy", self.pad_token_id),
             "noisable": noisable,
             "attention_mask": (torch.arange(noisable.shape[1]) < lengths.unsqueeze(1)).long(),
-            "timesteps": torch.stack([example["timesteps"] for example in examples]),
-            "position": torch.stack([example["position"] for example in examples]),
+            **{name: torch.stack([example[name] for example in examples]) for name in SCALARS},
         }
 
 
@@ -102,50 +152,66 @@ class Batches:
             yield batch
 
 
-class TrainingBatches(Batches):
-    """The draws of `num_steps` optimizer steps of `window` examples each: shuffled epochs, stratified times.
+@dataclass(frozen=True)
+class Window:
+    """The noise of optimizer steps of `size` examples each: what the examples are is another matter.
 
     The window counts the examples of all processes and accumulation steps, and the times are stratified over it:
-    u_i = (i + offset) / window with one offset a step, dealt out in random order.
+    u_i = (i + offset) / size with one offset a step, dealt out in random order.
     """
 
-    def __init__(self, *, num_sequences: int, batch_size: int, window: int, num_steps: int, seed: int) -> None:
+    size: int
+    seed: int
+
+    def noise(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Times float64 [size] in (0, 1] and seeds int64 [size] of a step (the first is 0)."""
+        generator = np.random.default_rng([self.seed, TRAINING, step])
+        strata = generator.permutation(self.size)
+        times = 1 - (strata + generator.random()) / self.size
+        return times, generator.integers(2**63, size=self.size)
+
+
+class TrainingBatches(Batches):
+    """The draws of the optimizer steps `first_step` (0 at the start) to `num_steps` - 1: shuffled epochs."""
+
+    def __init__(
+        self, *, num_sequences: int, batch_size: int, window: int, num_steps: int, seed: int, first_step: int = 0
+    ) -> None:
         super().__init__(batch_size)
-        self.num_sequences, self.window, self.num_steps, self.seed = num_sequences, window, num_steps, seed
+        self.num_sequences, self.window, self.seed = num_sequences, Window(window, seed), seed
+        self.steps = range(first_step, num_steps)
 
     def __len__(self) -> int:
-        return self.num_steps * self.window // self.batch_size
+        return len(self.steps) * self.window.size // self.batch_size
 
     def draws(self) -> Iterator[Draw]:
-        order = self._order()
-        for step in range(self.num_steps):
-            generator = np.random.default_rng([self.seed, TRAINING, step])
-            strata = generator.permutation(self.window)
-            times = 1 - (strata + generator.random()) / self.window
-            seeds = generator.integers(2**63, size=self.window)
-            for i in range(self.window):
-                yield Draw(next(order), float(times[i]), int(seeds[i]), step * self.window + i)
+        order = self._order(self.steps.start * self.window.size)
+        for step in self.steps:
+            times, seeds = self.window.noise(step)
+            for i in range(self.window.size):
+                yield Draw(next(order), float(times[i]), int(seeds[i]), step * self.window.size + i)
 
-    def _order(self) -> Iterator[int]:
-        epoch = 0
+    def _order(self, start: int) -> Iterator[int]:
+        epoch, start = divmod(start, self.num_sequences)
         while True:
-            yield from np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.num_sequences).tolist()
-            epoch += 1
+            order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.num_sequences)
+            yield from order[start:].tolist()
+            epoch, start = epoch + 1, 0
 
 
 class ValidationBatches(Batches):
     """Every sequence at `num_times` stratified times; draw j * num_times + k is sequence j in stratum k."""
 
-    def __init__(self, *, num_sequences: int, num_times: int, batch_size: int) -> None:
+    def __init__(self, *, num_sequences: int, num_times: int, batch_size: int, seed: int = 0) -> None:
         super().__init__(batch_size)
-        self.num_sequences, self.num_times = num_sequences, num_times
+        self.num_sequences, self.num_times, self.seed = num_sequences, num_times, seed
 
     def __len__(self) -> int:
         return -(-self.num_sequences * self.num_times // self.batch_size)
 
     def draws(self) -> Iterator[Draw]:
         for sequence in range(self.num_sequences):
-            generator = np.random.default_rng([0, VALIDATION, sequence])
+            generator = np.random.default_rng([self.seed, VALIDATION, sequence])
             times = 1 - (np.arange(self.num_times) + generator.random()) / self.num_times
             seeds = generator.integers(2**63, size=self.num_times)
             for k in range(self.num_times):
@@ -158,4 +224,7 @@ def make_loader(examples: NoisyExamples, batches: Batches, *, pad_token_id: int,
         batch_sampler=batches,
         collate_fn=Collate(pad_token_id),
         num_workers=num_workers,
+        worker_init_fn=ignore_stop_signals,
+        # The loader seeds its workers from it, and from the global generator otherwise: that must depend on steps alone.
+        generator=torch.Generator(),
     )

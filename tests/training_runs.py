@@ -1,0 +1,81 @@
+"""`python tests/training_runs.py < RUNS.json`: training runs one after the other, each in a process of its own that can be
+killed at a chosen moment. They are forked from one process that has imported everything, so a run costs its own time only.
+
+RUNS is a list of {"arguments": [...], "kill_at": [function, call, "before" | "after" | "torn"] | null, "kill_after": seconds |
+null, "signal": number}. Prints the list of {"exit": code, negative for the signal that killed it, "stderr": text}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+from importlib import import_module
+from typing import Any
+
+
+def arm(number: int, function: str, call: int, moment: str) -> None:
+    """Has the `call`-th call of `function` (module:attribute.attribute) send this process the signal."""
+    module, path = function.split(":")
+    *owners, name = path.split(".")
+    owner: Any = import_module(module)
+    for attribute in owners:
+        owner = getattr(owner, attribute)
+    original, calls = getattr(owner, name), 0
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls != call:
+            return original(*args, **options)
+        if moment == "torn":  # the first half of what torch.save would have written
+            content = pickle.dumps(args[0])
+            with open(args[1], "wb") as file:
+                file.write(content[: len(content) // 2])
+        result = original(*args, **options) if moment == "after" else None
+        os.kill(os.getpid(), number)
+        return result if moment == "after" else original(*args, **options)
+
+    setattr(owner, name, wrapped)
+
+
+def child(run: dict[str, Any], output: int) -> None:
+    """The run itself; never returns."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    from trainer.__main__ import main
+
+    if run.get("kill_at"):
+        arm(run.get("signal", signal.SIGKILL), *run["kill_at"])
+    code = 70
+    try:
+        code = main(run["arguments"])
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def one(run: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryFile() as output:
+        pid = os.fork()
+        if pid == 0:
+            child(run, output.fileno())
+        if run.get("kill_after") is not None:
+            time.sleep(run["kill_after"])
+            os.kill(pid, run.get("signal", signal.SIGKILL))
+        _, status = os.waitpid(pid, 0)
+        output.seek(0)
+        return {"exit": os.waitstatus_to_exitcode(status), "stderr": output.read().decode(errors="replace")}
+
+
+if __name__ == "__main__":
+    import torch
+
+    import trainer.train  # noqa: F401
+
+    torch.set_num_threads(1)
+    print(json.dumps([one(run) for run in json.load(sys.stdin)]))
