@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from . import ROOT, determinism, padding, pipeline, precision, samplers, server, soak
+from . import ROOT, determinism, padding, pipeline, precision, samplers, server, soak, training
 from .environment import provenance
 from .report import Section, write
 
@@ -28,6 +28,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "pipeline": (pipeline.add_arguments, pipeline.section),
     "padding": (padding.add_arguments, padding.section),
     "precision": (precision.add_arguments, precision.section),
+    "training": (training.add_arguments, training.section),
     "server": (server.add_arguments, server.section),
     "determinism": (determinism.add_arguments, determinism.section),
     "soak": (soak.add_arguments, soak.section),

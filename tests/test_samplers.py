@@ -223,3 +223,14 @@ def test_a_mask_among_the_fixed_tokens_is_refused() -> None:
         ParameterError, match="tokens must hold -1 where the sampler fills in, not the mask token, got 6"
     ):
         sample(Network(), TokenDiffusionScheduler(7, 6), seq_len=3, tokens=[1, 6, -1])
+
+
+@pytest.mark.parametrize("process", ["absorbing", "uniform", "hybrid"])
+def test_shaping_in_pieces_changes_no_token(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    law = make_law(4, 3, 2, seed=6)
+    scheduler = TokenDiffusionScheduler(4, 2, forward_process=process)
+    arguments = {"num_samples": 50, "seq_len": 3, "num_inference_steps": 20, "top_p": 0.8, "block_size": 2}
+    whole = sample_block(law.denoiser(scheduler), scheduler, **arguments)  # type: ignore[arg-type]
+    monkeypatch.setattr("token_diffusion.samplers.sampler.MAX_ELEMENTS", {"cpu": 12})
+    pieces = sample_block(law.denoiser(scheduler), scheduler, **arguments)  # type: ignore[arg-type]
+    assert pieces.sequences.equal(whole.sequences) and pieces.step_map.equal(whole.step_map)

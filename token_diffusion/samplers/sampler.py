@@ -53,6 +53,11 @@ class Sampler(Protocol):
         """
 
 
+MAX_ELEMENTS = {"cpu": 1 << 22}
+"""Logits that are shaped together: shaping needs a few copies of them, which should neither fill the memory nor, on a CPU,
+leave the cache."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """What came of logits [n, V], on the CPU. tokens: int64 [n]. probability: float64 [n], the network's for the token there."""
@@ -69,9 +74,13 @@ def draw(rows: Rows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: in
     row, column = split(plan.positions, rows.tokens.shape[1])
     z = rows.tokens.view(-1)[plan.positions]
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
-    theta = _shaped(rows, row, logits, mask_token_id)
-    there = theta.gather(-1, z.to(theta.device).unsqueeze(-1)).squeeze(-1)
-    tokens, probability = torch.stack([inverse_cdf(theta, u.to(theta.device)).double(), there.double()]).cpu()
+    count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
+    parts = []
+    for some in torch.arange(len(z)).split(count):
+        theta = _shaped(rows, row[some], logits[some[0] : some[-1] + 1], mask_token_id)
+        there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
+        parts.append(torch.stack([inverse_cdf(theta, u[some].to(theta.device)).double(), there.double()]))
+    tokens, probability = torch.cat(parts, dim=1).cpu()
     lost = tokens < 0
     rows.failed[row[lost]] = True
     return Draws(torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0))
