@@ -12,6 +12,7 @@ from token_diffusion.lane import Lane, Turns
 
 from .errors import APIError, internal, unavailable
 from .jobs import Job, Jobs
+from .memory import Trimmer
 
 log = logging.getLogger(__name__)
 
@@ -97,10 +98,12 @@ class Engine:
     # The thread.
 
     def _run(self) -> None:
+        trim = Trimmer()
         try:
             while self.jobs.wait(busy=any(map(len, self._batches.values()))):
                 self._exchange()
                 self._tick()
+                trim()
         except Exception:
             log.exception("the engine has died")
         finally:
