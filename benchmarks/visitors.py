@@ -90,6 +90,8 @@ class Visitors:
         except SampleError as error:
             if error.code == OVERLOADED:
                 self.log.counts["rejected"] += 1
+            elif error.type == "timeout":  # an honest end: the machine is slower than the visitors are many
+                self.log.counts["timed out"] += 1
             else:
                 self.log.fault(f"{ask.path} {ask.body}: {error.type}: {error}")
             return None
