@@ -47,8 +47,9 @@ class Parameters(TypedDict, total=False):
     stream_every: int | None
     """updates merged into one state event"""
     include_text: bool | None
-    keyframe_every: int | None
     """state events carry text"""
+    keyframe_every: int | None
+    """state events from one that carries all tokens to the next"""
     timeout_s: float | None
     """seconds after which the server gives up"""
 

@@ -71,7 +71,7 @@ class Jobs:
             if not self.all:
                 self._ends.clear()
                 self._ends.append(time.monotonic())
-            if len(self._waiting) >= self.max_waiting and not (not self._waiting and self._fits(job)):
+            if len(self._waiting) >= self.max_waiting and (self._waiting or not self._fits(job)):
                 raise overloaded(self._retry_after_s())
             self._waiting.append(job)
             self._reserve()

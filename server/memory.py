@@ -20,7 +20,11 @@ def find_trim() -> Callable[[], None]:
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return lambda: None
     malloc_trim.argtypes, malloc_trim.restype = [ctypes.c_size_t], ctypes.c_int
-    return lambda: malloc_trim(0) and None
+
+    def trim() -> None:
+        malloc_trim(0)
+
+    return trim
 
 
 class Trimmer:

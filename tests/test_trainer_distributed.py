@@ -16,13 +16,13 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
+from tests.workplaces import make_workplace
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.errors import ParameterError
 from trainer.accelerator import check_launch
 from trainer.checkpoints import saved_steps
 from trainer.journal import read
 from trainer.resume import read_tensors
-from trainer.tokenizer import build_tokenizer
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -33,10 +33,7 @@ TINY = "hidden_size=32,num_hidden_layers=2,num_attention_heads=2,intermediate_si
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("distributed")
-    (folder / "text.txt").write_text("\n".join(LINES * 20) + "\n")
-    build_tokenizer(LINES * 20, vocab_size=290).save_pretrained(folder / "tokenizer")
-    return folder
+    return make_workplace(tmp_path_factory.mktemp("distributed"), LINES * 20, vocab_size=290)
 
 
 def command(launcher: list[str], workplace: Path, name: str, *switches: str, **changes: object) -> list[str]:

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.workplaces import make_workplace
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.errors import ParameterError
 from trainer import checkpoints, resume
 from trainer.__main__ import main
 from trainer.checkpoints import saved_steps, tidy
 from trainer.resume import random_state, read_facts, read_tensors, set_random_state
-from trainer.tokenizer import build_tokenizer
 
 LINES = ["the cat sat on the mat", "a dog ran", "the dog sat on a mat", "the cat ran to the dog and sat"]
 LATEST = "--resume_from_checkpoint=latest"
@@ -64,10 +64,8 @@ class Result(NamedTuple):
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `text.txt`, `other.txt` and a `tokenizer` trained on the first."""
-    folder = tmp_path_factory.mktemp("resume")
-    (folder / "text.txt").write_text("\n".join(LINES * 20) + "\n")
+    folder = make_workplace(tmp_path_factory.mktemp("resume"), LINES * 20, vocab_size=290)
     (folder / "other.txt").write_text("\n".join(reversed(LINES * 20)) + "\n")
-    build_tokenizer(LINES * 20, vocab_size=290).save_pretrained(folder / "tokenizer")
     return folder
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch._dynamo import OptimizedModule
 from transformers import AutoModelForMaskedLM
 
+from tests.workplaces import make_workplace
 from token_diffusion.checkpoint import load_checkpoint
 from trainer.__main__ import main, parse
 from trainer.accelerator import make_accelerator
@@ -44,11 +45,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `text.txt` and a `tokenizer` trained on it."""
-    folder = tmp_path_factory.mktemp("trainer")
-    text = "\n".join(LINES * 20) + "\n"
-    (folder / "text.txt").write_text(text)
-    build_tokenizer([text], vocab_size=290).save_pretrained(folder / "tokenizer")
-    return folder
+    return make_workplace(tmp_path_factory.mktemp("trainer"), LINES * 20, vocab_size=290)
 
 
 def flags(workplace: Path, output_dir: Path, **changes: object) -> list[str]:

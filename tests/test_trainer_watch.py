@@ -13,11 +13,11 @@ import torch
 from accelerate import DistributedType
 from transformers import AutoModelForMaskedLM
 
+from tests.workplaces import make_workplace
 from token_diffusion.errors import ParameterError
 from trainer import curve, journal
 from trainer.__main__ import main, parse
 from trainer.config import TrainingConfig
-from trainer.tokenizer import build_tokenizer
 from trainer.train import train
 from trainer.watch import Watch
 
@@ -27,11 +27,7 @@ SIZES = "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_s
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("watch")
-    text = "\n".join(LINES * 10) + "\n"
-    (folder / "text.txt").write_text(text)
-    build_tokenizer([text], vocab_size=280).save_pretrained(folder / "tokenizer")
-    return folder
+    return make_workplace(tmp_path_factory.mktemp("watch"), LINES * 10, vocab_size=280)
 
 
 def flags(workplace: Path, output_dir: Path, *more: str) -> list[str]:

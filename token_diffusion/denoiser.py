@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -105,10 +105,16 @@ def time_arguments(model: nn.Module, t: Tensor) -> dict[str, Tensor]:
     """
     inner: nn.Module | None = model
     while inner is not None:
-        if "timesteps" in _parameter_names(type(inner).forward):
+        if _takes_timesteps(type(inner).forward):
             return {"timesteps": t.float()}
         inner = getattr(inner, "module", getattr(inner, "_orig_mod", None))
     return {}
+
+
+@cache
+def _takes_timesteps(forward: Callable[..., Any]) -> bool:
+    """Asked before every forward pass, found out once: reading a signature takes longer than a small layer."""
+    return "timesteps" in _parameter_names(forward)
 
 
 def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> Any:

@@ -75,7 +75,7 @@ def load_corpus(config: TrainingConfig) -> Corpus:
         return _validation_alone(config)
     if config.dataset_name is not None:
         return _load_dataset(config)
-    train: Sequence[str] = _documents(config, "train_file", config.train_file)
+    train: Sequence[str] = read_documents("train_file", config.train_file, packing=config.packing)
     source = ", ".join(path.name for path in config.train_file)
     if config.validation_file:
         return _with_validation_files(config, train, source)
@@ -106,13 +106,14 @@ def _validation_alone(config: TrainingConfig) -> Corpus:
     return Corpus((), texts, source, source.removesuffix("train") + "validation")
 
 
-def _documents(config: TrainingConfig, flag: str, paths: Sequence[Path]) -> list[str]:
+def read_documents(flag: str, paths: Sequence[Path], *, packing: bool) -> list[str]:
+    """The files' documents: with `packing` each file, else each line that is not blank. Raises as `read_files` does."""
     texts = read_files(flag, paths)
-    return texts if config.packing else [line for text in texts for line in text.splitlines() if line.strip()]
+    return texts if packing else [line for text in texts for line in text.splitlines() if line.strip()]
 
 
 def _with_validation_files(config: TrainingConfig, train: Sequence[str], source: str) -> Corpus:
-    validation = _documents(config, "validation_file", config.validation_file)
+    validation = read_documents("validation_file", config.validation_file, packing=config.packing)
     return Corpus(train, validation, source, ", ".join(path.name for path in config.validation_file))
 
 

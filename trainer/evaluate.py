@@ -21,10 +21,10 @@ from token_diffusion.sampling import run
 from . import journal
 from .accelerator import set_up_logging
 from .bound import ValidationBound
-from .data import read_files, tokenize
+from .data import read_documents, tokenize
 from .evaluate_config import EvaluateConfig
 from .evaluation import evaluate
-from .noising import NoisyExamples, ValidationBatches, make_loader
+from .noising import NoisyExamples, ValidationBatches, make_loader, padding
 from .quality import Judge, generative_perplexity, load_judge, retokenize, variety, windows
 from .spelling import spell
 from .watch import HISTORY
@@ -97,9 +97,7 @@ def _validate(
 ) -> tuple[Sequence[np.ndarray], ValidationBound]:
     """The sequences and their bound; every process takes part."""
     tokenizer, packing = checkpoint.tokenizer, config.packing
-    documents = read_files("validation_file", config.validation_file)
-    if not packing:
-        documents = [line for text in documents for line in text.splitlines() if line.strip()]
+    documents = read_documents("validation_file", config.validation_file, packing=packing)
     with accelerator.main_process_first():  # the others then find its cache
         ids = tokenize(tokenizer, documents, flag="validation_file", packing=packing, max_length=max_length).ids
     batches = ValidationBatches(
@@ -109,13 +107,12 @@ def _validate(
         seed=config.seed,
     )
     examples = NoisyExamples(ids, checkpoint.scheduler, tokenizer.all_special_ids)
-    pad = tokenizer.mask_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    loader = accelerator.prepare(make_loader(examples, batches, pad_token_id=pad, num_workers=0))
+    loader = make_loader(examples, batches, pad_token_id=padding(tokenizer), num_workers=0)
     bound = evaluate(
         accelerator,
         accelerator.prepare_model(checkpoint.model, evaluation_mode=True),
         checkpoint.scheduler,
-        loader,
+        accelerator.prepare(loader),
         num_sequences=len(ids),
         num_times=config.num_times,
         spelling=spell(tokenizer, documents, ids, packing=packing, max_length=max_length),

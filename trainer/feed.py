@@ -21,7 +21,17 @@ from token_diffusion.scheduler import TokenDiffusionScheduler
 
 from .config import TrainingConfig
 from .data import Corpus, Sequences, tokenize
-from .noising import Batches, Collate, Draw, NoisyExamples, TrainingBatches, ValidationBatches, Window, make_loader
+from .noising import (
+    Batches,
+    Collate,
+    Draw,
+    NoisyExamples,
+    TrainingBatches,
+    ValidationBatches,
+    Window,
+    make_loader,
+    padding,
+)
 from .spelling import Spelling, spell
 from .streaming import START, Position, SequenceStream, open_documents, read_ahead
 
@@ -50,8 +60,7 @@ class Feed:
         self.tokenizer, self.scheduler = tokenizer, scheduler
         micro_batches = config.gradient_accumulation_steps * accelerator.num_processes
         self.window = config.per_device_train_batch_size * micro_batches
-        pad = tokenizer.pad_token_id
-        self.pad_token_id = tokenizer.mask_token_id if pad is None else pad
+        self.pad_token_id = padding(tokenizer)
         self.validation = self.tokenize("validation_file", corpus.validation) if corpus.validation else None
         self.spelling = self._spell()
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.processes import Absorbing
 from token_diffusion.scheduler import MIN_T, TokenDiffusionScheduler
@@ -216,6 +217,11 @@ class ValidationBatches(Batches):
             seeds = generator.integers(2**63, size=self.num_times)
             for k in range(self.num_times):
                 yield Draw(sequence, float(times[k]), int(seeds[k]), sequence * self.num_times + k)
+
+
+def padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills up a batch: PAD, else the mask. It is neither attended to, nor noised, nor counted."""
+    return int(tokenizer.mask_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def make_loader(examples: NoisyExamples, batches: Batches, *, pad_token_id: int, num_workers: int) -> DataLoader:
