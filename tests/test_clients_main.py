@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -173,6 +174,15 @@ def process(server: Scripted, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.fixture
+def sigint_is_heard() -> Iterator[None]:
+    """A shell's background job is started with SIGINT ignored, and so would be what it starts in turn."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_is_heard")
 def test_ctrl_c_frees_the_server_and_leaves_one_line() -> None:
     with scripted(sample=Reply([sse(EVENTS[:2])], "hold")) as server, process(server, "--json") as client:
         assert isinstance(client.stdout, io.TextIOBase)

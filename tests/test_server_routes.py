@@ -168,8 +168,10 @@ def test_states_carry_text_when_asked(live: LiveServer) -> None:
     assert "text" not in of_type(live.events("/sample", REQUEST), "state")[0]
 
 
-def test_keyframes_come_when_asked_and_are_the_state_so_far(live: LiveServer) -> None:
-    events = live.events("/sample", REQUEST | {"keyframe_every": 3})
+def test_keyframes_come_when_asked_and_are_the_state_so_far(live: LiveServer, tiny: Mapping[str, Checkpoint]) -> None:
+    checkpoint, _ = faked(tiny["absorbing"], delay_s=0.05)  # so slow that a busy reader still sees most states
+    with serving({"absorbing": checkpoint}) as server:
+        events = server.events("/sample", REQUEST | {"keyframe_every": 3})
     states = [(number, json.loads(event.data)) for number, event in enumerate(events) if event.event == "state"]
     assert len(states) > 6
     for count, (number, state) in enumerate(states, 1):
