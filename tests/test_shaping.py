@@ -5,7 +5,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from tests.laws import chi_square_p
-from token_diffusion.shaping import inverse_cdf, probabilities
+from token_diffusion.shaping import _bisect, _sorted, inverse_cdf, probabilities
 
 MASK = 3
 
@@ -126,6 +126,17 @@ def test_the_nucleus_is_that_of_a_sort(dtype: torch.dtype, spread: float, size: 
     expected = torch.zeros_like(theta, dtype=torch.bool).scatter(-1, order, before < top_p.double().unsqueeze(-1))
     differing = ((probabilities(raw, MASK, top_p=top_p) > 0) != expected).sum(-1)
     assert int(differing.max()) <= 1, "the token that crosses may differ by rounding, no other one"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [0.0, 0.01, 6.0])
+def test_an_accelerator_finds_the_crossing_token_that_a_cpu_finds(dtype: torch.dtype, spread: float) -> None:
+    raw = torch.randn(16, 3000, dtype=dtype, generator=torch.Generator().manual_seed(4)) * spread
+    theta, p = probabilities(raw, MASK), torch.linspace(0.04, 0.98, 16, dtype=dtype)
+    sorted_, bisected = _sorted(theta, p), _bisect(theta, p)
+    ranked = theta.sort(-1, descending=True).values
+    rank = [torch.searchsorted(-ranked, -each.unsqueeze(-1)) for each in (sorted_, bisected)]
+    assert int((rank[0] - rank[1]).abs().max()) <= 1, "by rounding, the next one"
 
 
 @pytest.mark.parametrize("vocab_size", [1, 5, 127, 128, 129, 1000])

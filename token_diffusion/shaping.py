@@ -1,12 +1,12 @@
 """Logits at gathered positions [n, V] -> token probabilities -> tokens; every parameter is one value a position [n].
 
 Order: the mask is removed, then temperature, top-k, top-p. So the nucleus never holds the mask, and the token that crosses
-top_p is kept, as in transformers. Nothing here sorts the vocabulary or waits for the device: at these sizes both cost more
-than the draw itself.
+top_p is kept, as in transformers. Nothing here waits for an accelerator.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,26 +80,22 @@ def _nucleus(theta: Tensor, top_p: Tensor) -> Tensor:
 
 
 def _crossing(theta: Tensor, p: Tensor) -> Tensor:
-    """The probability [n] of the token with which the sum of the most probable ones reaches p.
+    """The probability [n] of the token with which the sum of the most probable ones reaches p."""
+    return _sorted(theta, p) if theta.device.type == "cpu" else _bisect(theta, p)
 
-    A peaked distribution has it among its first few tokens; on a CPU, which can ask without waiting, they are tried first.
-    """
-    if theta.device.type != "cpu":
-        return _bisect(theta, p)
-    found, rest = torch.zeros_like(p), torch.arange(len(p))
-    for k in (256, theta.shape[-1] // 4):
-        if not rest.numel() or 4 * k > theta.shape[-1]:
-            continue
-        first = theta[rest].topk(k).values
-        short = first.cumsum(-1) < p[rest].unsqueeze(-1)
-        found[rest] = first.gather(-1, short.sum(-1, keepdim=True).clamp(max=k - 1)).squeeze(-1)
-        rest = rest[short[:, -1] & (p[rest] < 1)]
-    found[rest] = _bisect(theta[rest], p[rest])
-    return found
+
+def _sorted(theta: Tensor, p: Tensor) -> Tensor:
+    """By numpy's sort, which is vectorised: ten times faster on a CPU than torch's, and than bisection."""
+    ascending = np.sort(theta.detach().numpy(), axis=-1)
+    below = ascending.cumsum(-1, dtype=np.float64)
+    spare = below[:, -1:] - p.double().unsqueeze(-1).numpy()  # NaN where theta is, and nothing is below that
+    unneeded = (below <= spare).sum(-1, keepdims=True)
+    crossing = np.take_along_axis(ascending, unneeded.clip(max=theta.shape[-1] - 1), axis=-1)
+    return torch.from_numpy(crossing).squeeze(-1)
 
 
 def _bisect(theta: Tensor, p: Tensor) -> Tensor:
-    """The same by bisection over the bits of a float, which are ordered as the floats are: cheaper than sorting."""
+    """By bisection over the bits of a float, which are ordered as the floats are: on an accelerator cheaper than sorting."""
     bits = theta.view(torch.int32 if theta.dtype == torch.float32 else torch.int64)
     # what is below (1 - p) / V sums to less than 1 - p, so the one that crosses is not among it
     low = ((1 - p).clamp(min=0) / theta.shape[-1]).view(bits.dtype)
