@@ -21,7 +21,8 @@ from torch import Tensor
 
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import load_checkpoint
-from token_diffusion.denoiser import as_denoiser, time_arguments
+from token_diffusion.denoiser import as_denoiser
+from token_diffusion.masked_lm import time_arguments
 from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import SampleOutput, run
 

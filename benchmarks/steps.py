@@ -132,7 +132,7 @@ class Ours:
         self.run.learner.optimize([batch], self._sums, stopping=lambda: self.run.signals.received is not None)
 
     def _sums(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return loss_sums(model, self.run.scheduler, batch, self.run.config.weighting)
+        return loss_sums(model, self.run.scheduler, batch, self.run.config.weighting, self.run.learner.head)
 
 
 class PlainLoop:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import ARCHITECTURES, tiny_model
-from token_diffusion.denoiser import CallableDenoiser, MaskedLMDenoiser, as_denoiser, time_arguments
+from token_diffusion.denoiser import CallableDenoiser, MaskedLMDenoiser, as_denoiser
+from token_diffusion.masked_lm import time_arguments
 
 VOCAB = 50
 POSITIONS = torch.tensor([0, 5, 8, 13])

@@ -12,10 +12,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from tests.tiny import PROCESSES, tiny_model
+from token_diffusion.masked_lm import Head
 from token_diffusion.scheduler import TokenDiffusionScheduler
 from trainer.bound import Estimate, pooled_ratio, summarise
-from trainer.evaluation import evaluate
-from trainer.noising import NoisyExamples, ValidationBatches, make_loader
+from trainer.evaluation import evaluate, loss_sums
+from trainer.noising import Collate, Draw, NoisyExamples, ValidationBatches, make_loader
 from trainer.spelling import Spelling
 
 VOCAB, MASK = 12, 4
@@ -116,3 +118,55 @@ def test_figures_are_json_and_say_what_was_counted() -> None:
     single = summarise(sums[:1], counts[:1], 8).figures()
     assert single["nelbo_error"] is None and single["perplexity_error"] is None
     assert Estimate(1000.0, 1.0).exp().value == math.exp(700)
+
+
+def noisy_batch(process: str, masks: bool = True) -> dict[str, Tensor]:
+    """Three sequences of other lengths, the last of special tokens alone, and another t for each."""
+    scheduler = TokenDiffusionScheduler(50, 4, forward_process=process)
+    generator = np.random.default_rng(1)
+    ids = [np.array([2, *generator.integers(5, 50, size=n), 3], dtype=np.int32) for n in (9, 5, 0)]
+    examples = NoisyExamples(ids, scheduler, range(5))
+    times = (0.9, 0.5, 0.7) if masks else (1e-9,) * 3
+    return Collate(0)([examples[Draw(index, t, seed=index, position=index)] for index, t in enumerate(times)])
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "token-diffusion"])
+def test_logits_where_the_loss_reads_them_give_the_whole_loss_and_its_gradients(
+    architecture: str, process: str
+) -> None:
+    scheduler, batch = TokenDiffusionScheduler(50, 4, forward_process=process), noisy_batch(process)
+    model = tiny_model(architecture)
+    head, widths = Head(model), list[int]()
+    model.get_output_embeddings().register_forward_hook(lambda _, arguments, out: widths.append(out[..., 0].numel()))
+
+    def run(head: Head | None) -> tuple[Tensor, Tensor, Tensor]:
+        model.zero_grad()
+        loss, nelbo = loss_sums(model, scheduler, batch, head=head)
+        loss.sum().backward()
+        return loss, nelbo, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    assert head.gathers
+    for ours, plain in zip(run(head), run(None), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+    noisable = 9 + 5
+    expected = int((batch["noisy"] == 4).sum()) if process == "absorbing" else noisable
+    assert widths == [expected, 3 * 11] and 0 < expected <= noisable
+
+
+def test_a_batch_without_a_mask_costs_nothing_and_moves_nothing() -> None:
+    scheduler, batch = TokenDiffusionScheduler(50, 4), noisy_batch("absorbing", masks=False)
+    assert not (batch["noisy"] == 4).any()
+    model = tiny_model()
+    loss, nelbo = loss_sums(model, scheduler, batch, head=Head(model))
+    loss.sum().backward()
+    assert loss.tolist() == nelbo.tolist() == [0, 0, 0]
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_looking_at_a_head_leaves_the_model_and_the_random_generator_alone() -> None:
+    model = tiny_model(hidden_dropout_prob=0.5).train()
+    state = torch.get_rng_state()
+    assert Head(model).gathers
+    assert model.training and torch.get_rng_state().equal(state)
+    assert model(torch.ones(1, 4, dtype=torch.int64)).logits.shape == (1, 4, 50)

@@ -57,6 +57,9 @@ class Process(Protocol):
     def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """How far theta is from x, nats [B, L]: logits [B, L, V], x and z [B, L] int64, t [B, L] float64."""
 
+    def reads(self, z: Tensor) -> Tensor:
+        """Where the divergence depends on the logits, bool [B, L]; elsewhere it is 0 whatever they are."""
+
     def weights(self, x: Tensor, z: Tensor, t: Tensor) -> dict[str, Tensor]:
         """Factors of the divergence, float64 [B, L]: "elbo" makes it the NELBO, the others are for training only."""
 
@@ -163,7 +166,10 @@ class Absorbing:
     def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """-ln theta_x at masked positions, 0 elsewhere: a token that shows is known (MDLM eq. 11)."""
         cross_entropy = absorbing_cross_entropy(logits, x, self.states.mask_token_id)
-        return torch.where(z == self.states.mask_token_id, cross_entropy, 0.0)
+        return torch.where(self.reads(z), cross_entropy, 0.0)
+
+    def reads(self, z: Tensor) -> Tensor:
+        return z == self.states.mask_token_id
 
     def weights(self, x: Tensor, z: Tensor, t: Tensor) -> dict[str, Tensor]:
         """-alpha' / (1 - alpha) (MDLM eq. 11)."""
@@ -185,6 +191,9 @@ class Uniform:
     def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """KL(q_t(.|x) || p) + r - 1 - ln r, r = q_t(z|x) / p_z (UDLM eq. 18)."""
         return flat_noise_divergence(logits, x, z, *self._alpha_and_each(t), self.states.mask_token_id)
+
+    def reads(self, z: Tensor) -> Tensor:
+        return torch.ones_like(z, dtype=torch.bool)
 
     def weights(self, x: Tensor, z: Tensor, t: Tensor) -> dict[str, Tensor]:
         """-alpha' / (alpha N q_t(z|x)) (UDLM eq. 18)."""
@@ -230,6 +239,9 @@ class Hybrid:
         masses = self.masses(self._inside(t))
         each = (masses.uniform / self.states.count).clamp(min=1e-30)
         return flat_noise_divergence(logits, x, z, masses.alpha, each, self.states.mask_token_id)
+
+    def reads(self, z: Tensor) -> Tensor:
+        return torch.ones_like(z, dtype=torch.bool)
 
     def weights(self, x: Tensor, z: Tensor, t: Tensor) -> dict[str, Tensor]:
         """The weight of a position by what z is there: the mask, noise (a wrong token), or clean (z = x).

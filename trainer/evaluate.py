@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.masked_lm import Head
 from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
@@ -115,6 +116,7 @@ def _validate(
         accelerator.prepare(loader),
         num_sequences=len(ids),
         num_times=config.num_times,
+        head=Head(checkpoint.model),
         spelling=spell(tokenizer, documents, ids, packing=packing, max_length=max_length),
         weights=_weights(checkpoint.path),
         progress=accelerator.is_main_process,

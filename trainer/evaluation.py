@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from token_diffusion.denoiser import time_arguments
+from token_diffusion.masked_lm import Head, time_arguments
 from token_diffusion.scheduler import TokenDiffusionScheduler
 
 from .bound import ValidationBound, summarise
@@ -16,17 +16,30 @@ from .spelling import Spelling
 
 
 def loss_sums(
-    model: nn.Module, scheduler: TokenDiffusionScheduler, batch: dict[str, Tensor], weighting: str = "elbo"
+    model: nn.Module,
+    scheduler: TokenDiffusionScheduler,
+    batch: dict[str, Tensor],
+    weighting: str = "elbo",
+    head: Head | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and NELBO of each sequence at its t, in nats summed over the tokens that count: [B] each, differentiable.
 
-    `batch` is as `noising.Collate` makes it; `weighting` is that of `TokenDiffusionScheduler.loss`.
+    `batch` is as `noising.Collate` makes it; `weighting` is that of `TokenDiffusionScheduler.loss`. With the model's `head`
+    logits are computed only where the loss reads them: at masks for absorbing, never at padding or special tokens.
     """
-    time = time_arguments(model, batch["timesteps"])
-    logits = model(input_ids=batch["noisy"], attention_mask=batch["attention_mask"], **time).logits
-    loss, nelbo = scheduler.loss(logits, batch["clean"], batch["noisy"], batch["timesteps"], weighting)
-    noisable = batch["noisable"]
-    return torch.where(noisable, loss, 0.0).sum(-1), torch.where(noisable, nelbo, 0.0).sum(-1)
+    clean, noisy, t, noisable = (batch[name] for name in ("clean", "noisy", "timesteps", "noisable"))
+    inputs = {"input_ids": noisy, "attention_mask": batch["attention_mask"], **time_arguments(model, t)}
+    if head is None or not head.gathers:
+        losses = scheduler.loss(model(**inputs).logits, clean, noisy, t, weighting)
+        loss, nelbo = (torch.where(noisable, each, 0.0).sum(-1) for each in losses)
+        return loss, nelbo
+    read = noisable & scheduler.process.reads(noisy)
+    with head.at(read.flatten().nonzero().squeeze(-1)):
+        logits = model(**inputs).logits.flatten(0, -2).unsqueeze(0)  # [1, n, V]
+    clean, noisy, t = (each[read].unsqueeze(0) for each in (clean, noisy, t.unsqueeze(-1).expand(read.shape)))
+    losses = scheduler.loss(logits, clean, noisy, t, weighting)
+    loss, nelbo = (torch.zeros_like(read, dtype=each.dtype).masked_scatter(read, each).sum(-1) for each in losses)
+    return loss, nelbo
 
 
 @torch.no_grad()
@@ -38,21 +51,22 @@ def evaluate(
     *,
     num_sequences: int,
     num_times: int,
+    head: Head | None = None,
     spelling: Spelling | None = None,
     weights: str = "as trained",
     progress: bool = False,
 ) -> ValidationBound:
     """The bound over `loader`, whose draws are numbered as `noising.ValidationBatches` does. Every process gets it.
 
-    `spelling` tells the characters of the sequences, `weights` (words for the report) what the model's weights are;
-    `progress` shows a bar on stderr.
+    `head` is as for `loss_sums`; `spelling` tells the characters of the sequences, `weights` (words for the report) what the
+    model's weights are; `progress` shows a bar on stderr.
     """
     was_training = model.training
     model.eval()
     sums = torch.zeros(num_sequences * num_times, dtype=torch.float64)
     counts = torch.zeros_like(sums)
     for batch in tqdm(loader, desc="validate", disable=not progress, leave=False):
-        _, nelbo = loss_sums(model, scheduler, batch)
+        _, nelbo = loss_sums(model, scheduler, batch, head=head)
         row = (batch["position"], nelbo.double(), batch["noisable"].sum(-1))
         position, nelbo, count = (part.cpu() for part in accelerator.gather(row))
         # By position, as the last batch of a process may repeat draws to be full.

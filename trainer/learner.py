@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, get_scheduler
 
 from token_diffusion.errors import ParameterError
+from token_diffusion.masked_lm import Head
 
 from .config import TrainingConfig
 from .optimizer import make_optimizer
@@ -34,7 +35,10 @@ class StepSums(NamedTuple):
 
 
 class Learner:
-    """The weights of a run and what moves them. `model` may be wrapped for several processes; `bare` never is."""
+    """The weights of a run and what moves them. `model` may be wrapped for several processes; `bare` never is.
+
+    head: the model's, to be run only where the loss reads logits; None where it has to be run everywhere.
+    """
 
     def __init__(self, config: TrainingConfig, accelerator: Accelerator, model: PreTrainedModel) -> None:
         self.accelerator, self.max_grad_norm = accelerator, config.max_grad_norm
@@ -45,6 +49,8 @@ class Learner:
             name = "activation_checkpointing_enable"
             enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
             enable({"use_reentrant": False})
+        # A compiled forward pass would not see the head's hook.
+        self.head = None if config.torch_compile else Head(model)
         self.is_sharded = bool(accelerator.is_fsdp2)
         if self.is_sharded:
             _choose_shards(accelerator, model)

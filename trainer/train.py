@@ -165,7 +165,7 @@ class Run:
         """One optimizer step, counted and metered. Raises `TrainingError` if its loss is not finite."""
 
         def sums(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            return loss_sums(model, self.scheduler, batch, self.config.weighting)
+            return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head)
 
         result = self.learner.optimize(window, sums, stopping=lambda: self.signals.received is not None)
         if not math.isfinite(result.loss):
@@ -205,6 +205,7 @@ class Run:
                 loader,
                 num_sequences=len(validation.ids),
                 num_times=num_times,
+                head=self.learner.head,
                 spelling=self.feed.spelling,
                 weights=self.weights,
             )

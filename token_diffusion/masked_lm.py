@@ -1,0 +1,90 @@
+"""How any masked LM of transformers is called, in training and in sampling alike: its time input, and its head in places."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Head:
+    """The vocabulary head of a masked LM, to be run only at positions asked for.
+
+    It is reached without knowing the architecture: a hook on the body (`base_model`) hands the head only the hidden states
+    at those positions. Whether this model allows it is tried once, on a few tokens, against its plain forward pass.
+
+    gathers: whether it does; if not, all logits have to be computed.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._body = getattr(model, "base_model", model)
+        self.gathers = self._body is not model and self._is_exact(model)
+
+    @contextmanager
+    def at(self, positions: Tensor) -> Iterator[None]:
+        """In here the model's logits are [1, n, V], those at `positions` int64 [n], indices into the flattened [B * L]."""
+        handle = self._body.register_forward_hook(partial(_gather, positions))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @torch.inference_mode()
+    def _is_exact(self, model: Any) -> bool:
+        """One batch through both ways. A model that the hook breaks raises whatever its own code raises."""
+        device, was_training = next(model.parameters()).device, model.training
+        vocab_size = model.config.get_text_config().vocab_size
+        tokens = torch.arange(12, device=device).view(2, 6) * 7 % vocab_size
+        positions, t = torch.tensor([1, 6, 11], device=device), torch.tensor([0.25, 0.75], device=device)
+        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), **time_arguments(model, t)}
+        model.eval()
+        try:
+            plain = model(**inputs).logits.flatten(0, 1)[positions].float()
+            with self.at(positions), suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+                gathered = model(**inputs).logits.flatten(0, -2).float()
+                tolerance = 2e-2 * plain.abs().max().item()
+                return gathered.shape == plain.shape and torch.allclose(gathered, plain, rtol=0, atol=tolerance)
+            return False
+        finally:
+            model.train(was_training)
+
+
+def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> Any:
+    """A hook: replaces the body's hidden states [B, L, H] by [1, n, H]."""
+    hidden = output[0].flatten(0, 1)[positions].unsqueeze(0)
+    if isinstance(output, tuple):
+        return (hidden, *output[1:])
+    output.last_hidden_state = hidden
+    return output
+
+
+def time_arguments(model: nn.Module, t: Tensor) -> dict[str, Tensor]:
+    """How `model` is told the time: `timesteps`, t itself, if its forward takes it.
+
+    t: [B], in (0, 1]; it goes as float32. A wrapper of distributed training or of torch.compile is looked through.
+    """
+    inner: nn.Module | None = model
+    while inner is not None:
+        if _takes_timesteps(type(inner).forward):
+            return {"timesteps": t.float()}
+        inner = getattr(inner, "module", getattr(inner, "_orig_mod", None))
+    return {}
+
+
+@cache
+def _takes_timesteps(forward: Callable[..., Any]) -> bool:
+    """Asked before every forward pass, found out once: reading a signature takes longer than a small layer."""
+    return "timesteps" in parameter_names(forward)
+
+
+def parameter_names(function: Callable[..., Any]) -> list[str]:
+    """Those of its call; none for what does not tell, such as a traced function."""
+    try:
+        return list(inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters)
+    except (TypeError, ValueError):
+        return []
