@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from token_diffusion.batch import Batch
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.lane import Lane, Turns
 from token_diffusion.parameters import SamplingParameters
 
 from .load import Outcome, Plan
@@ -20,44 +21,47 @@ def parameters_of(ask: Ask) -> SamplingParameters:
     return SamplingParameters(**{name: ask.body[name] for name in names if name in ask.body})
 
 
-def drive(checkpoints: Mapping[str, Checkpoint], plan: Plan) -> Outcome:
-    """The closed loop of `plan` in this thread, a batch a checkpoint, stepped in turn; what still runs at its end is left."""
+def drive(checkpoints: Mapping[str, Checkpoint], plan: Plan, max_tokens: int | None = None) -> Outcome:
+    """The closed loop of `plan` in this thread; what still runs at its end is left.
+
+    A batch a checkpoint and their lanes in turn, as the server's engine does it; max_tokens: of a forward pass.
+    """
+    turns = Turns()
     batches = {
-        name: Batch(checkpoint.denoiser, checkpoint.scheduler, device=checkpoint.device)
-        for name, checkpoint in checkpoints.items()
+        name: Batch(each.denoiser, each.scheduler, device=each.device, max_tokens=max_tokens, turns=turns)
+        for name, each in checkpoints.items()
     }
     asks = plan.asks()
-    running: dict[str, dict[int, tuple[Ask, Trace]]] = {name: {} for name in checkpoints}
+    running: dict[int, tuple[Ask, Trace]] = {}
     traces: list[Trace] = []
     start, end = plan.window(time.perf_counter())
     while time.perf_counter() < end:
         _fill(batches, asks, running, traces, plan.closed)
-        if not any(running.values()):
+        lanes = {lane: batch for batch in batches.values() for lane in batch.lanes}
+        if not lanes:
             break
-        for name, batch in batches.items():
-            if running[name]:
-                _step(batch, running[name])
+        lane = turns.next(list(lanes))
+        _step(lanes[lane], lane, running)
     return Outcome(traces, start, min(end, time.perf_counter()))
 
 
 def _fill(
     batches: Mapping[str, Batch],
     asks: Iterator[Ask],
-    running: Mapping[str, dict[int, tuple[Ask, Trace]]],
+    running: dict[int, tuple[Ask, Trace]],
     traces: list[Trace],
     clients: int,
 ) -> None:
     """Clients whose request has ended send their next."""
-    while sum(map(len, running.values())) < clients and (ask := next(asks, None)) is not None:
-        trace = Trace(ask.label, ask.tokens, time.perf_counter())
-        key, model = len(traces), ask.body["model"]
+    while len(running) < clients and (ask := next(asks, None)) is not None:
+        trace, key = Trace(ask.label, ask.tokens, time.perf_counter()), len(traces)
         traces.append(trace)
-        batches[model].add(key, [-1] * ask.body["seq_len"], parameters_of(ask))
-        running[model][key] = (ask, trace)
+        batches[ask.body["model"]].add(key, [-1] * ask.body["seq_len"], parameters_of(ask))
+        running[key] = (ask, trace)
 
 
-def _step(batch: Batch, running: dict[int, tuple[Ask, Trace]]) -> None:
-    for update in batch.step():
+def _step(batch: Batch, lane: Lane, running: dict[int, tuple[Ask, Trace]]) -> None:
+    for update in batch.step(lane):
         assert isinstance(update.key, int)
         ask, trace = running[update.key]
         now = time.perf_counter()

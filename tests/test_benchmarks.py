@@ -285,7 +285,7 @@ def test_the_load_generator_and_the_bare_engine_do_the_same_work(
     live: LiveServer, tiny: Mapping[str, Checkpoint]
 ) -> None:
     plan = Plan(live.url, MODELS, seconds=0, closed=3, requests=9, limits=LIMITS)
-    over_http, direct = asyncio.run(play(plan)), drive(tiny, plan)
+    over_http, direct = asyncio.run(play(plan)), drive(tiny, plan, max_tokens=256)
     asked = sum(ask.tokens for ask in plan.asks())
     for outcome in (over_http, direct):
         summary = outcome.summary
