@@ -172,7 +172,7 @@ def against_engine(
     table = Table(["clients", "requests", "HTTP tokens/s", "engine alone tokens/s", "HTTP / engine", "target"])
     table.add(clients, requests, median(http), median(direct), share, f"at least {TARGET}")
     found.parts += [
-        f"**What HTTP costs**: the same requests straight through `Batch`, scheduled as the server does it, in turn, {rounds} rounds.",
+        f"**What HTTP costs**: the same requests straight through `Batch` in the server's schedule, in turn, {rounds} rounds.",
         table,
     ]
     if share < TARGET:
