@@ -94,6 +94,7 @@ async def ask_server(client: httpx2.AsyncClient, ask: Ask, traces: list[Trace]) 
         async with client.sse(ask.path, method="POST", json=ask.body, max_event_size=MAX_EVENT_BYTES) as source:
             trace.status = source.response.status_code
             if trace.status != 200:
+                trace.broken = trace.status != 429
                 return trace
             async for message in source:
                 if message.event == "state":
@@ -110,10 +111,10 @@ async def ask_server(client: httpx2.AsyncClient, ask: Ask, traces: list[Trace]) 
 
 
 async def closed_loop(client: httpx2.AsyncClient, asks: Iterator[Ask], traces: list[Trace], end: float) -> None:
-    """One client: the next request once the last has ended, a moment later if it was refused."""
+    """One client: the next request once the last has ended, a moment later if it was not served."""
     while time.perf_counter() < end and (ask := next(asks, None)) is not None:
         trace = await ask_server(client, ask, traces)
-        if trace.status == 429:
+        if trace.status != 200:
             await asyncio.sleep(0.5)
 
 

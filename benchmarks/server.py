@@ -212,7 +212,7 @@ def against_plain(found: Section, setup: Setup, url: str, requests: int) -> None
 
 def note_broken(found: Section, summary: Summary, where: str) -> None:
     if summary.broken:
-        found.failures.append(f"{summary.broken} streams ended without done at {where}")
+        found.failures.append(f"{summary.broken} requests failed or ended without done at {where}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -128,6 +129,36 @@ def test_a_stream_of_short_requests_does_not_starve_a_long_one() -> None:
         add(batch, f"short{index}", 4, steps=1)
         mine += sum(update.key == "long" for update in batch.step())
     assert mine >= 4
+
+
+def test_newcomers_leave_no_debt_to_those_who_stay_in_their_lane() -> None:
+    batch = Batch(NeighbourDenoiser(VOCAB), TokenDiffusionScheduler(VOCAB, MASK, forward_process="uniform"))
+    for index in range(8):
+        add(batch, f"short{index}", 32, steps=10_000)
+    add(batch, "stays", 256, steps=10_000)
+    for index in range(100):
+        if index % 2 == 0:
+            add(batch, f"passes{index}", 256, steps=2)
+        batch.step()
+    turns = [tick for tick in range(100) if any(update.key == "stays" for update in batch.step())]
+    gaps = [after - before for before, after in pairwise([0, *turns])]
+    assert len(turns) > 5 and max(gaps) <= 20, (
+        "256 tokens are eight turns of the short ones; it may be twice that ahead"
+    )
+
+
+def test_old_lanes_that_go_together_are_not_new() -> None:
+    batch, _ = make_batch(max_tokens=64)
+    for key in ("a", "b", "c", "d"):
+        add(batch, key, 32, steps=50)
+    for _ in range(4):
+        batch.step()
+    for key in ("a", "c"):
+        batch.remove(key)
+    (lane,) = batch.lanes
+    assert not lane.is_new
+    add(batch, "e", 32)
+    assert any(lane.is_new for lane in batch.lanes)
 
 
 def test_batches_that_share_their_turns_get_equal_shares() -> None:

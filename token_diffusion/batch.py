@@ -147,7 +147,7 @@ class Batch:
         for lane in filter(len, self.lanes):
             other = next((other for other in kept if other.bucket == lane.bucket), None)
             if other is not None and other.takes(len(lane), lane.length, self.max_tokens):
-                other.join(lane.rows, lane.members)
+                other.join(lane.rows, lane.members, lane.is_new)
                 other.clock = max(other.clock, lane.clock)
             else:
                 kept.append(lane)

@@ -60,8 +60,13 @@ class Lane:
         """Whether so many more rows keep a forward pass within `max_tokens`."""
         return (len(self) + count) * max(self.length, length) <= max_tokens
 
-    def join(self, rows: Rows, members: list[Member]) -> None:
-        self.rows, self.members, self.is_new = Rows.join(self.rows, rows), self.members + members, True
+    def join(self, rows: Rows, members: list[Member], is_new: bool = True) -> None:
+        """More rows at the end; is_new: they were never stepped."""
+        self.rows, self.members, self.is_new = (
+            Rows.join(self.rows, rows),
+            self.members + members,
+            self.is_new or is_new,
+        )
 
     def remove(self, key: Hashable) -> None:
         self._keep(self._by_row([member.request.key != key for member in self.members]))
@@ -135,8 +140,9 @@ class Lane:
 class Turns:
     """Whose turn it is. Each lane gets an equal share of tokens a row; those with new rows go first, every second time.
 
-    So a new request sees its first step after three ticks at the latest, whatever else there is to do, and a stream of
-    short requests cannot keep a long one from its steps. One object may serve the lanes of several batches.
+    So whoever comes alone sees a first step after three ticks at the latest, whatever else there is to do (of newcomers in k
+    lanes the last one after 2 k + 1), and a stream of short requests cannot keep a long one from its steps. One object may
+    serve the lanes of several batches.
     """
 
     def __init__(self) -> None:
@@ -149,4 +155,7 @@ class Turns:
         candidates = [lane for lane in lanes if lane.is_new == wanted] or lanes
         self._new_went_first = candidates[0].is_new
         self.clock = max(self.clock, min(lane.clock for lane in lanes))
-        return min(candidates, key=lambda lane: lane.clock)
+        chosen = min(candidates, key=lambda lane: lane.clock)
+        # The turns that newcomers won it are no debt that those who stay in it would pay once nobody comes any more.
+        chosen.clock = min(chosen.clock, self.clock + chosen.length)
+        return chosen
