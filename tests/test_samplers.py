@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from tests.laws import Denoiser, Law, chi_square_p, counts, make_law
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sample_block, sample_hybrid
 from token_diffusion.batch import Batch
 from token_diffusion.parameters import SamplingParameters
+from token_diffusion.randomness import uniform
 from token_diffusion.rows import make_rows
 from token_diffusion.samplers.thinning import Thinning
 from token_diffusion.samplers.unmasking import Unmasking
@@ -102,14 +105,25 @@ def test_one_step_draws_every_position_from_its_marginal(process: str) -> None:
 
 
 @pytest.mark.parametrize("process", ["uniform", "hybrid"])
-def test_thinning_equals_the_plain_loop_token_for_token(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the bound at 1 every position is offered at every step: no skipping, no thinning, the same draws."""
-    law = make_law(4, 3, 2, seed=6)
+@pytest.mark.parametrize(
+    ("tokens", "block_size", "steps"),
+    [([-1] * 4, 4, 60), ([-1] * 4, 2, 120), ([-1, 1, 3, -1], 1, 120), ([3, -1, 0, -1], 3, 60)],
+)
+def test_thinning_equals_the_plain_loop_token_for_token(
+    process: str, tokens: list[int], block_size: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the bound at 1 every position is offered at every step: no skipping, no thinning, the same draws.
+
+    steps: of the blocks that have open positions at all; there are none to look at in the others.
+    """
+    law = make_law(4, 4, 2, seed=6)
     scheduler = TokenDiffusionScheduler(4, 2, forward_process=process)
-    sampler = sample_hybrid if process == "hybrid" else sample
 
     def run() -> tuple[Tensor, int]:
-        output = sampler(law.denoiser(scheduler), scheduler, num_samples=100, seq_len=3, num_inference_steps=60)
+        output = sample_block(
+            law.denoiser(scheduler), scheduler, num_samples=60, seq_len=4, num_inference_steps=60, tokens=tokens,
+            block_size=block_size,
+        )  # fmt: skip
         return output.sequences, output.nfe
 
     thinned, nfe = run()
@@ -118,7 +132,29 @@ def test_thinning_equals_the_plain_loop_token_for_token(process: str, monkeypatc
     )
     plain, all_steps = run()
     assert thinned.equal(plain)
-    assert all_steps == 60 > nfe
+    assert all_steps == steps > nfe
+
+
+@pytest.mark.parametrize(("num_open", "block_size"), [(1, 512), (512, 1), (3, 512)])
+def test_a_search_looks_at_the_open_positions_of_a_block_alone(
+    num_open: int, block_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of steps to the next event, in a long sequence: what is drawn is for the few that could move."""
+    drawn = 0
+
+    def counting(*arguments: Any) -> Tensor:
+        nonlocal drawn
+        values = uniform(*arguments)
+        drawn += values.numel()
+        return values
+
+    monkeypatch.setattr("token_diffusion.samplers.thinning.uniform", counting)
+    batch = Batch(lambda z, t: torch.zeros(*z.shape, 9), TokenDiffusionScheduler(9, 0, forward_process="hybrid"))
+    batch.add(0, [1] * (512 - num_open) + [-1] * num_open, SamplingParameters(512, 1, 10_000, block_size=block_size))
+    for _ in range(4):
+        drawn = 0
+        batch.step()
+        assert drawn < 4 * 10_000 * min(num_open, block_size) + 512
 
 
 @pytest.mark.parametrize("n", [None, 500])

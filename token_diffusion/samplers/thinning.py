@@ -54,29 +54,40 @@ class Thinning:
             candidates[searching], draws[searching], rows.step[searching] = self._look(some, ahead)
             waiting = ~candidates[searching].any(1) & (rows.step[searching] < some.last_step)
             searching = searching[waiting]
-            # what has seen no event yet may be far from one, so it looks further, within bounds of memory
-            ahead = max(1, min(2 * ahead, MAX_ELEMENTS // max(1, searching.numel() * rows.tokens.shape[1])))
+            ahead *= 2  # what has seen no event yet may be far from one
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         positions = candidates.flatten().nonzero().squeeze(1)
         return Plan(positions, _times(rows.step, rows.num_steps)[0], rows.step + 1, draws.flatten()[positions])
 
     def _look(self, rows: Rows, ahead: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The first of the rows' next `ahead` steps in which a position could leave.
+        """The first of the rows' next `ahead` steps, in the block that they are in, at which a position could leave.
+
+        Draws are made for the open positions of that block alone: a row with few of them is far from its next event, but each
+        of its steps is cheap to look at.
 
         Returns:
             Those positions bool [R, L], their draws, and the step [R]; if there are none, the step after the last one seen.
         """
-        step = rows.step.unsqueeze(1) + torch.arange(ahead)  # [R, K]; below, [R, K, L]
-        n = rows.num_steps.unsqueeze(1)
-        now, then = (Masses(*(mass.unsqueeze(2) for mass in masses)) for masses in self._masses(step, n))
-        is_active = rows.open.unsqueeze(1) & (rows.block.unsqueeze(1) == (step // n).unsqueeze(2))
+        n, each = rows.num_steps, torch.arange(len(rows))
+        to_come = rows.open & (rows.block >= (rows.step // n).unsqueeze(1))
+        block = torch.where(to_come, rows.block, rows.num_blocks.unsqueeze(1)).amin(
+            1
+        )  # the next that is not all fixed
+        start, end = torch.maximum(rows.step, block * n), torch.minimum((block + 1) * n, rows.last_step)
+        column, is_active = _gathered(to_come & (rows.block == block.unsqueeze(1)))  # [R, A]
+        ahead = max(1, min(ahead, MAX_ELEMENTS // max(1, column.numel())))
+        step = start.unsqueeze(1) + torch.arange(ahead)  # [R, K]; below, [R, K, A]
+        now, then = (Masses(*(mass.unsqueeze(2) for mass in masses)) for masses in self._masses(step, n.unsqueeze(1)))
         seed, sample = rows.seed.view(-1, 1, 1), rows.sample.view(-1, 1, 1)
-        u = uniform(seed, sample, (step + 1).unsqueeze(2), rows.position.unsqueeze(1), Purpose.ROUTE)
-        offered = is_active & (u < leave_bound(self.process, rows.tokens.unsqueeze(1), now, then))
+        u = uniform(seed, sample, (step + 1).unsqueeze(2), column.unsqueeze(1), Purpose.ROUTE)
+        tokens = rows.tokens.gather(1, column).unsqueeze(1)
+        offered = is_active.unsqueeze(1) & (step < end.unsqueeze(1)).unsqueeze(2)
+        offered &= u < leave_bound(self.process, tokens, now, then)
         some = offered.any(2)
-        first, each = some.long().argmax(1), torch.arange(len(rows))
-        reached = torch.where(some.any(1), rows.step + first, (rows.step + ahead).minimum(rows.last_step))
-        return offered[each, first], u[each, first], reached
+        first = some.long().argmax(1)
+        reached = torch.where(some.any(1), start + first, torch.minimum(start + ahead, end))
+        found = torch.zeros_like(rows.open).scatter(1, column, offered[each, first])
+        return found, torch.zeros_like(rows.due_t).scatter(1, column, u[each, first]), reached
 
     def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
         assert plan.u_route is not None
@@ -102,3 +113,10 @@ def _times(step: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
     """The grid times float64 at the start and the end of a step, each block's from 1 to 0."""
     done = step % num_steps
     return 1 - done / num_steps.double(), 1 - (done + 1) / num_steps.double()
+
+
+def _gathered(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns int64 [R, A] at which each row of mask [R, L] is true, and others where it has fewer; bool [R, A] tells."""
+    most = int(mask.sum(1).max())
+    is_true, column = mask.byte().sort(dim=1, descending=True, stable=True)
+    return column[:, :most], is_true[:, :most].bool()
