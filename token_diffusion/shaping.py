@@ -72,11 +72,11 @@ def _nucleus(theta: Tensor, top_p: Tensor) -> Tensor:
     crossing = torch.where(top_p >= 1, 0.0, _crossing(theta, p)).unsqueeze(-1)
     ties, keep = theta == crossing, theta >= crossing
     if theta.device.type != "cpu" or bool((ties.sum(-1) > 1).any()):
-        missing = p - torch.where(keep & ~ties, theta, 0.0).sum(-1)
+        missing = p - _sums(torch.where(keep & ~ties, theta, 0.0)).sum(-1)
         count = (missing.unsqueeze(-1) / crossing).ceil().clamp(min=1)  # inf where nothing crosses: all are kept
         keep &= ~ties | (ties.cumsum(-1) <= count)
     kept = theta.masked_fill(~keep, 0.0)
-    return kept.div_(kept.sum(-1, keepdim=True))  # 0 / 0 where theta is NaN
+    return kept.div_(_sums(kept).sum(-1, keepdim=True))  # 0 / 0 where theta is NaN
 
 
 def _crossing(theta: Tensor, p: Tensor) -> Tensor:
@@ -113,11 +113,7 @@ def inverse_cdf(theta: Tensor, u: Tensor) -> Tensor:
     In two levels, the sums of chunks and then the tokens of one chunk, both accumulated in float64: so the tail keeps its
     share however large V is, a token of probability 0 is never drawn, and no second [n, V] is written.
     """
-    vocab_size = theta.shape[-1]
-    whole = vocab_size - vocab_size % CHUNK
-    sums = theta[:, :whole].unflatten(1, (-1, CHUNK)).sum(-1)
-    if whole < vocab_size:
-        sums = torch.cat([sums, theta[:, whole:].sum(-1, keepdim=True)], dim=1)
+    vocab_size, sums = theta.shape[-1], _sums(theta)
     cdf = sums.double().cumsum(-1)
     chunk, rest = _find(cdf, u.to(theta.device).double() * cdf[:, -1])
     token = chunk.unsqueeze(-1) * CHUNK + torch.arange(CHUNK, device=theta.device)
@@ -126,6 +122,17 @@ def inverse_cdf(theta: Tensor, u: Tensor) -> Tensor:
     share = cdf_inside[:, -1] / sums.gather(-1, chunk.unsqueeze(-1)).squeeze(-1).double()
     drawn = chunk * CHUNK + _find(cdf_inside, rest * share)[0]
     return torch.where(cdf[:, -1] > 0, drawn, -1)
+
+
+def _sums(theta: Tensor) -> Tensor:
+    """Of each `CHUNK` tokens, [n, V] -> [n, ceil(V / CHUNK)].
+
+    Small enough that a CPU never splits a sum over threads, which it would do for one long row and not for several: the
+    rounding of a row must not depend on how many there are.
+    """
+    whole = theta.shape[-1] - theta.shape[-1] % CHUNK
+    sums = theta[:, :whole].unflatten(1, (-1, CHUNK)).sum(-1)
+    return torch.cat([sums, theta[:, whole:].sum(-1, keepdim=True)], dim=1) if whole < theta.shape[-1] else sums
 
 
 def _find(cdf: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
