@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
@@ -51,9 +52,15 @@ async def admit(service: Service, wire: SampleRequest, processes: Sequence[Proce
     own_length = wire.template is not None and "seq_len" not in wire.model_fields_set
     if not own_length:
         _check_seq_len(wire.seq_len, service.settings, checkpoint)
-    tokens = await asyncio.get_running_loop().run_in_executor(
-        service.text, _encode, checkpoint, wire, None if own_length else wire.seq_len
+    encoding = partial(
+        encode,
+        checkpoint.tokenizer,
+        seq_len=None if own_length else wire.seq_len,
+        prompt=wire.prompt,
+        template=wire.template,
+        max_tokens=service.settings.max_seq_len,
     )
+    tokens = await asyncio.get_running_loop().run_in_executor(service.text, encoding)
     _check_seq_len(len(tokens), service.settings, checkpoint)
     return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream)
 
@@ -111,7 +118,3 @@ def _parameters(wire: SampleRequest) -> SamplingParameters:
         seed=secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed,
         block_size=wire.block_size if isinstance(wire, BlockSampleRequest) else None,
     )
-
-
-def _encode(checkpoint: Checkpoint, wire: SampleRequest, seq_len: int | None) -> list[int]:
-    return encode(checkpoint.tokenizer, seq_len=seq_len, prompt=wire.prompt, template=wire.template)

@@ -25,6 +25,8 @@ class Engine:
         max_batch_rows: rows in all batches together. max_waiting: jobs that may wait for rows.
         max_batch_tokens: most tokens of a forward pass, hence the longest tick; None for no bound.
         determinism: "exact" keeps even the rounding of a request apart from its neighbours, at some cost.
+
+    `ticks` counts the steps since the start.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Engine:
         self.max_batch_tokens, self.determinism = max_batch_tokens, determinism
         self.jobs = Jobs(max_batch_rows, max_waiting)
         self.draining = False
+        self.ticks = 0
         self._turns = Turns()
         self._batches = {name: self._new_batch(checkpoint) for name, checkpoint in self.checkpoints.items()}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -131,6 +134,7 @@ class Engine:
         """One step of the lane whose turn it is."""
         owners = {lane: batch for batch in self._batches.values() for lane in batch.lanes}
         if owners:
+            self.ticks += 1
             lane = self._turns.next(list(owners))
             self._step(owners[lane], lane)
 

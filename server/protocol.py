@@ -222,10 +222,11 @@ class Limits(BaseModel):
 
 
 class Load(BaseModel):
-    """Rows being denoised and requests waiting for rows, now."""
+    """Rows being denoised and requests waiting for rows, now; `ticks`: the engine's steps, of one lane each, so far."""
 
     rows: int
     waiting: int
+    ticks: int
 
 
 class Info(BaseModel):

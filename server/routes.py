@@ -70,18 +70,23 @@ async def sample_hybrid(wire: HybridSampleRequest, request: Request, service: Se
 
 async def _answer(wire: SampleRequest, request: Request, service: Service, processes: Sequence[Process]) -> Response:
     """Admit, submit, and answer with a stream of events or with the last one; in the end the rows are given back."""
-    job = await admit(service, wire, processes, request.url.path)
+    seconds, loop = min(wire.timeout_s, service.settings.request_timeout_s), asyncio.get_running_loop()
+    due = loop.time() + seconds
+    try:
+        async with asyncio.timeout_at(due if seconds > 0 else None):
+            job = await admit(service, wire, processes, request.url.path)
+    except TimeoutError:
+        raise timeout(seconds) from None
     request_id: str = request.scope["state"]["request_id"]
     log.debug("request %s: %s with %s, %s", request_id, request.url.path, job.model, job.parameters)
     engine = service.engine
     engine.submit(job)
-    seconds = min(wire.timeout_s, service.settings.request_timeout_s)
 
     def expire() -> None:
         job.stream.fail(timeout(seconds))
         engine.cancel(job)
 
-    timer = asyncio.get_running_loop().call_later(seconds, expire)
+    timer = loop.call_at(due, expire)
 
     def close() -> None:
         timer.cancel()
@@ -163,7 +168,7 @@ async def info(service: ServiceDep) -> Info:
         determinism=service.engine.determinism,
         models=_model_infos(service),
         limits=Limits(**limits),
-        load=Load(rows=service.engine.jobs.rows, waiting=service.engine.jobs.num_waiting),
+        load=Load(rows=service.engine.jobs.rows, waiting=service.engine.jobs.num_waiting, ticks=service.engine.ticks),
     )
 
 

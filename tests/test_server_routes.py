@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+import server.admission
 import server.events
 from server.protocol import EVENT_NAMES
 from tests.live_server import (
@@ -215,6 +216,7 @@ def test_a_stream_has_the_headers_that_proxies_need_and_names_its_request(live: 
         ("/sample", {"seq_len": 5000}, "seq_len", "seq_len must be at most 1024 on this server, got 5000"),
         ("/sample", {"seq_len": MAX_POSITIONS + 1}, "seq_len", f"seq_len must be at most {MAX_POSITIONS}, "),
         ("/sample", {"seq_len": 10**30}, "seq_len", "seq_len must be"),
+        ("/sample", {"template": "[MASK]" * 9999}, "template", "template must fit into 1024 tokens, got '9999 holes'"),
         ("/sample", {"template": "w1 " * 200}, "seq_len", f"seq_len must be at most {MAX_POSITIONS}, "),
         ("/sample", {"prompt": "w1 " * 9, "seq_len": 5}, "prompt", "prompt must fit into seq_len = 5 tokens, got"),
         ("/sample", {"prompt": "w1", "template": "w2"}, "template", "template must be absent where prompt is given"),
@@ -317,7 +319,7 @@ def test_the_server_describes_itself(live: LiveServer) -> None:
     assert info["models"] == models
     assert (info["device"], info["dtype"], info["determinism"]) == ("cpu", "float32", "fast")
     assert info["limits"]["max_seq_len"] == 1024
-    assert info["load"] == {"rows": 0, "waiting": 0}
+    assert info["load"].pop("ticks") >= 0 and info["load"] == {"rows": 0, "waiting": 0}
 
 
 def test_the_documentation_describes_the_events(live: LiveServer) -> None:
@@ -412,7 +414,8 @@ def test_a_full_queue_is_429_before_the_stream_begins(tiny: Mapping[str, Checkpo
             assert refused.status_code == refused.json()["error"]["code"] == 429
             assert refused.json()["error"]["type"] == "overloaded"
             assert 1 <= int(refused.headers["retry-after"]) <= 120
-            assert server.get("/info").json()["load"] == {"rows": 1, "waiting": 1}
+            load = server.get("/info").json()["load"]
+            assert load.pop("ticks") >= 1 and load == {"rows": 1, "waiting": 1}
             first.close()
             assert next(waiting).event == "start"
 
@@ -437,6 +440,27 @@ def test_a_request_whose_time_is_over_ends_with_an_error(tiny: Mapping[str, Chec
             "code": 504,
         }
         wait_until(lambda: (server.engine.jobs.rows, server.engine.jobs.num_waiting) == (int(waits), 0), timeout_s=2)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_time_spent_on_the_text_counts_too(live: LiveServer, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    """One slow text holds up the others' texts, but nobody longer than they want to wait."""
+    encode = server.admission.encode
+
+    def slow(*arguments: Any, **options: Any) -> list[int]:
+        if options["prompt"] == "w3":
+            time.sleep(1.0)
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(server.admission, "encode", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(live.post, "/sample", REQUEST | {"prompt": "w3"})
+        time.sleep(0.2)
+        start = time.monotonic()
+        answer = live.post("/sample", REQUEST | {"timeout_s": 0.2, "stream": stream})
+        assert time.monotonic() - start < 0.7
+        assert answer.status_code == 504 and answer.json()["error"]["type"] == "timeout"
+        assert first.result().status_code == 200
 
 
 def test_the_default_timeout_yields_to_a_shorter_limit_of_the_server(tiny: Mapping[str, Checkpoint]) -> None:

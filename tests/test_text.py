@@ -128,8 +128,12 @@ def test_text_longer_than_seq_len_is_refused_not_cut(tokenizer: PreTrainedTokeni
     message = f"must fit into seq_len = {count - 1} tokens, got '{count} tokens'"
     with pytest.raises(ParameterError, match=f"prompt {message}"):
         encode(tokenizer, seq_len=count - 1, prompt="the cat sat")
-    with pytest.raises(ParameterError, match="template must fit into seq_len = 2 tokens, got '3 tokens'"):
+    with pytest.raises(ParameterError, match="template must fit into seq_len = 2 tokens, got '3 holes'"):
         encode(tokenizer, seq_len=2, template="[MASK][MASK][MASK]")
+    with pytest.raises(ParameterError, match="template must fit into 2 tokens, got '3 holes'"):
+        encode(tokenizer, seq_len=None, max_tokens=2, template="[MASK][MASK][MASK]")
+    with pytest.raises(ParameterError, match="template must fit into seq_len = 1 tokens, got '2 tokens'"):
+        encode(tokenizer, seq_len=1, template="the[MASK]")
     with pytest.raises(ParameterError, match="prompt must fit into seq_len = 3 tokens, got '4 tokens'"):
         encode(tokenizer, seq_len=3, prompt="the cat sat", inject_start_token=True)
 

@@ -67,10 +67,13 @@ def sample_text(arguments: argparse.Namespace) -> None:
     if checkpoint.process not in needed:
         rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
-    default_len = 64 if arguments.template is None else None
+    seq_len = 64 if arguments.seq_len is None and arguments.template is None else arguments.seq_len
+    if seq_len is not None:
+        SamplingParameters(seq_len)
+        checkpoint.check_seq_len(seq_len)
     tokens = encode(
         checkpoint.tokenizer,
-        seq_len=default_len if arguments.seq_len is None else arguments.seq_len,
+        seq_len=seq_len,
         prompt=arguments.prompt,
         template=arguments.template,
         inject_start_token=arguments.inject_start_token,

@@ -22,6 +22,7 @@ def encode(
     prompt: str | None = None,
     template: str | None = None,
     inject_start_token: bool = False,
+    max_tokens: int | None = None,
 ) -> list[int]:
     """Token ids [seq_len], `OPEN` where the sampler fills in.
 
@@ -30,6 +31,8 @@ def encode(
         prompt: a fixed prefix. Special tokens typed in it, `[MASK]` too, are ordinary text.
         template: text whose `[MASK]` holes are one open position each, all else fixed; positions beyond it are open.
         inject_start_token: begin with the tokenizer's [CLS] or BOS token, fixed.
+
+        max_tokens: bound of the template's length where seq_len is None; only its holes are held against it here.
 
     Raises:
         ParameterError: the text does not fit `seq_len`, or prompt and template are both given.
@@ -41,6 +44,10 @@ def encode(
         raise ParameterError(name, "be valid Unicode, without lone surrogates", text)
     tokens = _plain(tokenizer, prompt) if prompt else []
     if template is not None:
+        most = max_tokens if seq_len is None else seq_len
+        if most is not None and (holes := template.count(MASK_TEXT)) > most:
+            rule = f"fit into {'' if seq_len is None else 'seq_len = '}{most} tokens"
+            raise ParameterError("template", rule, f"{holes} holes")
         tokens = _with_holes(tokenizer, template)
     if inject_start_token:
         tokens = [_start_token(tokenizer), *tokens]
@@ -73,7 +80,8 @@ def _with_holes(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
     *pieces, last = template.split(MASK_TEXT)
     tokens = []
     for piece in pieces:
-        tokens += [*_plain(tokenizer, piece.removesuffix(" ") if takes_space else piece), OPEN]
+        text = piece.removesuffix(" ") if takes_space else piece
+        tokens += [*(_plain(tokenizer, text) if text else ()), OPEN]
     return tokens + _plain(tokenizer, last)
 
 
