@@ -301,7 +301,7 @@ def test_the_load_generator_does_without_torch() -> None:
 
 
 def test_a_window_ends_and_what_still_runs_is_cut_off(live: LiveServer) -> None:
-    plan = Plan(live.url, MODELS, seconds=0.4, rate=40.0, warmup=0.2, drain=0.0)
+    plan = Plan(live.url, MODELS, seconds=0.4, rate=40.0, warmup=0.2, drain=0.0, limits=LIMITS)
     outcome = asyncio.run(play(plan))
     assert outcome.end - outcome.start == pytest.approx(0.4)
     assert len(outcome.traces) == pytest.approx(len(poisson_times(40.0, 0.6, 0)), abs=3)
