@@ -6,6 +6,8 @@ A live server of the demo checkpoints; mixed requests read to the end, left in t
 crowds, and nonsense. Its resident memory is sampled from /proc, /health is asked all the time. At the end no row may be
 busy and nobody wait, every stream must have ended with `done` or `error` and replayed to its tokens, the same requests must
 give the same tokens as before the soak, and SIGTERM must end it with exit code 0. Linux only.
+
+What must not grow is the memory's floor, `Result.floor`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 
 import httpx2
 
-from .figures import percentile, slope
+from .figures import median, percentile, slope
 from .models import DEMOS, folders
 from .process import ServerProcess, serving
 from .report import Section, Table
@@ -49,13 +51,23 @@ class Result:
     exit_code: int = 0
 
     @property
+    def floor(self) -> list[tuple[float, float]]:
+        """(hours, MB): the least of each minute, in which the server gives back once what it has freed. What lies above
+        it is work under way and room for the next; what is lost or kept for good lifts the floor."""
+        minutes: dict[int, float] = {}
+        for seconds, mb in self.memory:
+            minute = int(seconds // 60)
+            minutes[minute] = min(mb, minutes.get(minute, mb))
+        return [(minute / 60, mb) for minute, mb in minutes.items()]
+
+    @property
     def slope_mb_per_hour(self) -> float:
-        """Least squares over the second half."""
-        half = self.memory[len(self.memory) // 2 :]
-        return slope([seconds / 3600 for seconds, _ in half], [mb for _, mb in half])
+        """Of the floor, least squares, once the first quarter is over."""
+        hours, mb = zip(*self.floor[len(self.floor) // 4 :], strict=True) if self.memory else ((), ())
+        return slope(hours, mb)
 
 
-async def soak(server: ServerProcess, seconds: float, seed: int, sample_s: float = 2.0, **limits: int) -> Result:
+async def soak(server: ServerProcess, seconds: float, seed: int, sample_s: float = 0.2, **limits: int) -> Result:
     """All visitors for so long, and the checks before and after.
 
     Args:
@@ -137,7 +149,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="an hour shows what grows; a minute does not")
     parser.add_argument("--checkpoint_path", action="append", default=[], help="a checkpoint to serve; repeatable")
     parser.add_argument(
-        "--most_mb_per_hour", type=float, help="slope of memory that fails; 20 from 30 minutes on, else none"
+        "--most_mb_per_hour",
+        type=float,
+        help="slope of the memory's floor that fails; 20 from 30 minutes on, else none",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the visitors")
     parser.add_argument(
@@ -154,16 +168,22 @@ def section(arguments: argparse.Namespace) -> Section:
     flags = ["--device", arguments.device, "--dtype", arguments.dtype, *arguments.server_flags]
     with folders(arguments.checkpoint_path or [str(path) for path in DEMOS.values()], ()) as paths:
         result = run(paths, flags, minutes * 60, arguments.seed)
-    note = f"All kinds of visitors at once for {minutes:g} minutes, checks: `benchmarks/soak.py`."
+    note = (
+        f"All kinds of visitors at once for {minutes:g} minutes, checks: `benchmarks/soak.py`. The floor of the memory is the "
+        "least of each minute, in which the server gives back what it has freed; its slope is that after the first quarter."
+    )
     found = Section("soak", "Soak", [note], verdict(result, most))
     counts = Table(["visits", "number"])
     for name, number in sorted(result.log.counts.items()):
         counts.add(name, number)
     memory = [mb for _, mb in result.memory]
-    seen = Table(["memory at the start, most, at the end, MB", "slope of the second half, MB/hour", "/health p99 ms",
-                  "same tokens as alone", "exit code", "verdict"])  # fmt: skip
+    seen = Table(["memory at the start, most, at the end, MB", "its floor, median of each quarter", "floor's slope, MB/hour",
+                  "/health p99 ms", "same tokens as alone", "exit code", "verdict"])  # fmt: skip
+    floor = [mb for _, mb in result.floor]
+    quarters = [floor[len(floor) * index // 4 : len(floor) * (index + 1) // 4] for index in range(4)]
     seen.add(
         f"{memory[0]:.0f}, {max(memory):.0f}, {memory[-1]:.0f}",
+        ", ".join(f"{median(quarter):.0f}" for quarter in quarters if quarter),
         result.slope_mb_per_hour,
         percentile(result.log.health_s, 99) * 1e3,
         f"{result.golden - result.changed} of {result.golden}",
