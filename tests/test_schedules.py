@@ -31,7 +31,7 @@ def test_the_papers_values() -> None:
     assert make_schedule("log_linear", eps=1e-3).alpha(half).item() == pytest.approx(1 - 0.999 * 0.5)
     assert make_schedule("linear").alpha(half).item() == 0.5
     assert make_schedule("cosine").alpha(half).item() == pytest.approx(1 - 0.5**0.5)
-    sigma = (1e-4 * 20) ** 0.5
+    sigma = (1e-4 * 20) ** 0.5 - 1e-4  # measured from t = 0
     assert make_schedule("geometric").alpha(half).item() == pytest.approx(torch.exp(torch.tensor(-sigma)).item())
 
 
@@ -39,8 +39,13 @@ def test_the_papers_values() -> None:
 def test_the_weight_keeps_its_digits_as_t_vanishes(name: str) -> None:
     t = torch.tensor([1e-12], dtype=torch.float64)
     rate = make_schedule(name).rate(t).item()
-    expected = 1e12 if name != "geometric" else torch.log(torch.tensor(2e5, dtype=torch.float64)).item()
-    assert rate == pytest.approx(expected, rel=1e-4)
+    assert rate == pytest.approx(1e12, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ALPHA_SCHEDULES)
+def test_every_schedule_starts_clean(name: str) -> None:
+    schedule = make_schedule(name, eps=0.3, sigma_min=0.5)
+    assert schedule.noise(torch.zeros(1, dtype=torch.float64)) == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,16 @@ from accelerate.data_loader import BatchSamplerShard
 
 from tests.laws import make_law
 from token_diffusion.scheduler import TokenDiffusionScheduler
-from trainer.noising import Batches, Collate, Draw, NoisyExamples, TrainingBatches, ValidationBatches, mask_count
+from trainer.noising import (
+    Batches,
+    Collate,
+    Draw,
+    NoisyExamples,
+    TrainingBatches,
+    ValidationBatches,
+    mask_count,
+    time_power,
+)
 
 MASK, SPECIAL = 4, [0, 1, 2, 3, 4]
 SEQUENCES = [np.array([2, 7, 8, 9, 3], dtype=np.int32), np.array([2, 10, 1, 11, 12, 3], dtype=np.int32)]
@@ -81,6 +90,34 @@ def test_validation_draws_cover_sequences_and_strata_and_never_change() -> None:
     for sequence in range(3):
         times = [draw.t for draw in found if draw.sequence == sequence]
         assert sorted(np.ceil(np.array(times) * 4)) == [1, 2, 3, 4]
+
+
+def test_small_times_drawn_more_often_weigh_less() -> None:
+    batches = ValidationBatches(num_sequences=500, num_times=4, batch_size=8, power=2.5)
+    t, weight = np.array([(draw.t, draw.weight) for draw in draws(batches)]).T
+    assert ((t > 0) & (t <= 1)).all() and (t < 0.05).mean() == pytest.approx(0.05**0.4, abs=0.02)
+    for degree in (0, 1, 3):
+        assert (weight * t**degree).mean() == pytest.approx(1 / (degree + 1), rel=0.03)
+
+
+def test_validation_tells_hybrids_whole_bound_and_training_keeps_its_margin() -> None:
+    """The exact denoiser of a small law: with t_eps = 0.1 the bound is the entropy all the same."""
+    law = make_law(vocab_size=5, length=4, mask_token_id=MASK)
+    scheduler = TokenDiffusionScheduler(5, MASK, forward_process="hybrid", t_eps=0.1)
+    sequences = list(law.draw(8000, torch.Generator().manual_seed(0)).numpy().astype(np.int32))
+    power = time_power(scheduler.process)
+    batches = ValidationBatches(num_sequences=8000, num_times=2, batch_size=500, power=power)
+    examples, sums = NoisyExamples(sequences, scheduler, [MASK]), []
+    for step in batches:
+        batch = Collate(0)([examples[draw] for draw in step])
+        logits = law.denoiser(scheduler)(batch["noisy"], batch["timesteps"])
+        nelbo = scheduler.nelbo(logits, batch["clean"], batch["noisy"], batch["timesteps"]).sum(-1)
+        sums.append(nelbo * batch["weight"])
+    found = torch.cat(sums).view(-1, 2).mean(1)
+    error = found.std().item() / len(found) ** 0.5
+    assert error < 0.02 * law.entropy and found.mean().item() == pytest.approx(law.entropy, abs=4 * error)
+    training = NoisyExamples(sequences, scheduler, [MASK], margin=0.1)
+    assert [training[Draw(0, t, 0, 0)]["timesteps"].item() for t in (1e-9, 0.4, 1.0)] == [0.1, 0.4, 0.9]
 
 
 def test_a_plan_goes_on_from_any_step() -> None:

@@ -134,7 +134,7 @@ SIGMA: list[tuple[dict[str, Any], float, float]] = [
     ({"alpha_schedule": "log_linear", "eps": 1e-3}, 1.0, -math.log(1e-3)),
     ({"alpha_schedule": "linear"}, 1.0, -math.log(1e-9)),
     ({"alpha_schedule": "cosine"}, 0.5, -math.log(1 - math.sqrt(0.5))),
-    ({"alpha_schedule": "geometric", "sigma_min": 1e-4, "sigma_max": 16.0}, 0.5, 0.04),
+    ({"alpha_schedule": "geometric", "sigma_min": 1e-4, "sigma_max": 16.0}, 0.5, 0.04 - 1e-4),
 ]
 
 

@@ -17,7 +17,8 @@ These mixtures are the published posteriors, term by term, without a vocabulary-
 Because theta_z >= 0, leaving has the bound b / f_z(t), free of the network: positions whose draw exceeds it stay whatever
 the network says. All scalars are float64; the last step has s = 0, where alpha_s = 1, so neither mask nor noise can be left.
 
-The NELBO is the integral over t of weight * divergence (GIDD Thm. 3.7): the divergence is what the network can lower, the one
+The NELBO is the integral over t of weight * divergence (GIDD Thm. 3.7), plus KL(q_1 || prior) where the noise does not quite
+end in what sampling starts from: the divergence is what the network can lower, the one
 part that reads the logits; the weight is a scalar of z, x and t, and some training replaces it.
 """
 
@@ -32,6 +33,9 @@ from torch import Tensor
 
 from .likelihood import absorbing_cross_entropy, flat_noise_divergence
 from .schedules import Schedule
+
+LEAST_NOISE = 1e-15
+"""Of a single state, in the divergence: with less, a ratio of probabilities could not be told from 0 in float64."""
 
 
 class Masses(NamedTuple):
@@ -56,6 +60,10 @@ class Process(Protocol):
 
     def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """How far theta is from x, nats [B, L]: logits [B, L, V], x and z [B, L] int64, t [B, L] float64."""
+
+    @property
+    def prior_divergence(self) -> float:
+        """KL(q_1(.|x) || prior), nats a token: the part of the NELBO that no network can change."""
 
     def reads(self, z: Tensor) -> Tensor:
         """Where the divergence depends on the logits, bool [B, L]; elsewhere it is 0 whatever they are."""
@@ -141,7 +149,7 @@ def reverse(
 
 
 def _masses(alpha: Tensor, mask: Tensor, uniform: Tensor, t: Tensor) -> Masses:
-    """At t = 0 the token is clean by definition, even where a schedule (geometric) starts a little below alpha = 1."""
+    """At t = 0 the token is clean, whatever a schedule's rounding makes of it."""
     clean = t <= 0
     return Masses(torch.where(clean, 1.0, alpha), torch.where(clean, 0.0, mask), torch.where(clean, 0.0, uniform))
 
@@ -158,6 +166,7 @@ class Absorbing:
     schedule: Schedule
     states: NoiseStates
     name: str = "absorbing"
+    prior_divergence: float = 0.0
 
     def masses(self, t: Tensor) -> Masses:
         mask = self.schedule.noise(t) / self.schedule.noise(torch.ones_like(t))
@@ -178,7 +187,10 @@ class Absorbing:
 
 @dataclass(frozen=True)
 class Uniform:
-    """UDLM (arXiv 2412.10193): a token is kept or redrawn uniformly from the N states."""
+    """UDLM (arXiv 2412.10193): a token is kept or redrawn uniformly from the N states.
+
+    The paper takes alpha(1) for 0. What its eps leaves, KL(q_1 || uniform), is about a thousandth of a nat at V = 4096.
+    """
 
     schedule: Schedule
     states: NoiseStates
@@ -187,6 +199,13 @@ class Uniform:
     def masses(self, t: Tensor) -> Masses:
         noise = self.schedule.noise(t)
         return _masses(self.schedule.alpha(t), torch.zeros_like(noise), noise, t)
+
+    @property
+    def prior_divergence(self) -> float:
+        """With alpha at t = 1 and b = (1 - alpha) / N:  (alpha + b) ln(N (alpha + b)) + (N - 1) b ln(N b)."""
+        alpha, n = float(self.schedule.alpha(torch.ones((), dtype=torch.float64))), self.states.count
+        b = (1 - alpha) / n
+        return (alpha + b) * math.log(n * (alpha + b)) + (n - 1) * b * math.log1p(-alpha)
 
     def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """KL(q_t(.|x) || p) + r - 1 - ln r, r = q_t(z|x) / p_z (UDLM eq. 18)."""
@@ -203,7 +222,8 @@ class Uniform:
 
     def _alpha_and_each(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and each state's noise, kept off 0: as alpha -> 0 the divergence is O(alpha^2) and the weight O(1/alpha)."""
-        return self.schedule.alpha(t).clamp(min=1e-9), (self.schedule.noise(t) / self.states.count).clamp(min=1e-30)
+        each = (self.schedule.noise(t) / self.states.count).clamp(min=LEAST_NOISE)
+        return self.schedule.alpha(t).clamp(min=1e-9), each
 
 
 @dataclass(frozen=True)
@@ -213,14 +233,16 @@ class Hybrid:
         c = B t^(gamma/2) (1-t)^(gamma/2),  B = 2^gamma p_u / (1 - p_u),  C = 1 + c
         alpha = (1 - t) / C,   mask = t / C,   uniform = c / C.
 
-    `p_uniform` is clipped at e^-20 from below as in the paper's code. t is clamped to [t_eps, 1 - t_eps] in noise and NELBO.
+    `p_uniform` is clipped at e^-20 from below as in the paper's code. That code also keeps t between t_eps = 1e-4 and 1 - t_eps,
+    in its bound too, which leaves out the noise of the first moment, c(t_eps): three thousandths of the bound. Here the
+    trainer alone draws its times so; noise and NELBO hold for every t.
     """
 
     states: NoiseStates
     p_uniform: float = 0.1
     gamma: float = 1.0
-    t_eps: float = 1e-4
     name: str = "hybrid"
+    prior_divergence: float = 0.0
 
     @property
     def b(self) -> float:
@@ -237,7 +259,7 @@ class Hybrid:
     def divergence(self, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """KL(q_t(.|x) || p) + r - 1 - ln r, r = q_t(z|x) / p_z (GIDD Thm. 3.7)."""
         masses = self.masses(self._inside(t))
-        each = (masses.uniform / self.states.count).clamp(min=1e-30)
+        each = (masses.uniform / self.states.count).clamp(min=LEAST_NOISE)
         return flat_noise_divergence(logits, x, z, masses.alpha, each, self.states.mask_token_id)
 
     def reads(self, z: Tensor) -> Tensor:
@@ -268,4 +290,5 @@ class Hybrid:
         return {"elbo": elbo, "clip": elbo.clamp(max=1), "dynamic": by_state(2.0, 1.0, clean).clamp(max=2)}
 
     def _inside(self, t: Tensor) -> Tensor:
-        return t.clamp(self.t_eps, 1 - self.t_eps)
+        """As close to 0 and 1 as the weights, which grow without bound there, leave float32 its digits."""
+        return t.clamp(1e-9, 1 - 1e-9)

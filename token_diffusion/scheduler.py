@@ -44,7 +44,7 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         eps: floor of log_linear, alpha(1) = eps. sigma_min, sigma_max: ends of geometric.
         exclude_mask_from_uniform: uniform noise never lands on the mask (N = V - 1 states instead of V).
         p_uniform, gamma, t_eps: hybrid's share of uniform noise at t = 1/2 in [0, 1), the exponent of its bump in time in
-            (0, 2], and the margin in time inside which noise and NELBO are evaluated, in (0, 1/2).
+            (0, 2], and how far from 0 and 1 its training draws t, in (0, 1/2).
         num_train_timesteps: accepted for old configurations and without effect: time is continuous.
 
     Raises:
@@ -97,7 +97,7 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         exclude_mask = config.exclude_mask_from_uniform or config.forward_process != "uniform"
         states = NoiseStates(config.vocab_size, config.mask_token_id, exclude_mask)
         if config.forward_process == "hybrid":
-            return Hybrid(states, config.p_uniform, config.gamma, config.t_eps)
+            return Hybrid(states, config.p_uniform, config.gamma)
         schedule = make_schedule(
             config.alpha_schedule, eps=config.eps, sigma_min=config.sigma_min, sigma_max=config.sigma_max
         )
@@ -127,14 +127,13 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
             noise = torch.rand(shape, dtype=torch.float64, device=device, generator=generator)
         self._check_shape("noise", noise, (2, *original_samples.shape))
         u_route, u_token = noise.to(original_samples.device, torch.float64)
-        if self.config.forward_process == "hybrid":
-            t = t.clamp(self.config.t_eps, 1 - self.config.t_eps)
         return forward(self.process, original_samples, t, u_route, u_token)
 
     def nelbo(self, logits: Tensor, original_samples: Tensor, noisy_samples: Tensor, timesteps: Tensor) -> Tensor:
         """The exact continuous-time bound: nats a token, unreduced.
 
-        Its mean over t ~ U(0, 1] and z_t ~ q_t, summed over the sequence, bounds -log p(x) from above.
+        Its mean over t ~ U(0, 1] and z_t ~ q_t, summed over the sequence, bounds -log p(x) from above. KL(q_1 || prior) is in
+        it at every t. For hybrid it grows towards t = 0 faster than it gets rare: draw small t more often, and weigh them less.
 
         Args:
             logits: raw network outputs [B, L, V] at `noisy_samples`; the mask's logit is ignored.
@@ -176,7 +175,8 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
             raise ParameterError("weighting", rule, weighting)
         divergence = self.process.divergence(logits, original_samples, noisy_samples, t).double()
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        loss, nelbo = ((weights[name] * divergence).to(dtype) for name in (weighting, "elbo"))
+        prior_kl = self.process.prior_divergence
+        loss, nelbo = ((weights[name] * divergence + prior_kl).to(dtype) for name in (weighting, "elbo"))
         return loss, nelbo
 
     def sample_prior(

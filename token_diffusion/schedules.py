@@ -1,6 +1,6 @@
 """Noise schedules: alpha(t), the probability that a token is still clean at time t.
 
-Every schedule falls from t = 0 (clean) to t = 1 (noise). Times and probabilities are float64 tensors of any shape.
+Every schedule falls from alpha(0) = 1 (clean) to t = 1 (noise). Times and probabilities are float64 tensors of any shape.
 `noise` is 1 - alpha and `rate` is -alpha' / (1 - alpha), both in closed forms that do not subtract near-equal numbers:
 as t -> 0, 1 - alpha computed from alpha would lose every digit that the 1/t weight then magnifies.
 """
@@ -33,7 +33,7 @@ class Schedule(Protocol):
         """-alpha'(t), the weight that the uniform NELBO builds on."""
 
     def inverse(self, noise: Tensor) -> Tensor:
-        """The t at which 1 - alpha(t) = `noise`; 0 where `noise` is below its value at t = 0."""
+        """The t at which 1 - alpha(t) = `noise`."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,11 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Geometric:
-    """alpha = exp(-sigma), sigma = sigma_min^(1-t) sigma_max^t (SEDD, arXiv 2310.16834)."""
+    """alpha = exp(-(sigma - sigma_min)), sigma = sigma_min^(1-t) sigma_max^t (SEDD, arXiv 2310.16834).
+
+    SEDD has exp(-sigma), which begins below 1: the share 1 - exp(-sigma_min) of the tokens would be noise at t = 0 already,
+    and the NELBO, an integral over t > 0, would lack what they cost. Measured from its start it lacks nothing.
+    """
 
     sigma_min: float = 1e-4
     sigma_max: float = 20.0
@@ -96,26 +100,28 @@ class Geometric:
     def log_ratio(self) -> float:
         return math.log(self.sigma_max / self.sigma_min)
 
-    def sigma(self, t: Tensor) -> Tensor:
-        return self.sigma_min * torch.exp(t * self.log_ratio)
+    def _risen(self, t: Tensor) -> Tensor:
+        """sigma(t) - sigma(0)."""
+        return self.sigma_min * torch.expm1(t * self.log_ratio)
+
+    def _slope(self, t: Tensor) -> Tensor:
+        """sigma'(t)."""
+        return self.sigma_min * self.log_ratio * torch.exp(t * self.log_ratio)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.exp(-self.sigma(t))
+        return torch.exp(-self._risen(t))
 
     def noise(self, t: Tensor) -> Tensor:
-        return -torch.expm1(-self.sigma(t))
+        return -torch.expm1(-self._risen(t))
 
     def rate(self, t: Tensor) -> Tensor:
-        sigma = self.sigma(t)
-        return sigma * self.log_ratio / torch.expm1(sigma)
+        return self._slope(t) / torch.expm1(self._risen(t))
 
     def decay(self, t: Tensor) -> Tensor:
-        sigma = self.sigma(t)
-        return sigma * self.log_ratio * torch.exp(-sigma)
+        return self._slope(t) * torch.exp(-self._risen(t))
 
     def inverse(self, noise: Tensor) -> Tensor:
-        sigma = -torch.log1p(-noise)
-        return (torch.log(sigma / self.sigma_min) / self.log_ratio).clamp(0, 1)
+        return (torch.log1p(-torch.log1p(-noise) / self.sigma_min) / self.log_ratio).clamp(max=1)
 
 
 ALPHA_SCHEDULES = ("log_linear", "linear", "cosine", "geometric")

@@ -30,7 +30,7 @@ UNITS = {
 PROCESS_LIMITS = {
     "absorbing": "A token that is written is never revised while sampling.",
     "uniform": "While sampling, nothing marks which tokens are still noise: it has to guess that too.",
-    "hybrid": "Its time stays away from 0 and 1 by `t_eps`; the bound leaves out what lies beyond, about that share of it.",
+    "hybrid": "It was trained at times no closer to 0 and 1 than `t_eps`; the bound counts them all.",
 }
 MAX_SAMPLE_CHARS = 600
 

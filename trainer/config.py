@@ -229,6 +229,11 @@ class TrainingConfig(CommandLine):
         """Whether noise is drawn by its count of tokens and not by its time."""
         return False
 
+    @property
+    def margin(self) -> float:
+        """How far from 0 and 1 training draws t."""
+        return 0.0
+
     def scheduler_options(self) -> dict[str, Any]:
         """The arguments of TokenDiffusionScheduler that the command line decides."""
         options = self.model_dump(include=SCHEDULER_OPTIONS)
@@ -285,10 +290,14 @@ class HybridConfig(TrainingConfig):
     gamma: float = Field(1.0, gt=0, le=2)
     """Exponent of the uniform noise's rise and fall over time."""
     t_eps: float = Field(1e-4, gt=0, lt=0.5)
-    """t stays this far from 0 and 1."""
+    """Training draws t this far from 0 and 1. Validation and sampling know no such margin."""
     loss_weighting: Literal["elbo", "clip", "dynamic"] = "dynamic"
     """What is trained on: the NELBO (elbo), the NELBO with its weights cut off at 1 (clip), or GIDD's default (dynamic):
-    2 on masks, 1 on noise, little on clean tokens. Reports and validation are the NELBO itself whatever this is."""
+    2 on masks, 1 on noise, little on clean tokens. What is reported is the NELBO itself whatever this is."""
+
+    @property
+    def margin(self) -> float:
+        return self.t_eps
 
     @property
     def weighting(self) -> str:

@@ -25,7 +25,7 @@ from .bound import ValidationBound
 from .data import read_documents, tokenize
 from .evaluate_config import EvaluateConfig
 from .evaluation import evaluate
-from .noising import NoisyExamples, ValidationBatches, make_loader, padding
+from .noising import NoisyExamples, ValidationBatches, make_loader, padding, time_power
 from .quality import Judge, generative_perplexity, load_judge, retokenize, variety, windows
 from .spelling import spell
 from .watch import HISTORY
@@ -106,6 +106,7 @@ def _validate(
         num_times=config.num_times,
         batch_size=config.per_device_eval_batch_size,
         seed=config.seed,
+        power=time_power(checkpoint.scheduler.process),
     )
     examples = NoisyExamples(ids, checkpoint.scheduler, tokenizer.all_special_ids)
     loader = make_loader(examples, batches, pad_token_id=padding(tokenizer), num_workers=0)

@@ -67,7 +67,7 @@ def evaluate(
     counts = torch.zeros_like(sums)
     for batch in tqdm(loader, desc="validate", disable=not progress, leave=False):
         _, nelbo = loss_sums(model, scheduler, batch, head=head)
-        row = (batch["position"], nelbo.double(), batch["noisable"].sum(-1))
+        row = (batch["position"], nelbo.double() * batch["weight"], batch["noisable"].sum(-1))
         position, nelbo, count = (part.cpu() for part in accelerator.gather(row))
         # By position, as the last batch of a process may repeat draws to be full.
         sums[position], counts[position] = nelbo, count.double()

@@ -31,6 +31,7 @@ from .noising import (
     Window,
     make_loader,
     padding,
+    time_power,
 )
 from .spelling import Spelling, spell
 from .streaming import START, Position, SequenceStream, open_documents, read_ahead
@@ -78,8 +79,10 @@ class Feed:
             num_sequences=len(self.validation.ids),
             num_times=num_times,
             batch_size=self.config.per_device_train_batch_size,
+            power=time_power(self.scheduler.process),
         )
-        return self.accelerator.prepare(self.loader(self.validation, batches))
+        examples = NoisyExamples(self.validation.ids, self.scheduler, self.tokenizer.all_special_ids)
+        return self.loader(examples, batches)
 
     def tokenize(self, flag: str, documents: Sequence[str]) -> Sequences:
         config = self.config
@@ -94,16 +97,15 @@ class Feed:
                 num_workers=config.preprocessing_num_workers,
             )
 
-    def examples(self, ids: Sequence[Any], *, counted: bool = False) -> NoisyExamples:
-        return NoisyExamples(ids, self.scheduler, self.tokenizer.all_special_ids, counted=counted)
+    def examples(self, ids: Sequence[Any]) -> NoisyExamples:
+        """Training examples: counts and times are drawn as the flags say."""
+        config, special_ids = self.config, self.tokenizer.all_special_ids
+        return NoisyExamples(ids, self.scheduler, special_ids, counted=config.counted, margin=config.margin)
 
-    def loader(self, sequences: Sequences, batches: Batches, *, counted: bool = False) -> DataLoader:
-        return make_loader(
-            self.examples(sequences.ids, counted=counted),
-            batches,
-            pad_token_id=self.pad_token_id,
-            num_workers=self.config.dataloader_num_workers,
-        )
+    def loader(self, examples: NoisyExamples, batches: Batches) -> DataLoader:
+        workers = self.config.dataloader_num_workers
+        loader = make_loader(examples, batches, pad_token_id=self.pad_token_id, num_workers=workers)
+        return self.accelerator.prepare(loader)
 
     def _spell(self) -> Spelling | None:
         """The characters of the validation sequences."""
@@ -131,7 +133,7 @@ class StoredFeed(Feed):
             seed=config.seed,
             first_step=first_step,
         )
-        yield from self.accelerator.prepare(self.loader(self.training, batches, counted=config.counted))
+        yield from self.loader(self.examples(self.training.ids), batches)
 
     def num_sequences(self, step: int) -> int:
         return len(self.training.ids)
@@ -162,7 +164,7 @@ class StreamedFeed(Feed):
         process, num_processes = accelerator.process_index, accelerator.num_processes
         position = START if self.position is None else self.position
         stream = iter(SequenceStream(self.documents, self.tokenizer, config, process, num_processes, position))
-        examples, collate = self.examples((), counted=config.counted), Collate(self.pad_token_id)
+        examples, collate = self.examples(()), Collate(self.pad_token_id)
         window, size = Window(self.window, config.seed), config.per_device_train_batch_size
         for step in count(first_step):
             times, seeds = window.noise(step)

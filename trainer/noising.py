@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from token_diffusion.processes import Absorbing
+from token_diffusion.processes import Absorbing, Hybrid, Process
 from token_diffusion.scheduler import MIN_T, TokenDiffusionScheduler
 
 from .signals import ignore_stop_signals
@@ -33,16 +33,23 @@ SCALARS = ("timesteps", "weight", "position")
 
 
 class Draw(NamedTuple):
-    """A noisy example to make: a sequence (its index) at time `t` in (0, 1], noise from `seed`; `position` counts."""
+    """A noisy example to make: a sequence (its index) at time `t` in (0, 1], noise from `seed`; `position` counts.
+
+    weight: what its NELBO is multiplied by, one over the density that `t` was drawn with.
+    """
 
     sequence: int
     t: float
     seed: int
     position: int
+    weight: float = 1.0
 
 
 class NoisyExamples(Dataset[dict[str, Tensor]]):
-    """Sequences with noise, indexed by `Draw`; `counted` draws absorbing noise by its count, with draw.t as l / n."""
+    """Sequences with noise, indexed by `Draw`.
+
+    counted: absorbing noise is drawn by its count, with draw.t as l / n. margin: t is kept so far from 0 and 1.
+    """
 
     def __init__(
         self,
@@ -51,11 +58,12 @@ class NoisyExamples(Dataset[dict[str, Tensor]]):
         special_ids: Sequence[int],
         *,
         counted: bool = False,
+        margin: float = 0.0,
     ) -> None:
         self.sequences = sequences
         self.scheduler = scheduler
         self.special_ids = torch.tensor(sorted(set(special_ids)), dtype=torch.int64)
-        self.counted = counted
+        self.counted, self.margin = counted, margin
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -76,7 +84,8 @@ class NoisyExamples(Dataset[dict[str, Tensor]]):
         if self.counted:
             noisy, t, weight = mask_count(self.scheduler, clean, noisable, draw.t, generator)
         else:
-            t, weight = torch.tensor(draw.t, dtype=torch.float64), torch.ones((), dtype=torch.float64)
+            t = torch.tensor(min(max(draw.t, self.margin), 1 - self.margin), dtype=torch.float64)
+            weight = torch.tensor(draw.weight, dtype=torch.float64)
             noisy = self.scheduler.add_noise(clean.unsqueeze(0), timesteps=t.reshape(1), generator=generator)[0]
         return {
             "clean": clean,
@@ -201,11 +210,16 @@ class TrainingBatches(Batches):
 
 
 class ValidationBatches(Batches):
-    """Every sequence at `num_times` stratified times; draw j * num_times + k is sequence j in stratum k."""
+    """Every sequence at `num_times` stratified times; draw j * num_times + k is sequence j in stratum k.
 
-    def __init__(self, *, num_sequences: int, num_times: int, batch_size: int, seed: int = 0) -> None:
+    power: t = u^power with u stratified over (0, 1], each draw weighed by dt/du. See `time_power`.
+    """
+
+    def __init__(
+        self, *, num_sequences: int, num_times: int, batch_size: int, seed: int = 0, power: float = 1.0
+    ) -> None:
         super().__init__(batch_size)
-        self.num_sequences, self.num_times, self.seed = num_sequences, num_times, seed
+        self.num_sequences, self.num_times, self.seed, self.power = num_sequences, num_times, seed, power
 
     def __len__(self) -> int:
         return -(-self.num_sequences * self.num_times // self.batch_size)
@@ -213,10 +227,22 @@ class ValidationBatches(Batches):
     def draws(self) -> Iterator[Draw]:
         for sequence in range(self.num_sequences):
             generator = np.random.default_rng([self.seed, VALIDATION, sequence])
-            times = 1 - (np.arange(self.num_times) + generator.random()) / self.num_times
+            u = 1 - (np.arange(self.num_times) + generator.random()) / self.num_times
             seeds = generator.integers(2**63, size=self.num_times)
+            times, weights = u**self.power, self.power * u ** (self.power - 1)
             for k in range(self.num_times):
-                yield Draw(sequence, float(times[k]), int(seeds[k]), sequence * self.num_times + k)
+                position = sequence * self.num_times + k
+                yield Draw(sequence, float(times[k]), int(seeds[k]), position, float(weights[k]))
+
+
+def time_power(process: Process) -> float:
+    """The `power` with which small times are validated often enough.
+
+    The NELBO of a token that noise has hit grows as 1/t, and is hit with a probability that falls as t for absorbing and
+    uniform, but only as t^(gamma/2) for hybrid: with t uniform, nearly all of its variance would come from times so small that
+    a validation draws none. With t = u^(2/gamma) hybrid varies as the others do.
+    """
+    return max(1.0, 2 / process.gamma) if isinstance(process, Hybrid) else 1.0
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:
