@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from token_diffusion.errors import ParameterError
 from trainer.__main__ import parse
 from trainer.config import TrainingConfig
 from trainer.data import Sequences, check_output_dir, load_corpus, pack, read_files, separator, tokenize
+from trainer.streaming import open_documents, read_pieces
 from trainer.tokenizer import build_tokenizer
 from trainer.tokens import TokenTable, token_table
 
@@ -96,6 +98,42 @@ def test_data_sets(tmp_path: Path) -> None:
         load_corpus(configure("--dataset_name", tmp_path))
     with pytest.raises(ParameterError, match="dataset_name must be a data set that can be loaded"):
         load_corpus(configure("--dataset_name", tmp_path / "nothing"))
+
+
+def test_a_column_of_numbers_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        Dataset.from_dict({"words": [1, 2]}).to_parquet(tmp_path / f"{split}.parquet")
+    flags = ["--dataset_name", tmp_path, "--text_column", "words"]
+    streamed = configure(*flags, "--streaming", "--max_train_steps=1")
+    reads: list[tuple[Callable[[TrainingConfig], object], TrainingConfig]] = [
+        (load_corpus, configure(*flags)),
+        (load_corpus, streamed),
+        (open_documents, streamed),
+    ]
+    for read, config in reads:
+        with pytest.raises(ParameterError, match="text_column must hold text, and not int, got 'words'"):
+            read(config)
+
+
+def test_a_data_set_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamed without a validation file, its split `validation` is looked for first."""
+
+    def unreachable(*arguments: Any, **options: Any) -> None:
+        raise ConnectionError("Couldn't reach 'no/such'\non the Hub")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    config = configure("--dataset_name=no/such", "--streaming", "--max_train_steps=1")
+    with pytest.raises(ParameterError, match=r"dataset_name must be a data set .*reach 'no/such' on the Hub"):
+        load_corpus(config)
+
+
+def test_stored_and_streamed_lines_are_the_same(tmp_path: Path) -> None:
+    """Form feeds and Unicode's own separators are characters of a line."""
+    (tmp_path / "a.txt").write_bytes("a b\u2028c d\nx\x0cy\rz\x85\r\n\x1c\n \n\ve".encode())
+    config = configure("--train_file", tmp_path / "a.txt")
+    expected = ["a b\u2028c d", "x\x0cy", "z\x85", "\ve"]
+    assert load_corpus(config).train == expected
+    assert [row["text"] for row in read_pieces([(0, str(tmp_path / "a.txt"))], False)] == expected
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

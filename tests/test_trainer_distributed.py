@@ -138,6 +138,40 @@ def test_two_processes_go_on_bit_for_bit(name: str, workplace: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("script", [["-m", "trainer"], ["tests/sharded_run.py"]], ids=["whole", "sharded"])
+def test_models_with_parameters_that_nothing_reads(script: list[str], workplace: Path) -> None:
+    """ESM's contact head never gets a gradient, which the other processes would wait for."""
+    changes = {"config_name": "esm", "config_overrides": f"{TINY},{NO_DROPOUT}"}
+    name = f"esm {script[-1]}".replace("/", " ")
+    launch(command(["-m", "trainer"], workplace, f"{name} alone", **changes, per_device_train_batch_size=8))
+    log = launch(command([*TORCHRUN, *script], workplace, name, **changes))
+    assert log.count("parameters of the model have no part in its logits: frozen") == 1
+    assert losses(workplace / name) == pytest.approx(losses(workplace / f"{name} alone"), rel=1e-5)
+    expected, found = (load_file(workplace / each / "final" / "model.safetensors") for each in (f"{name} alone", name))
+    assert expected.keys() == found.keys() and "esm.contact_head.regression.weight" in found
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=2e-5)
+    for folder in ("checkpoint-4", "final"):
+        shutil.rmtree(workplace / name / folder)
+    launch(command([*TORCHRUN, *script], workplace, name, "--resume_from_checkpoint=latest", **changes))
+    again = load_file(workplace / name / "final" / "model.safetensors")
+    assert all(torch.equal(again[key], found[key]) for key in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_gradient_that_is_not_finite_in_one_process_stops_all(sharded: bool, workplace: Path) -> None:
+    name = f"poisoned{' sharded' * sharded}"
+    launched = command([*TORCHRUN, "tests/poisoned_run.py"], workplace, name)
+    variables = {**environment(), **({"SHARDED": "1"} if sharded else {})}
+    done = subprocess.run(launched, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode != 0
+    message = "the gradient is inf at step 3: stopped, nothing was saved for this step"
+    assert done.stderr.count(message) == 2, done.stderr[-5000:]
+    assert saved_steps(workplace / name) == [2] and not (workplace / name / "final").exists()
+
+
+@pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_one_checkpoint(workplace: Path) -> None:
     folder = workplace / "signalled"
     changes = {"max_train_steps": 100_000, "checkpointing_steps": 100_000}

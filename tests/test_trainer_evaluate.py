@@ -135,15 +135,24 @@ def test_mistakes_are_one_line(flags: str, problem: str, workplace: Path, capsys
     assert captured.out == "" and captured.err.splitlines()[-1].startswith(problem)
 
 
+def test_a_mistake_leaves_the_output_file_as_it_was(workplace: Path, tmp_path: Path) -> None:
+    for content in (None, "figures of another day"):
+        if content is not None:
+            (tmp_path / "figures.json").write_text(content)
+        flags = ["--checkpoint_path", str(tmp_path / "absent"), "--output_file", str(tmp_path / "figures.json")]
+        assert main(["evaluate", *flags, "--num_samples=1"]) == 2
+        assert [path.read_text() for path in tmp_path.iterdir()] == ([] if content is None else [content])
+
+
 @pytest.mark.slow
 def test_two_processes_find_the_same(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An odd number of sequences, so that the last batch of one process is padded; one object is printed."""
     flags = ["--checkpoint_path", str(workplace / "uniform"), "--validation_file", str(workplace / "text.txt")]
     flags += ["--packing", "--max_length=13", "--num_samples=2", "--seq_len=8", "--num_inference_steps=2"]
     alone = evaluate(capsys, workplace / "uniform", *flags[2:])
-    # What `accelerate launch` runs for several processes; itself it starts only one where there is no accelerator.
+    # What `accelerate launch` runs for several processes; itself it starts only one where there is no device.
     program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "trainer", "evaluate"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, *program, *flags],
         capture_output=True, text=True, env=environment, timeout=300, cwd=Path(__file__).parent.parent, check=False,

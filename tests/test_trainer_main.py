@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text("a line\nanother line\n" * 10)
     (folder / "empty.txt").write_text("")
     (folder / "file").write_text("")
+    for name, config in (("unknown", {"model_type": "foo"}), ("wrong", {"model_type": "bert", "hidden_size": "x"})):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config))
     build_tokenizer(["a line another line"], vocab_size=270).save_pretrained(folder / "tokenizer")
     return folder
 
@@ -44,6 +48,7 @@ def errors(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> list[str
                 "learning_rate must be greater than 0, got '-1'",
             ],
         ),
+        ("--train_file a --seed 5000000000", ["seed must be less than or equal to 4294901760, got '5000000000'"]),
         ("--train_file a --max_train_step 5", ["unrecognized arguments: --max_train_step 5"]),
         ("--train_file a --dataset_name b", ["dataset_name must be left out when train_file is given, got 'b'"]),
         ("--train_file a --config_name bert", ["tokenizer_name must be given with config_name, got None"]),
@@ -68,10 +73,19 @@ def test_mistakes_in_flags(flags: str, problems: list[str], capsys: pytest.Captu
         ({"tokenizer_name": "absent"}, "tokenizer_name must name a tokenizer that can be loaded"),
         ({"config_name": "absent"}, "config_name must be a model type or a folder with config.json"),
         (
+            {"config_name": "{folder}/unknown"},
+            "config_name must be a folder with the config.json of a model that is known",
+        ),
+        (
+            {"config_name": "{folder}/wrong"},
+            "config_name must be a folder with the config.json of a model that is known",
+        ),
+        (
             {"config_name": "gpt2", "config_overrides": "n_layer=1"},
             "config_name, config_overrides must make a masked LM",
         ),
         ({"config_overrides": "hidden_sise=8"}, "config_overrides must name keys of BertConfig, got 'hidden_sise'"),
+        ({"config_overrides": "hidden_act=foo"}, "config_overrides must make a masked LM (no 'foo' is known)"),
         ({"config_overrides": "hidden_size=x"}, "config_overrides must hold values of the right type"),
         ({"config_overrides": "hidden_size"}, "config_overrides must be key=value,key=value, got 'hidden_size'"),
         ({"config_overrides": "vocab_size=9"}, "config_overrides must leave vocab_size to the tokenizer"),
@@ -91,7 +105,7 @@ def test_mistakes_found_before_training(
         "config_name": "bert",
         "config_overrides": "hidden_size=8,num_hidden_layers=1,num_attention_heads=2,intermediate_size=8",
     }
-    options.update(changes)
+    options.update({name: value.format(folder=workplace) for name, value in changes.items()})
     for name in ("train_file", "tokenizer_name", "output_dir"):
         options[name] = str(workplace / options[name])
     (line,) = errors(capsys, ["mdlm", *(f"--{name}={value}" for name, value in options.items())])

@@ -51,7 +51,13 @@ MOMENTS: dict[str, tuple[str, int, str]] = {
     "before the name": ("pathlib:Path.rename", 2, "before"),
     "with the name": ("pathlib:Path.rename", 2, "after"),
     "before the first save": ("trainer.saving:save_checkpoint", 1, "before"),
-    "before final": ("trainer.saving:save_checkpoint", 4, "before"),
+    "before the last save": ("trainer.saving:save_checkpoint", 4, "before"),
+    "before final": ("trainer.saving:save_checkpoint", 5, "before"),
+}
+# After the last step: while it draws samples or validates, and while it writes final/.
+FINISHING: dict[signal.Signals, tuple[str, int, str]] = {
+    signal.SIGTERM: ("trainer.train:Run._sample", 1, "before"),
+    signal.SIGINT: ("pathlib:Path.rename", 5, "before"),
 }
 DELAYS = (0.3,)  # seconds; where in the run they fall differs from machine to machine, and must not matter
 
@@ -99,6 +105,7 @@ def killed(workplace: Path) -> dict[str, list[Result]]:
     cuts |= {f"{delay} s": {"kill_after": delay} for delay in DELAYS}
     for number in (signal.SIGTERM, signal.SIGINT):
         cuts[number.name] = {"kill_at": MOMENTS["in a step"], "signal": number}
+        cuts[f"{number.name} at the end"] = {"kill_at": FINISHING[number], "signal": number}
     runs: dict[str, list[dict[str, Any]]] = {"whole": [{"arguments": arguments(workplace, workplace / "whole")}]}
     for name, cut in cuts.items():
         folder = workplace / name
@@ -128,7 +135,7 @@ def test_killed_and_resumed_is_never_stopped_bit_for_bit(
     assert resumed.exit == 0, resumed.stderr
     assert contents(workplace / name / "final") == contents(workplace / "whole" / "final")
     assert not [path for path in (workplace / name).iterdir() if path.name.startswith(".")]
-    for step in (3, 6, 9):
+    for step in (3, 6, 9, 10):
         here, there = (read_tensors(workplace / run / f"checkpoint-{step}") for run in (name, "whole"))
         assert here["ema_steps"] == there["ema_steps"] == step
         for part in ("model", "ema"):
@@ -158,8 +165,22 @@ def test_a_signal_saves_after_the_step_and_ends(
     assert last == f"{name}: stopped after step 8; checkpoint-8 is saved, --resume_from_checkpoint latest goes on"
     assert "Traceback" not in stopped.stderr and not (workplace / name / "final" / ".new").exists()
     assert resumed.exit == 0 and "at step 8 of 10" in resumed.stderr
-    assert saved_steps(workplace / name) == [3, 6, 8, 9]
+    assert saved_steps(workplace / name) == [3, 6, 8, 9, 10]
     assert contents(workplace / name / "final") == contents(workplace / "whole" / "final")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_after_the_last_step_loses_nothing(
+    name: str, code: int, workplace: Path, killed: dict[str, list[Result]]
+) -> None:
+    stopped, resumed = killed[f"{name} at the end"]
+    assert stopped.exit == code and "Traceback" not in stopped.stderr, stopped.stderr
+    last = stopped.stderr.strip().splitlines()[-1]
+    assert last == f"{name}: stopped after step 10; checkpoint-10 is saved, --resume_from_checkpoint latest goes on"
+    assert resumed.exit == 0 and "at step 10 of 10" in resumed.stderr
+    folder = workplace / f"{name} at the end"
+    assert saved_steps(folder) == [3, 6, 9, 10] and not list(folder.glob(".*"))
+    assert contents(folder / "final") == contents(workplace / "whole" / "final")
 
 
 @pytest.fixture
@@ -227,6 +248,15 @@ def test_latest_without_a_checkpoint_starts_anew_and_says_so(
     assert f"no checkpoint in {tmp_path}: starting anew" in caplog.text
 
 
+def test_latest_does_not_replace_a_final_that_has_no_checkpoint(
+    workplace: Path, tmp_path: Path, killed: dict[str, list[Result]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(workplace / "whole" / "final", tmp_path / "final")
+    line = refused(capsys, arguments(workplace, tmp_path, LATEST, max_train_steps=1))
+    assert line.startswith("output_dir must hold no other run")
+    assert contents(tmp_path / "final") == contents(workplace / "whole" / "final")
+
+
 @pytest.mark.parametrize("asked", ["nothing", "checkpoint-3"])
 def test_folders_that_are_no_checkpoints(
     asked: str, stopped: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
@@ -262,7 +292,7 @@ def test_another_runs_folder_is_not_mixed_with(
     )
     overwrite = arguments(workplace, stopped, "--overwrite_output_dir", checkpointing_steps=8)
     assert main(overwrite) == 0
-    assert saved_steps(stopped) == [8] and (stopped / "final").is_dir()
+    assert saved_steps(stopped) == [8, 10] and (stopped / "final").is_dir()
 
 
 def test_the_oldest_checkpoint_goes_when_the_new_one_is_whole(
@@ -295,7 +325,7 @@ def test_too_little_space_is_said_before_training(
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=2_500_000))
     line = refused(capsys, arguments(workplace, tmp_path))
     # 35,548 parameters as float32, in the model to serve, that to train, two moments and the average: 0.71 MB.
-    assert line.startswith("output_dir must have 3 MB free for 3 checkpoints and final of 1 MB each, and not 2 MB")
+    assert line.startswith("output_dir must have 4 MB free for 4 checkpoints and final of 1 MB each, and not 2 MB")
     assert list(tmp_path.glob("checkpoint*")) == []
     assert main(arguments(workplace, tmp_path, checkpoints_total_limit=1)) == 0
 
@@ -321,7 +351,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_one_line(
     assert not list(tmp_path.glob(".*"))
     monkeypatch.undo()
     assert main(arguments(workplace, tmp_path, LATEST)) == 0
-    assert saved_steps(tmp_path) == [3, 6, 9]
+    assert saved_steps(tmp_path) == [3, 6, 9, 10]
 
 
 def test_a_quota_ends_the_run_with_one_line(
@@ -374,17 +404,18 @@ def test_space_counts_what_is_there_and_what_will_go(stopped: Path, monkeypatch:
 
     usage = shutil.disk_usage(stopped)
 
-    def needs(free: int, **changes: Any) -> bool:
+    def needs(free: int, first_step: int = 3, **changes: Any) -> bool:
         """Whether `free` units of one checkpoint's size do."""
         monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=free))
         config = MDLMConfig(
             train_file=[Path("a")], output_dir=stopped, max_train_steps=10, checkpointing_steps=3, **changes
         )
         try:
-            checkpoints.check_space(config, 1, 3)
+            checkpoints.check_space(config, 1, first_step)
         except ParameterError:
             return False
         return True
 
-    assert not needs(2) and needs(3)  # checkpoint-6, checkpoint-9, final
+    assert not needs(3) and needs(4)  # checkpoint-6, checkpoint-9, checkpoint-10, final
+    assert not needs(0, first_step=10) and needs(1, first_step=10)  # final alone
     assert not needs(1, checkpoints_total_limit=1) and needs(2, checkpoints_total_limit=1)

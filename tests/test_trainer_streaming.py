@@ -158,6 +158,8 @@ def test_a_streamed_run_goes_on_bit_for_bit(files: Path, tmp_path: Path) -> None
     expected, found = (load_file(tmp_path / run / "final" / "model.safetensors") for run in ("whole", "resumed"))
     assert all((found[name] == expected[name]).all() for name in expected)
     assert not [thread for thread in threads() if thread.name == "read ahead"]
+    card = (tmp_path / "whole" / "final" / "README.md").read_text()
+    assert "a.txt; streamed, sequences of at most 16 tokens, packed" in card  # nobody has counted them
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch._dynamo import OptimizedModule
 from transformers import AutoModelForMaskedLM
 
+from tests.tiny import tiny_model
 from tests.workplaces import make_workplace
 from token_diffusion.checkpoint import load_checkpoint
 from trainer.__main__ import main, parse
@@ -22,7 +23,9 @@ from trainer.accelerator import make_accelerator
 from trainer.config import TrainingConfig
 from trainer.data import load_corpus
 from trainer.feed import StoredFeed
+from trainer.learner import freeze_unused
 from trainer.noising import Batches, Draw
+from trainer.resume import random_state
 from trainer.tokenizer import build_tokenizer
 from trainer.train import Run, TrainingError, train
 
@@ -116,7 +119,7 @@ def test_steps_at_the_ends_of_time_are_finite(
     run = Run(config, make_accelerator(config), load_corpus(config))
     assert isinstance(run.feed, StoredFeed)
     for batch in run.feed.loader(run.feed.examples(run.feed.training.ids), Ends(batch_size=2)):
-        loss, nelbo, count, _ = run._optimize([batch])
+        loss, nelbo, count, *_ = run._optimize([batch])
         assert math.isfinite(loss) and math.isfinite(nelbo) and count > 0
         assert loss == nelbo or config.weighting != "elbo"
     assert all(bool(parameter.isfinite().all()) for parameter in run.model.parameters())
@@ -177,7 +180,7 @@ def test_moving_average_is_what_is_saved(workplace: Path, tmp_path: Path) -> Non
 def test_checkpoints_come_on_time_and_load(workplace: Path, tmp_path: Path) -> None:
     train(configure("hybrid", workplace, tmp_path, max_train_steps=5, checkpointing_steps=2, p_uniform=0.2))
     folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
-    assert [folder.name for folder in folders] == ["checkpoint-2", "checkpoint-4", "final"]
+    assert [folder.name for folder in folders] == ["checkpoint-2", "checkpoint-4", "checkpoint-5", "final"]
     for folder in folders:
         checkpoint = load_checkpoint(folder)
         assert checkpoint.process == "hybrid" and checkpoint.scheduler.config["p_uniform"] == 0.2
@@ -205,6 +208,45 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(
     with pytest.raises(TrainingError, match="loss is nan at step 1"):
         run.fit()
     assert not (tmp_path / "final").exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_and_changes_nothing(workplace: Path, tmp_path: Path) -> None:
+    """Though the loss is finite: an optimizer step would spoil the weights, and checkpoints would follow."""
+    config = configure("mdlm", workplace, tmp_path, ema_decay=0.9, checkpointing_steps=1, checkpoints_total_limit=1)
+    run = Run(config, make_accelerator(config), load_corpus(config))
+    weight = run.learner.bare.get_parameter("bert.encoder.layer.0.output.dense.weight")
+    handle = weight.register_hook(lambda gradient: gradient * math.inf if run.step == 3 else None)
+    with pytest.raises(TrainingError, match=r"the gradient is (inf|nan) at step 3: stopped, nothing was saved"):
+        run.fit()
+    handle.remove()
+    saved = torch.load(tmp_path / "checkpoint-2" / "training_state.pt")
+    now = run.learner.bare.state_dict()
+    assert all(torch.equal(now[name], saved["model"][name]) for name in now)
+    assert run.learner.lr_scheduler.last_epoch == 2 and run.learner.ema is not None
+    assert run.learner.ema.optimization_step == 2
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["checkpoint-2"]
+
+
+def test_parameters_without_a_part_in_the_logits_are_frozen() -> None:
+    """For several processes alone, and without a trace in the model's mode or in the random generators."""
+    for training in (True, False):
+        model = tiny_model("esm", pad_token_id=0, mask_token_id=4).train(training)
+        before = random_state()
+        freeze_unused(model)
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        assert frozen == {"esm.contact_head.regression.weight", "esm.contact_head.regression.bias"}
+        assert model.training == training and all(parameter.grad is None for parameter in model.parameters())
+        after = random_state()
+        assert torch.equal(after["torch"], before["torch"]) and torch.equal(after["numpy"][1], before["numpy"][1])
+    model = tiny_model("bert")
+    freeze_unused(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_one_process_freezes_nothing(workplace: Path, tmp_path: Path) -> None:
+    config = configure("mdlm", workplace, tmp_path, config_name="esm")
+    run = Run(config, make_accelerator(config), load_corpus(config))
+    assert all(parameter.requires_grad for parameter in run.learner.bare.parameters())
 
 
 def test_tensorboard_follows_by_default(workplace: Path, tmp_path: Path) -> None:
@@ -251,7 +293,8 @@ def test_a_compiled_model_trains_and_is_saved_as_any_other(workplace: Path, tmp_
         assert found.keys() == expected.keys()
         for name in expected:
             torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5)
-    shutil.rmtree(run / "final")
+    for folder in ("checkpoint-3", "final"):
+        shutil.rmtree(run / folder)
     train(configure("mdlm", workplace, run, *compiled, *LATEST, **common))
     again = load_file(run / "final" / "model.safetensors")
     assert all(torch.equal(again[name], found[name]) for name in found)

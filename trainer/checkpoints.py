@@ -34,8 +34,10 @@ def find_checkpoint(config: TrainingConfig) -> Path | None:
     """
     output_dir, asked = config.output_dir, config.resume_from_checkpoint
     steps = saved_steps(output_dir)
+    if asked == LATEST and steps:
+        return output_dir / checkpoint_name(steps[-1])
     if asked == LATEST:
-        return output_dir / checkpoint_name(steps[-1]) if steps else None
+        asked = None  # a new run
     if asked is not None and not Path(asked).is_dir():
         raise ParameterError("resume_from_checkpoint", f"be {LATEST} or an existing folder", asked)
     if asked is not None and Path(asked).resolve().parent == output_dir.resolve():
@@ -91,7 +93,8 @@ def set_dtype(folder: Path, dtype: str) -> None:
 def check_space(config: TrainingConfig, num_bytes: int, first_step: int) -> None:
     """Proves that the checkpoints of a run fit on its disk; `num_bytes` is what one takes. Raises `ParameterError`."""
     there = len(saved_steps(config.output_dir))
-    coming = config.max_train_steps // config.checkpointing_steps - first_step // config.checkpointing_steps
+    every, last = config.checkpointing_steps, config.max_train_steps
+    coming = last // every - first_step // every + (first_step < last and last % every > 0)
     if config.checkpoints_total_limit is not None:
         # The oldest goes only when the new one is complete.
         coming = min(coming, max(config.checkpoints_total_limit + 1 - there, 1))

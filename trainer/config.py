@@ -20,6 +20,9 @@ SCHEDULER_OPTIONS = {
     "alpha_schedule", "eps", "sigma_min", "sigma_max", "exclude_mask_from_uniform", "p_uniform", "gamma", "t_eps"
 }  # fmt: skip
 
+# numpy's generator takes 32 bits, to which each process adds its rank.
+MAX_SEED = 2**32 - 2**16
+
 # Flags that may differ when a run is resumed: its weights come out the same whatever they are. train_file and
 # dataset_name are here because the text itself is compared, wherever it now lies.
 FREE_ON_RESUME = {
@@ -116,16 +119,16 @@ class TrainingConfig(CommandLine):
 
     output_dir: Path
     """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     """Weights, data order, times and noise follow from it."""
     max_train_steps: PositiveInt = 1000
     """Optimizer steps."""
     checkpointing_steps: PositiveInt = 500
-    """A checkpoint every N steps, from which the run can be resumed."""
+    """A checkpoint every N steps and after the last, from which the run can be resumed."""
     checkpoints_total_limit: PositiveInt | None = None
     """Keep the newest N checkpoints only; the oldest is deleted when a new one is complete. Without it all are kept."""
     resume_from_checkpoint: str | None = None
-    """`latest` (of output_dir; starts anew if there is none) or a checkpoint folder: go on as if never stopped. Flags that
+    """`latest` (of output_dir; starts anew if that holds no run) or a checkpoint folder: go on as if never stopped. Flags that
     would change the run are refused; max_train_steps may grow if lr_scheduler is constant, constant_with_warmup or
     inverse_sqrt."""
     overwrite_output_dir: bool = False

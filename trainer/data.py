@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -98,18 +99,29 @@ def _validation_alone(config: TrainingConfig) -> Corpus:
         return Corpus((), (), source, "")
     from datasets import load_dataset
 
+    name, column = config.dataset_name, config.text_column
     try:
-        rows = load_dataset(config.dataset_name, config.dataset_config_name, split="validation", streaming=True)
-    except ValueError:  # there is no such split; whatever else is wrong, the training text will tell
+        rows = load_dataset(name, config.dataset_config_name, split="validation", streaming=True)
+    except ValueError:  # there is no such split, or configuration, of which the training text will tell
         return Corpus((), (), source, "")
-    texts = [row[config.text_column] for row in rows if (row.get(config.text_column) or "").strip()]
+    except Exception as error:  # as below
+        raise ParameterError("dataset_name", f"be a data set that can be streamed ({_reason(error)})", name) from error
+    texts = _not_blank((row.get(column) for row in rows), column)
     return Corpus((), texts, source, source.removesuffix("train") + "validation")
 
 
 def read_documents(flag: str, paths: Sequence[Path], *, packing: bool) -> list[str]:
     """The files' documents: with `packing` each file, else each line that is not blank. Raises as `read_files` does."""
     texts = read_files(flag, paths)
-    return texts if packing else [line for text in texts for line in text.splitlines() if line.strip()]
+    return texts if packing else [line for text in texts for line in lines(StringIO(text, newline=""))]
+
+
+def lines(file: TextIO) -> Iterator[str]:
+    """The lines that are not blank, without their ends. `file` must have been opened with newline="".
+
+    Only \\n, \\r and \\r\\n end a line, as in a file that is streamed: `str.splitlines` also cuts at form feeds, U+2028, ….
+    """
+    return (line.rstrip("\r\n") for line in file if line.strip())
 
 
 def _with_validation_files(config: TrainingConfig, train: Sequence[str], source: str) -> Corpus:
@@ -150,22 +162,37 @@ def _load_dataset(config: TrainingConfig) -> Corpus:
     try:
         splits = load_dataset(name, config.dataset_config_name)
     except Exception as error:  # `datasets` raises many kinds; each means that this name cannot be loaded here
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ParameterError("dataset_name", f"be a data set that can be loaded ({reason})", name) from error
+        raise ParameterError("dataset_name", f"be a data set that can be loaded ({_reason(error)})", name) from error
     if not isinstance(splits, DatasetDict) or "train" not in splits:
         raise ParameterError("dataset_name", "have a split called train", name)
     if config.text_column not in splits["train"].column_names:
         columns = ", ".join(splits["train"].column_names)
         raise ParameterError("text_column", f"be one of the columns {columns}", config.text_column)
     source = name if config.dataset_config_name is None else f"{name} ({config.dataset_config_name})"
-    train = [text for text in splits["train"][config.text_column] if text and text.strip()]
+    train = _not_blank(splits["train"][config.text_column], config.text_column)
     if config.validation_file:
         return _with_validation_files(config, train, source)
     if "validation" in splits and not config.validation_split_percentage:
-        held_out = [text for text in splits["validation"][config.text_column] if text and text.strip()]
+        held_out = _not_blank(splits["validation"][config.text_column], config.text_column)
         return Corpus(train, held_out, f"{source}, split train", f"{source}, split validation")
     percent = config.validation_split_percentage
     return _named_split(*_split_documents(train, percent), source, percent)
+
+
+def as_text(cell: object, column: str) -> str:
+    """What a cell of the text column holds, "" for none. Raises `ParameterError` if that is no text."""
+    if cell is not None and not isinstance(cell, str):
+        raise ParameterError("text_column", f"hold text, and not {type(cell).__name__}", column)
+    return cell or ""
+
+
+def _not_blank(cells: Iterable[object], column: str) -> list[str]:
+    return [text for text in (as_text(cell, column) for cell in cells) if text.strip()]
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def tokenize(

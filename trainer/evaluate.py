@@ -20,11 +20,12 @@ from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
 from . import journal
-from .accelerator import set_up_logging
+from .accelerator import set_up_logging, without_devices
 from .bound import ValidationBound
 from .data import read_documents, tokenize
 from .evaluate_config import EvaluateConfig
 from .evaluation import evaluate
+from .files import check_writable, write_whole
 from .noising import NoisyExamples, ValidationBatches, make_loader, padding, time_power
 from .quality import Judge, generative_perplexity, load_judge, retokenize, variety, windows
 from .spelling import spell
@@ -44,7 +45,7 @@ def evaluate_folder(config: EvaluateConfig) -> Figures | None:
     """
     accelerator = _make_accelerator(config)
     if config.output_file is not None:
-        _check_writable(config.output_file)
+        _check_output_file(config.output_file)
     device = str(accelerator.device)
     checkpoint = load_checkpoint(config.checkpoint_path, device=device)
     judge_name = config.generative_model_name_or_path
@@ -62,13 +63,13 @@ def evaluate_folder(config: EvaluateConfig) -> Figures | None:
         if config.num_samples:
             figures |= _quality(config, checkpoint, judge, validation, config.seq_len or max_length)
     if config.output_file is not None:
-        config.output_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_whole(config.output_file, json.dumps(figures, indent=2) + "\n")
     return figures
 
 
 def _make_accelerator(config: EvaluateConfig) -> Accelerator:
     try:
-        accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        accelerator = Accelerator(cpu=without_devices(), mixed_precision=config.mixed_precision)
     except ValueError as error:
         rule = f"be usable here ({str(error).splitlines()[0]})"
         raise ParameterError("mixed_precision", rule, config.mixed_precision) from error
@@ -76,10 +77,9 @@ def _make_accelerator(config: EvaluateConfig) -> Accelerator:
     return accelerator
 
 
-def _check_writable(path: Path) -> None:
+def _check_output_file(path: Path) -> None:
     try:
-        with path.open("a"):
-            pass
+        check_writable(path)
     except OSError as error:
         raise ParameterError("output_file", f"be a writable file ({error.strerror})", str(path)) from error
 

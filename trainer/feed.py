@@ -69,9 +69,10 @@ class Feed:
         """This process's batches on its device, from the step after `first_step` (and `position`) on."""
         raise NotImplementedError
 
-    def num_sequences(self, step: int) -> int:
-        """Sequences in the training text, or of an endless one those that the steps so far have seen."""
-        raise NotImplementedError
+    @property
+    def num_sequences(self) -> int | None:
+        """Sequences in the training text; None of one that is streamed."""
+        return None
 
     def validation_loader(self, num_times: int) -> DataLoader:
         assert self.validation is not None
@@ -135,7 +136,8 @@ class StoredFeed(Feed):
         )
         yield from self.loader(self.examples(self.training.ids), batches)
 
-    def num_sequences(self, step: int) -> int:
+    @property
+    def num_sequences(self) -> int:
         return len(self.training.ids)
 
 
@@ -154,9 +156,6 @@ class StreamedFeed(Feed):
         for batch, position in read_ahead(self._numbered(first_step)):
             self.position = position
             yield send_to_device(batch, self.accelerator.device, non_blocking=True)
-
-    def num_sequences(self, step: int) -> int:
-        return step * self.window
 
     def _numbered(self, first_step: int) -> Iterator[tuple[Batch, Position]]:
         """Batches, each with the position after it; accumulation step by accumulation step as accelerate deals batches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,25 +14,35 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as sharded
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, get_scheduler
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.masked_lm import Head
+from token_diffusion.masked_lm import Head, time_arguments
 
 from .config import TrainingConfig
 from .optimizer import make_optimizer
+from .resume import random_state, set_random_state
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 SequenceSums = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 
 
 class StepSums(NamedTuple):
-    """Of one optimizer step, summed over its tokens and all processes; `stop` if a process was asked to stop."""
+    """Of one optimizer step, summed over its tokens and all processes; `stop` if a process was asked to stop.
+
+    gradient: its norm before it was scaled down.
+    moved: whether the step was made; it is not where the loss or the gradient is not finite.
+    """
 
     loss: float
     nelbo: float
     num_tokens: int
     stop: bool
+    gradient: float
+    moved: bool
 
 
 class Learner:
@@ -51,6 +62,8 @@ class Learner:
             enable({"use_reentrant": False})
         # A compiled forward pass would not see the head's hook.
         self.head = None if config.torch_compile else Head(model)
+        if accelerator.num_processes > 1:
+            freeze_unused(model)
         self.is_sharded = bool(accelerator.is_fsdp2)
         if self.is_sharded:
             _choose_shards(accelerator, model)
@@ -73,12 +86,13 @@ class Learner:
         """One optimizer step on this process's batches of the window; `sums` gives loss and NELBO of each sequence.
 
         What is minimised is Σ loss / Σ tokens of the whole window, so the count comes before the first backward pass.
-        A step whose loss is not finite changes nothing.
+        A step whose loss or gradient is not finite changes nothing; with fp16, whose scaler makes up for gradients that
+        are not, its loss alone decides.
         """
         accelerator = self.accelerator
         counted = sum(batch["noisable"].sum() for batch in window)
         count = int(accelerator.reduce(torch.as_tensor(counted), "sum"))
-        totals = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+        totals = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
         for i, batch in enumerate(window):
             with nullcontext() if i == len(window) - 1 else accelerator.no_sync(self.model):
                 loss, nelbo = ((values * batch["weight"]).sum() for values in sums(self.model, batch))
@@ -86,13 +100,20 @@ class Learner:
                 accelerator.backward(loss * (accelerator.num_processes / count))
             totals[:2] += torch.stack([loss.detach(), nelbo.detach()])
         totals[2] = stopping()
-        loss_sum, nelbo_sum, stop = accelerator.reduce(totals, "sum").tolist()
-        if math.isfinite(loss_sum):
+        # Summed like the rest, though all processes have the same: so they decide alike, and the device is asked once.
+        totals[3] = self._clip() / accelerator.num_processes
+        loss_sum, nelbo_sum, stop, gradient = accelerator.reduce(totals, "sum").tolist()
+        moved = math.isfinite(loss_sum) and (accelerator.scaler is not None or math.isfinite(gradient))
+        if moved:
             self._move()
-        return StepSums(loss_sum, nelbo_sum, count, bool(stop))
+        return StepSums(loss_sum, nelbo_sum, count, bool(stop), gradient, moved)
+
+    def _clip(self) -> Tensor:
+        """Scales the gradient down to its highest norm; returns what the norm was."""
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _move(self) -> None:
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.lr_scheduler.step()
@@ -175,6 +196,29 @@ class Learner:
         known = self.model.state_dict().keys()
         whole: dict[str, Any] = {name: tensor for name, tensor in weights.items() if name in known}
         sharded.set_model_state_dict(self.model, whole, options=_WHOLE)
+
+
+def freeze_unused(model: PreTrainedModel) -> None:
+    """Freezes the parameters that no logit depends on (ESM's contact head, a pooler): no step would change them anyway.
+
+    Several processes have to know: they would wait for these gradients, and for the optimizer's memory of them on a resume.
+    Neither the random generators nor the model's mode are any different afterwards.
+    """
+    state, was_training = random_state(), model.training
+    tokens = torch.arange(12, device=model.device).view(2, 6) % model.config.get_text_config().vocab_size
+    t = torch.tensor([0.25, 0.75], device=model.device)
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), **time_arguments(model, t)}
+    model.eval()
+    model(**inputs).logits.sum().backward()
+    unused = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.grad is None]
+    for parameter in unused:
+        parameter.requires_grad_(False)
+    model.zero_grad()
+    model.train(was_training)
+    set_random_state(state)
+    if unused:
+        count = sum(parameter.numel() for parameter in unused)
+        logger.info("%d parameters of the model have no part in its logits: frozen", count)
 
 
 def _choose_shards(accelerator: Accelerator, model: PreTrainedModel) -> None:

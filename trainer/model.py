@@ -79,7 +79,7 @@ def _from_scratch(config: TrainingConfig, name: str, tokenizer: PreTrainedTokeni
         overrides.setdefault("time_conditioning", TIME_CONDITIONING[config.process])
     try:
         return AutoModelForMaskedLM.from_config(_model_config(name, **overrides, **vocabulary), dtype=torch.float32)
-    except (ValueError, TypeError, AssertionError, ZeroDivisionError, RuntimeError) as error:
+    except Exception as error:  # as above: a configuration can be wrong in as many ways as there are models
         rule = f"make a masked LM ({_reason(error)})"
         raise ParameterError("config_name, config_overrides", rule, (name, config.config_overrides)) from error
 
@@ -89,8 +89,9 @@ def _model_config(name: str, **changes: Any) -> PreTrainedConfig:
     if Path(name).is_dir():
         try:
             return AutoConfig.from_pretrained(name, **changes)
-        except OSError as error:
-            raise ParameterError("config_name", f"be a folder with config.json ({_reason(error)})", name) from error
+        except Exception as error:  # as above
+            rule = f"be a folder with the config.json of a model that is known here ({_reason(error)})"
+            raise ParameterError("config_name", rule, name) from error
     if name not in CONFIG_MAPPING:
         raise ParameterError("config_name", "be a model type or a folder with config.json", name)
     return AutoConfig.for_model(name, **changes)
@@ -142,5 +143,6 @@ def _fit_schedule(
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of an error; that of a KeyError is only the key."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"no {line} is known" if isinstance(error, KeyError) else line

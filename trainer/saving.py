@@ -128,7 +128,7 @@ def _card(run: Run, bound: ValidationBound | None, dtype: str) -> str:
             code=code_version(),
             train_source=run.corpus.train_source,
             validation_source=run.corpus.validation_source,
-            num_train_sequences=run.feed.num_sequences(run.step),
+            num_train_sequences=run.feed.num_sequences,
             step=run.step,
             max_train_steps=config.max_train_steps,
             num_tokens=run.num_tokens,

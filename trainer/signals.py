@@ -1,10 +1,12 @@
-"""SIGTERM and SIGINT as a wish: stop after the current step, with a checkpoint."""
+"""SIGTERM and SIGINT as a wish: stop after the current step, with a checkpoint, or at once where one is there already."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -18,6 +20,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._at_once = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -32,9 +35,22 @@ class StopSignals:
             signal.signal(number, handler)
         self._before = {}
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In here the first signal raises `KeyboardInterrupt`, and so does one that came before and was not yet obeyed."""
+        self._at_once = True
+        try:
+            if self.received is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._at_once = False
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self.__exit__(None, None, None)
+        if self._at_once:
+            raise KeyboardInterrupt
         logger.warning("%s: saving a checkpoint after this step; again to stop at once", self.received.name)
 
 

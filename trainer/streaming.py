@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.errors import ParameterError
 
 from .config import TrainingConfig
-from .data import separator
+from .data import as_text, lines, separator
 from .noising import ORDER
 from .tokens import encode
 
@@ -54,7 +54,7 @@ def open_documents(config: TrainingConfig) -> IterableDataset:
     """Rows of `text`, and for files the `document` that it is of and which `piece` of that.
 
     Raises:
-        ParameterError: they cannot be read.
+        ParameterError: they cannot be read, or hold no text.
     """
     if config.dataset_name is None:
         files = [(index, str(path)) for index, path in enumerate(config.train_file)]
@@ -62,12 +62,13 @@ def open_documents(config: TrainingConfig) -> IterableDataset:
     name, column = config.dataset_name, config.text_column
     try:
         rows = load_dataset(name, config.dataset_config_name, split="train", streaming=True)
-        columns = list(next(iter(rows.take(1))))
+        first = next(iter(rows.take(1)))
     except Exception as error:  # `datasets` raises many kinds; each means that this name cannot be read here
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ParameterError("dataset_name", f"have a split train that can be streamed ({reason})", name) from error
-    if column not in columns:
-        raise ParameterError("text_column", f"be one of the columns {', '.join(columns)}", column)
+    if column not in first:
+        raise ParameterError("text_column", f"be one of the columns {', '.join(first)}", column)
+    as_text(first[column], column)
     rows = rows.select_columns([column])
     return rows if column == "text" else rows.rename_column(column, "text")
 
@@ -77,7 +78,7 @@ def read_pieces(files: Sequence[tuple[int, str]], packing: bool) -> Iterator[dic
     for document, path in files:
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:
-                for piece, text in enumerate(_pieces(file) if packing else _lines(file)):
+                for piece, text in enumerate(_pieces(file) if packing else lines(file)):
                     yield {"text": text, "document": document, "piece": piece}
         except OSError as error:
             raise ParameterError("train_file", f"be a readable file ({error.strerror})", path) from error
@@ -88,10 +89,6 @@ def read_pieces(files: Sequence[tuple[int, str]], packing: bool) -> Iterator[dic
 def _pieces(file: TextIO) -> Iterator[str]:
     while lines := file.readlines(PIECE_CHARS):
         yield "".join(lines)
-
-
-def _lines(file: TextIO) -> Iterator[str]:
-    return (line.rstrip("\r\n") for line in file if line.strip())
 
 
 class SequenceStream:
@@ -154,7 +151,7 @@ class SequenceStream:
 
     def _sequences(self, rows: dict[str, list[Any]]) -> list[np.ndarray]:
         """The rows' text as whole sequences; with packing, what is left over goes to `rest`."""
-        texts = [text or "" for text in rows["text"]]
+        texts = [as_text(text, self.config.text_column) for text in rows["text"]]
         length = self.config.max_length
         if not self.config.packing:
             options = {"truncation": True, "max_length": length}

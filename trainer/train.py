@@ -48,7 +48,8 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
 
     Raises:
         ParameterError: something that was asked for cannot be done; before the first step.
-        TrainingError: the loss is not finite, a checkpoint could not be written or pushed, or a signal asked to stop.
+        TrainingError: the loss or the gradient is not finite, a checkpoint could not be written or pushed, or a signal
+            asked to stop.
     """
     check_output_dir(config.output_dir)
     accelerator = make_accelerator(config)
@@ -64,8 +65,9 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
     corpus = load_corpus(config)
     with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
         run = Run(config, accelerator, corpus, arguments, checkpoint)
-        run.fit()
-        bound = run.finish()
+        with run.signals:
+            run.fit()
+            bound = run.finish()
         if hub is not None:
             try:
                 hub.push(config.output_dir / FINAL, f"{config.process}, {run.step} steps")
@@ -112,9 +114,15 @@ class Run:
         return self.learner.model
 
     def fit(self) -> None:
-        """The optimizer steps that are left, with the logs, validations and checkpoints on the way."""
+        """The optimizer steps that are left, with the logs, validations and checkpoints on the way and after the last.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite, or a checkpoint could not be written.
+            Stopped: `signals` noted one, or another process did.
+        """
         config = self.config
-        text = "streamed text" if config.streaming else f"{self.feed.num_sequences(0)} sequences"
+        count = self.feed.num_sequences
+        text = "streamed text" if count is None else f"{count} sequences"
         sizes = self.learner.bare.num_parameters(), text, self.feed.window, config.max_train_steps
         logger.info("training %s: %d parameters, %s, %d a step, %d steps", config.process, *sizes)
         if config.overwrite_output_dir and self.accelerator.is_main_process:
@@ -123,7 +131,7 @@ class Run:
         main = self.accelerator.is_main_process
         progress = tqdm(total=config.max_train_steps, initial=self.step, desc="train", disable=not main)
         steps = range(self.step + 1, config.max_train_steps + 1)
-        with closing(self.feed.batches(self.step)) as batches, progress, self.signals:
+        with closing(self.feed.batches(self.step)) as batches, progress:
             for self.step in steps:
                 sums = self._optimize(list(islice(batches, config.gradient_accumulation_steps)))
                 progress.update()
@@ -143,35 +151,46 @@ class Run:
             bound = self._validate(QUICK_TIMES)
         if config.sample_steps and step % config.sample_steps == 0 and not last and not stop:
             self._sample()
-        if step % config.checkpointing_steps == 0 or stop:
+        # The last step's is what a run goes on from that is stopped, or crashes, while it validates.
+        if step % config.checkpointing_steps == 0 or stop or last:
             save(self, checkpoint_name(step), bound)
         if stop:
             # Another process may have been the one that got it.
-            received = self.signals.received or signal.SIGTERM
-            folder = checkpoint_name(step)
-            raise Stopped(
-                f"{received.name}: stopped after step {step}; {folder} is saved, --resume_from_checkpoint latest goes on",
-                128 + received,
-            )
+            raise self._stopped(self.signals.received or signal.SIGTERM)
 
     def finish(self) -> ValidationBound | None:
-        """Validates and writes final/."""
-        bound = self._validate(FULL_TIMES)
-        self._sample()
-        save(self, FINAL, bound, self.config.save_dtype)
+        """Validates and writes final/.
+
+        Raises:
+            TrainingError: it could not be written.
+            Stopped: `signals` got one; `fit` has saved all that there was to lose.
+        """
+        try:
+            with self.signals.at_once():
+                bound = self._validate(FULL_TIMES)
+                self._sample()
+                save(self, FINAL, bound, self.config.save_dtype)
+        except KeyboardInterrupt:
+            raise self._stopped(self.signals.received or signal.SIGINT) from None
         return bound
 
+    def _stopped(self, received: signal.Signals) -> Stopped:
+        folder = checkpoint_name(self.step)
+        return Stopped(
+            f"{received.name}: stopped after step {self.step}; {folder} is saved, --resume_from_checkpoint latest goes on",
+            128 + received,
+        )
+
     def _optimize(self, window: list[dict[str, Tensor]]) -> StepSums:
-        """One optimizer step, counted and metered. Raises `TrainingError` if its loss is not finite."""
+        """One optimizer step, counted and metered. Raises `TrainingError` if its loss or its gradient is not finite."""
 
         def sums(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head)
 
         result = self.learner.optimize(window, sums, stopping=lambda: self.signals.received is not None)
-        if not math.isfinite(result.loss):
-            raise TrainingError(
-                f"the loss is {result.loss} at step {self.step}: stopped, nothing was saved for this step"
-            )
+        if not result.moved:
+            what, value = ("gradient", result.gradient) if math.isfinite(result.loss) else ("loss", result.loss)
+            raise TrainingError(f"the {what} is {value} at step {self.step}: stopped, nothing was saved for this step")
         self.num_tokens += result.num_tokens
         self.meter.add(result.loss, result.nelbo, result.num_tokens)
         return result
