@@ -68,6 +68,14 @@ def _settings(scheduler: TokenDiffusionScheduler) -> dict[str, Any]:
     return {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
 
 
+def test_a_folder_saved_again_does_not_tell_how_it_was_loaded(good: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(good)
+    save_checkpoint(tmp_path / "again", checkpoint.model, checkpoint.tokenizer, checkpoint.scheduler)
+    names = (good / "tokenizer_config.json", tmp_path / "again" / "tokenizer_config.json")
+    before, after = (json.loads(name.read_text()) for name in names)
+    assert after == before and "local_files_only" not in after
+
+
 def test_plain_transformers_and_diffusers_load_it_too(good: Path) -> None:
     checkpoint = load_checkpoint(good, name="mine")
     assert checkpoint.name == "mine"

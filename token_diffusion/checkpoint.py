@@ -132,6 +132,8 @@ def save_checkpoint(
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     model.save_pretrained(fresh, state_dict=None if state_dict is None else dict(state_dict))
+    for how_it_was_loaded in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     tokenizer.save_pretrained(fresh)
     scheduler.save_pretrained(fresh)
     if card is not None:
