@@ -1,4 +1,4 @@
-"""The arithmetic of measurements: percentiles, arrival times, slopes."""
+"""The arithmetic of measurements: percentiles, arrival times, shares of a window."""
 
 from __future__ import annotations
 
@@ -32,15 +32,6 @@ def poisson_times(rate: float, seconds: float, seed: int) -> list[float]:
         times.append(now)
         now += generator.expovariate(rate)
     return times
-
-
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the least-squares line through the points, y units an x unit; 0 without two different x."""
-    mean_x, mean_y = sum(x) / max(len(x), 1), sum(y) / max(len(y), 1)
-    spread = sum((value - mean_x) ** 2 for value in x)
-    if spread == 0:
-        return 0.0
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread
 
 
 def credit(points: Sequence[tuple[float, float]], start: float, end: float) -> float:

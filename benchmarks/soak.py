@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx2
 
-from .figures import median, percentile, slope
+from .figures import median, percentile
 from .models import DEMOS, folders
 from .process import ServerProcess, serving
 from .report import Section, Table
@@ -61,10 +61,20 @@ class Result:
         return [(minute / 60, mb) for minute, mb in minutes.items()]
 
     @property
+    def quarters(self) -> list[float]:
+        """MB: the median of the floor in each quarter of the soak; none of one of less than four minutes."""
+        floor = [mb for _, mb in self.floor]
+        if len(floor) < 4:
+            return []
+        return [median(floor[len(floor) * index // 4 : len(floor) * (index + 1) // 4]) for index in range(4)]
+
+    @property
     def slope_mb_per_hour(self) -> float:
-        """Of the floor, least squares, once the first quarter is over."""
-        hours, mb = zip(*self.floor[len(self.floor) // 4 :], strict=True) if self.memory else ((), ())
-        return slope(hours, mb)
+        """Of the floor, from its second quarter to its last: a line through single minutes would mostly tell their noise."""
+        if not self.quarters:
+            return 0.0
+        half_hours = (self.memory[-1][0] - self.memory[0][0]) / 2 / 3600
+        return (self.quarters[3] - self.quarters[1]) / half_hours
 
 
 async def soak(server: ServerProcess, seconds: float, seed: int, sample_s: float = 0.2, **limits: int) -> Result:
@@ -170,7 +180,8 @@ def section(arguments: argparse.Namespace) -> Section:
         result = run(paths, flags, minutes * 60, arguments.seed)
     note = (
         f"All kinds of visitors at once for {minutes:g} minutes, checks: `benchmarks/soak.py`. The floor of the memory is the "
-        "least of each minute, in which the server gives back what it has freed; its slope is that after the first quarter."
+        "least of each minute, in which the server gives back what it has freed; its slope is that from the second quarter to "
+        "the last."
     )
     found = Section("soak", "Soak", [note], verdict(result, most))
     counts = Table(["visits", "number"])
@@ -179,11 +190,9 @@ def section(arguments: argparse.Namespace) -> Section:
     memory = [mb for _, mb in result.memory]
     seen = Table(["memory at the start, most, at the end, MB", "its floor, median of each quarter", "floor's slope, MB/hour",
                   "/health p99 ms", "same tokens as alone", "exit code", "verdict"])  # fmt: skip
-    floor = [mb for _, mb in result.floor]
-    quarters = [floor[len(floor) * index // 4 : len(floor) * (index + 1) // 4] for index in range(4)]
     seen.add(
         f"{memory[0]:.0f}, {max(memory):.0f}, {memory[-1]:.0f}",
-        ", ".join(f"{median(quarter):.0f}" for quarter in quarters if quarter),
+        ", ".join(f"{mb:.0f}" for mb in result.quarters),
         result.slope_mb_per_hour,
         percentile(result.log.health_s, 99) * 1e3,
         f"{result.golden - result.changed} of {result.golden}",

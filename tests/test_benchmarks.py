@@ -23,7 +23,7 @@ from benchmarks.__main__ import PARTS, main
 from benchmarks.determinism import compare, make_requests
 from benchmarks.direct import drive, parameters_of
 from benchmarks.environment import commit, provenance
-from benchmarks.figures import credit, median, percentile, poisson_times, slope
+from benchmarks.figures import credit, median, percentile, poisson_times
 from benchmarks.limit import Recorder, replay
 from benchmarks.load import Plan, play
 from benchmarks.measure import Trace, summarise
@@ -63,12 +63,6 @@ def test_poisson_arrivals_have_their_rate_and_their_variance() -> None:
     assert len(times) == pytest.approx(10_000, abs=400)  # four standard deviations
     counts = torch.histc(torch.tensor(times), bins=2000, min=0, max=2000)
     assert counts.var().item() == pytest.approx(5.0, rel=0.2)
-
-
-def test_the_slope_of_a_line_is_found_in_noise() -> None:
-    x = [float(value) for value in range(100)]
-    assert slope(x, [3 * value + 7 + (-1) ** int(value) for value in x]) == pytest.approx(3, abs=0.01)
-    assert slope([1.0], [2.0]) == 0 == slope([], [])
 
 
 def test_credit_counts_what_falls_inside() -> None:
