@@ -13,7 +13,8 @@ from pydantic_settings import CliSettingsSource, SettingsError
 
 from token_diffusion.errors import ParameterError
 
-from .config import CommandLine, HybridConfig, MDLMConfig, TokenizerConfig, TrainingConfig, UDLMConfig
+from .command_line import CommandLine
+from .config import HybridConfig, MDLMConfig, TokenizerConfig, TrainingConfig, UDLMConfig
 from .evaluate_config import EvaluateConfig
 
 COMMANDS: dict[str, type[CommandLine]] = {

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from token_diffusion.errors import ParameterError
+
+from .command_line import CommandLine
 
 AlphaSchedule = Literal["log_linear", "linear", "cosine", "geometric"]
 # The names of transformers.get_scheduler that need no arguments beyond the two step counts.
@@ -31,31 +32,6 @@ FREE_ON_RESUME = {
     "eval_steps", "save_dtype", "report_to", "num_train_timesteps", "min_timestep", "num_validation_samples",
     "sample_steps", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo",
 }  # fmt: skip
-
-
-class CommandLine(BaseSettings):
-    """What all commands share: how flags are spelled, and that they come from the command line alone."""
-
-    model_config = SettingsConfigDict(
-        cli_exit_on_error=False,
-        cli_hide_none_type=True,
-        cli_implicit_flags=True,
-        extra="forbid",
-        frozen=True,
-        protected_namespaces=(),
-        use_attribute_docstrings=True,
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
 
 
 class TokenizerConfig(CommandLine):

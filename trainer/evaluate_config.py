@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from token_diffusion.errors import ParameterError
 
-from .config import CommandLine
+from .command_line import CommandLine
 
 
 class EvaluateConfig(CommandLine):
