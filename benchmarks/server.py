@@ -66,48 +66,49 @@ class Setup:
 
 
 @contextmanager
+def repeating(call: Callable[[], None], pause_s: float) -> Iterator[None]:
+    """`call` again and again from a thread while the block runs."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(pause_s):
+            call()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
 def counting(url: str) -> Iterator[list[tuple[float, int]]]:
-    """(time, the engine's ticks until then), asked for each quarter of a second from a thread while the block runs."""
-    with httpx2.Client(base_url=url, timeout=30) as client, repeating(0.25) as repeat:
-        seen: list[tuple[float, int]] = []
-        repeat(lambda: seen.append((time.perf_counter(), client.get("/info").json()["load"]["ticks"])))
-        yield seen
+    """(time, the engine's ticks until then), asked for each quarter of a second while the block runs."""
+    seen: list[tuple[float, int]] = []
+    with httpx2.Client(base_url=url, timeout=30) as client:
+
+        def look() -> None:
+            seen.append((time.perf_counter(), client.get("/info").json()["load"]["ticks"]))
+
+        with repeating(look, 0.25):
+            yield seen
 
 
 @contextmanager
 def probing(url: str) -> Iterator[list[float]]:
-    """Milliseconds of GET /health, asked about 20 times a second from a thread while the block runs."""
-    with httpx2.Client(base_url=url, timeout=30) as client, repeating(0.05) as repeat:
-        times: list[float] = []
+    """Milliseconds of GET /health, asked about 20 times a second while the block runs."""
+    times: list[float] = []
+    with httpx2.Client(base_url=url, timeout=30) as client:
 
         def probe() -> None:
             start = time.perf_counter()
             client.get("/health").raise_for_status()
             times.append((time.perf_counter() - start) * 1e3)
 
-        repeat(probe)
-        yield times
-
-
-@contextmanager
-def repeating(pause_s: float) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """What is given to the function yielded is called again and again from a thread until the block ends."""
-    stop, threads = threading.Event(), list[threading.Thread]()
-
-    def repeat(call: Callable[[], None]) -> None:
-        def loop() -> None:
-            while not stop.wait(pause_s):
-                call()
-
-        threads.append(threading.Thread(target=loop))
-        threads[-1].start()
-
-    try:
-        yield repeat
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+        with repeating(probe, 0.05):
+            yield times
 
 
 def cells(summary: Summary, health: Sequence[float]) -> list[object]:

@@ -51,19 +51,19 @@ class Result:
     exit_code: int = 0
 
     @property
-    def floor(self) -> list[tuple[float, float]]:
-        """(hours, MB): the least of each minute, in which the server gives back once what it has freed. What lies above
+    def floor(self) -> list[float]:
+        """MB: the least of each minute, in which the server gives back once what it has freed. What lies above
         it is work under way and room for the next; what is lost or kept for good lifts the floor."""
         minutes: dict[int, float] = {}
         for seconds, mb in self.memory:
             minute = int(seconds // 60)
             minutes[minute] = min(mb, minutes.get(minute, mb))
-        return [(minute / 60, mb) for minute, mb in minutes.items()]
+        return list(minutes.values())
 
     @property
     def quarters(self) -> list[float]:
         """MB: the median of the floor in each quarter of the soak; none of one of less than four minutes."""
-        floor = [mb for _, mb in self.floor]
+        floor = self.floor
         if len(floor) < 4:
             return []
         return [median(floor[len(floor) * index // 4 : len(floor) * (index + 1) // 4]) for index in range(4)]
@@ -71,10 +71,11 @@ class Result:
     @property
     def slope_mb_per_hour(self) -> float:
         """Of the floor, from its second quarter to its last: a line through single minutes would mostly tell their noise."""
-        if not self.quarters:
+        quarters = self.quarters
+        if not quarters:
             return 0.0
         half_hours = (self.memory[-1][0] - self.memory[0][0]) / 2 / 3600
-        return (self.quarters[3] - self.quarters[1]) / half_hours
+        return (quarters[3] - quarters[1]) / half_hours
 
 
 async def soak(server: ServerProcess, seconds: float, seed: int, sample_s: float = 0.2, **limits: int) -> Result:
