@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from token_diffusion.batch import Batch
+from token_diffusion.batch import Batch, next_turn
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.lane import Lane, Turns
 from token_diffusion.parameters import SamplingParameters
@@ -37,11 +37,10 @@ def drive(checkpoints: Mapping[str, Checkpoint], plan: Plan, max_tokens: int | N
     start, end = plan.window(time.perf_counter())
     while time.perf_counter() < end:
         _fill(batches, asks, running, traces, plan.closed)
-        lanes = {lane: batch for batch in batches.values() for lane in batch.lanes}
-        if not lanes:
+        turn = next_turn(batches.values(), turns)
+        if turn is None:
             break
-        lane = turns.next(list(lanes))
-        _step(lanes[lane], lane, running)
+        _step(*turn, running)
     return Outcome(traces, start, min(end, time.perf_counter()))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.denoiser import as_denoiser
-from token_diffusion.masked_lm import time_arguments
+from token_diffusion.masked_lm import forward_arguments
 from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import SampleOutput, run
 
@@ -81,8 +81,8 @@ def full_logits(model: Any) -> Network:
     """The plain forward pass of a masked LM, told the time if it asks for it."""
 
     def network(tokens: Tensor, t: float) -> Tensor:
-        times = time_arguments(model, torch.full((len(tokens),), t, device=tokens.device))
-        return model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **times).logits
+        times = torch.full((len(tokens),), t, device=tokens.device)
+        return model(**forward_arguments(model, tokens, times, torch.ones_like(tokens))).logits
 
     return network
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from token_diffusion.batch import Batch, Determinism, Update
+from token_diffusion.batch import Batch, Determinism, Update, next_turn
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.lane import Lane, Turns
 
@@ -132,11 +132,10 @@ class Engine:
 
     def _tick(self) -> None:
         """One step of the lane whose turn it is."""
-        owners = {lane: batch for batch in self._batches.values() for lane in batch.lanes}
-        if owners:
+        turn = next_turn(self._batches.values(), self._turns)
+        if turn is not None:
             self.ticks += 1
-            lane = self._turns.next(list(owners))
-            self._step(owners[lane], lane)
+            self._step(*turn)
 
     def _step(self, batch: Batch, lane: Lane) -> None:
         """If it fails, the jobs of this lane fail, and no others."""

@@ -69,7 +69,7 @@ def sample_text(arguments: argparse.Namespace) -> None:
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
     seq_len = 64 if arguments.seq_len is None and arguments.template is None else arguments.seq_len
     if seq_len is not None:
-        SamplingParameters(seq_len)
+        SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
         checkpoint.check_seq_len(seq_len)
     tokens = encode(
         checkpoint.tokenizer,

@@ -6,7 +6,7 @@ Offline sampling, the server, tests and benchmarks all drive this class. Not thr
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -162,3 +162,12 @@ class Batch:
             raise ParameterError("tokens", "hold -1 where the sampler fills in, not the mask token", mask_token_id)
         if (largest := max(tokens)) >= vocab_size:
             raise ParameterError("tokens", f"be below vocab_size = {vocab_size}", largest)
+
+
+def next_turn(batches: Iterable[Batch], turns: Turns) -> tuple[Batch, Lane] | None:
+    """The lane, among those of all batches that share `turns`, whose turn it is, and its batch; None if there is no lane."""
+    owners = {lane: batch for batch in batches for lane in batch.lanes}
+    if not owners:
+        return None
+    lane = turns.next(list(owners))
+    return owners[lane], lane

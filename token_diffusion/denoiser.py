@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .masked_lm import Head, parameter_names, time_arguments
+from .masked_lm import Head, forward_arguments, parameter_names
 
 
 class Denoiser(Protocol):
@@ -66,7 +66,7 @@ class MaskedLMDenoiser:
             return self._forward(tokens, t, valid).flatten(0, -2)
 
     def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor) -> Tensor:
-        return self.model(input_ids=tokens, attention_mask=valid.long(), **time_arguments(self.model, t)).logits
+        return self.model(**forward_arguments(self.model, tokens, t, valid.long())).logits
 
 
 def as_denoiser(denoiser: Any) -> Denoiser:

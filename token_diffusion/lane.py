@@ -62,11 +62,8 @@ class Lane:
 
     def join(self, rows: Rows, members: list[Member], is_new: bool = True) -> None:
         """More rows at the end; is_new: they were never stepped."""
-        self.rows, self.members, self.is_new = (
-            Rows.join(self.rows, rows),
-            self.members + members,
-            self.is_new or is_new,
-        )
+        self.rows, self.members = Rows.join(self.rows, rows), self.members + members
+        self.is_new = self.is_new or is_new
 
     def remove(self, key: Hashable) -> None:
         self._keep(self._by_row([member.request.key != key for member in self.members]))

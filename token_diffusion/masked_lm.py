@@ -37,11 +37,8 @@ class Head:
     @torch.inference_mode()
     def _is_exact(self, model: Any) -> bool:
         """One batch through both ways. A model that this breaks, which raises whatever its own code raises, does not allow it."""
-        device, was_training = next(model.parameters()).device, model.training
-        vocab_size = model.config.get_text_config().vocab_size
-        tokens = torch.arange(12, device=device).view(2, 6) * 7 % vocab_size
-        positions, t = torch.tensor([1, 6, 11], device=device), torch.tensor([0.25, 0.75], device=device)
-        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), **time_arguments(model, t)}
+        inputs, was_training = probe(model), model.training
+        positions = torch.tensor([1, 6, 11], device=inputs["input_ids"].device)
         model.eval()
         try:
             plain = model(**inputs).logits.flatten(0, 1)[positions].float()
@@ -62,6 +59,18 @@ def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> 
         return (hidden, *output[1:])
     output.last_hidden_state = hidden
     return output
+
+
+def forward_arguments(model: nn.Module, tokens: Tensor, t: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    """What a forward pass of `model` is given: tokens int64 [B, L] at times t [B], attending where the mask int64 [B, L] is 1."""
+    return {"input_ids": tokens, "attention_mask": attention_mask, **time_arguments(model, t)}
+
+
+def probe(model: Any) -> dict[str, Tensor]:
+    """The arguments of a small forward pass, 2 x 6 tokens, to find out how `model` behaves."""
+    device, vocab_size = next(model.parameters()).device, model.config.get_text_config().vocab_size
+    tokens = torch.arange(12, device=device).view(2, 6) * 7 % vocab_size
+    return forward_arguments(model, tokens, torch.tensor([0.25, 0.75], device=device), torch.ones_like(tokens))
 
 
 def time_arguments(model: nn.Module, t: Tensor) -> dict[str, Tensor]:

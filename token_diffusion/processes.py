@@ -18,8 +18,8 @@ Because theta_z >= 0, leaving has the bound b / f_z(t), free of the network: pos
 the network says. All scalars are float64; the last step has s = 0, where alpha_s = 1, so neither mask nor noise can be left.
 
 The NELBO is the integral over t of weight * divergence (GIDD Thm. 3.7), plus KL(q_1 || prior) where the noise does not quite
-end in what sampling starts from: the divergence is what the network can lower, the one
-part that reads the logits; the weight is a scalar of z, x and t, and some training replaces it.
+end in what sampling starts from: the divergence is what the network can lower, the one part that reads the logits; the weight
+is a scalar of z, x and t, and some training replaces it.
 """
 
 from __future__ import annotations

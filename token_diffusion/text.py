@@ -31,7 +31,6 @@ def encode(
         prompt: a fixed prefix. Special tokens typed in it, `[MASK]` too, are ordinary text.
         template: text whose `[MASK]` holes are one open position each, all else fixed; positions beyond it are open.
         inject_start_token: begin with the tokenizer's [CLS] or BOS token, fixed.
-
         max_tokens: bound of the template's length where seq_len is None; only its holes are held against it here.
 
     Raises:

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.errors import ParameterError
 
 from .config import TrainingConfig
+from .errors import in_one_line
 from .tokens import TokenTable, token_table
 
 
@@ -105,7 +106,9 @@ def _validation_alone(config: TrainingConfig) -> Corpus:
     except ValueError:  # there is no such split, or configuration, of which the training text will tell
         return Corpus((), (), source, "")
     except Exception as error:  # as below
-        raise ParameterError("dataset_name", f"be a data set that can be streamed ({_reason(error)})", name) from error
+        raise ParameterError(
+            "dataset_name", f"be a data set that can be streamed ({in_one_line(error)})", name
+        ) from error
     texts = _not_blank((row.get(column) for row in rows), column)
     return Corpus((), texts, source, source.removesuffix("train") + "validation")
 
@@ -162,7 +165,9 @@ def _load_dataset(config: TrainingConfig) -> Corpus:
     try:
         splits = load_dataset(name, config.dataset_config_name)
     except Exception as error:  # `datasets` raises many kinds; each means that this name cannot be loaded here
-        raise ParameterError("dataset_name", f"be a data set that can be loaded ({_reason(error)})", name) from error
+        raise ParameterError(
+            "dataset_name", f"be a data set that can be loaded ({in_one_line(error)})", name
+        ) from error
     if not isinstance(splits, DatasetDict) or "train" not in splits:
         raise ParameterError("dataset_name", "have a split called train", name)
     if config.text_column not in splits["train"].column_names:
@@ -188,11 +193,6 @@ def as_text(cell: object, column: str) -> str:
 
 def _not_blank(cells: Iterable[object], column: str) -> list[str]:
     return [text for text in (as_text(cell, column) for cell in cells) if text.strip()]
-
-
-def _reason(error: Exception) -> str:
-    """An error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def tokenize(

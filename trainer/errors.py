@@ -15,3 +15,8 @@ class Stopped(TrainingError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error says, or else what it is."""
+    return " ".join(str(error).split()) or type(error).__name__

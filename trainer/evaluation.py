@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from token_diffusion.masked_lm import Head, time_arguments
+from token_diffusion.masked_lm import Head, forward_arguments
 from token_diffusion.scheduler import TokenDiffusionScheduler
 
 from .bound import ValidationBound, summarise
@@ -28,7 +28,7 @@ def loss_sums(
     logits are computed only where the loss reads them: at masks for absorbing, never at padding or special tokens.
     """
     clean, noisy, t, noisable = (batch[name] for name in ("clean", "noisy", "timesteps", "noisable"))
-    inputs = {"input_ids": noisy, "attention_mask": batch["attention_mask"], **time_arguments(model, t)}
+    inputs = forward_arguments(model, noisy, t, batch["attention_mask"])
     if head is None or not head.gathers:
         losses = scheduler.loss(model(**inputs).logits, clean, noisy, t, weighting)
         loss, nelbo = (torch.where(noisable, each, 0.0).sum(-1) for each in losses)

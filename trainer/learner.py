@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, get_scheduler
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.masked_lm import Head, time_arguments
+from token_diffusion.masked_lm import Head, probe
 
 from .config import TrainingConfig
 from .optimizer import make_optimizer
@@ -205,11 +205,8 @@ def freeze_unused(model: PreTrainedModel) -> None:
     Neither the random generators nor the model's mode are any different afterwards.
     """
     state, was_training = random_state(), model.training
-    tokens = torch.arange(12, device=model.device).view(2, 6) % model.config.get_text_config().vocab_size
-    t = torch.tensor([0.25, 0.75], device=model.device)
-    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), **time_arguments(model, t)}
     model.eval()
-    model(**inputs).logits.sum().backward()
+    model(**probe(model)).logits.sum().backward()
     unused = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.grad is None]
     for parameter in unused:
         parameter.requires_grad_(False)

@@ -23,6 +23,7 @@ from token_diffusion.errors import ParameterError
 
 from .config import TrainingConfig
 from .data import as_text, lines, separator
+from .errors import in_one_line
 from .noising import ORDER
 from .tokens import encode
 
@@ -64,8 +65,8 @@ def open_documents(config: TrainingConfig) -> IterableDataset:
         rows = load_dataset(name, config.dataset_config_name, split="train", streaming=True)
         first = next(iter(rows.take(1)))
     except Exception as error:  # `datasets` raises many kinds; each means that this name cannot be read here
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ParameterError("dataset_name", f"have a split train that can be streamed ({reason})", name) from error
+        rule = f"have a split train that can be streamed ({in_one_line(error)})"
+        raise ParameterError("dataset_name", rule, name) from error
     if column not in first:
         raise ParameterError("text_column", f"be one of the columns {', '.join(first)}", column)
     as_text(first[column], column)

@@ -70,9 +70,8 @@ class Thinning:
         """
         n, each = rows.num_steps, torch.arange(len(rows))
         to_come = rows.open & (rows.block >= (rows.step // n).unsqueeze(1))
-        block = torch.where(to_come, rows.block, rows.num_blocks.unsqueeze(1)).amin(
-            1
-        )  # the next that is not all fixed
+        # the next block that is not all fixed
+        block = torch.where(to_come, rows.block, rows.num_blocks.unsqueeze(1)).amin(1)
         start, end = torch.maximum(rows.step, block * n), torch.minimum((block + 1) * n, rows.last_step)
         column, is_active = _gathered(to_come & (rows.block == block.unsqueeze(1)))  # [R, A]
         ahead = max(1, min(ahead, MAX_ELEMENTS // max(1, column.numel())))
