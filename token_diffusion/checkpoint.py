@@ -18,6 +18,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, P
 
 from .denoiser import Denoiser, MaskedLMDenoiser
 from .errors import ParameterError
+from .packing import pack, pays
 from .quantization import quantised
 from .scheduler import TokenDiffusionScheduler
 from .transformer import TokenDiffusionConfig
@@ -97,6 +98,8 @@ def load_checkpoint(
     _check_fit(folder, model, tokenizer, scheduler)
     plain = MaskedLMDenoiser(model)
     denoiser = quantised(plain) if dtype == "int8" else plain
+    if pays(model.device, model.dtype):
+        pack(model)
     name = name or folder.resolve().name
     return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype)
 
