@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from token_diffusion.memory import keep_freed
 
-from . import ROOT, determinism, padding, pipeline, precision, samplers, server, soak, training
+from . import ROOT, determinism, packing, padding, pipeline, precision, samplers, server, soak, training
 from .environment import provenance
 from .report import Section, write
 
@@ -29,6 +29,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "samplers": (samplers.add_arguments, samplers.section),
     "pipeline": (pipeline.add_arguments, pipeline.section),
     "padding": (padding.add_arguments, padding.section),
+    "packing": (packing.add_arguments, packing.section),
     "precision": (precision.add_arguments, precision.section),
     "training": (training.add_arguments, training.section),
     "server": (server.add_arguments, server.section),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, BertTokenizer
 
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import DTYPES, Checkpoint, load_checkpoint, save_checkpoint
+from token_diffusion.denoiser import MaskedLMDenoiser
+from token_diffusion.packing import pack, pays
 
 from . import ROOT
 
@@ -33,6 +36,20 @@ def random_model(device: str = "cpu", dtype: str = "float32") -> Any:
         config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=6, intermediate_size=1536)
         model: nn.Module = BertForMaskedLM(config)  # as its `to` is known to mypy there
     return model.to(device=device, dtype=DTYPES[dtype]).eval()
+
+
+def plain_model(folder: Path, device: str = "cpu", dtype: str = "float32") -> Any:
+    """The network of a checkpoint as transformers loads it, which is what other people's code runs."""
+    model: Any = AutoModelForMaskedLM.from_pretrained(str(folder), local_files_only=True, dtype=DTYPES[dtype])
+    return model.to(device).eval()
+
+
+def as_loaded(model: Any) -> MaskedLMDenoiser:
+    """What `load_checkpoint` makes of such a network; `model` stays as it is."""
+    own = copy.deepcopy(model)
+    if pays(own.device, own.dtype):
+        pack(own)
+    return MaskedLMDenoiser(own)
 
 
 def random_tokenizer() -> BertTokenizer:

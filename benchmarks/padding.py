@@ -28,7 +28,7 @@ from token_diffusion.parameters import SamplingParameters
 from .direct import parameters_of
 from .environment import timed
 from .figures import median
-from .models import MASK, VOCAB_SIZE, random_model
+from .models import MASK, VOCAB_SIZE, as_loaded, random_model
 from .report import Section, Table
 from .traffic import mixed
 
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def section(arguments: argparse.Namespace) -> Section:
     """One table, a row a growth and number of rows."""
     rounds, counts = (1, [16]) if arguments.quick else (arguments.rounds, arguments.rows)
-    model = as_denoiser(random_model(arguments.device, arguments.dtype))
+    model = as_loaded(random_model(arguments.device, arguments.dtype))
     asks = mixed({"/sample": "", "/sample/block": ""}, seed=0, most_steps=32)
     table = Table(["rows", "longest / shortest", "forward passes", "padding", "s", "s / unsorted"])
     for rows in counts:

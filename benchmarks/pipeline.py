@@ -20,14 +20,12 @@ import torch
 from diffusers import BlockRefinementScheduler, LLaDA2Pipeline
 
 from token_diffusion import TokenDiffusionScheduler
-from token_diffusion.checkpoint import load_checkpoint
-from token_diffusion.denoiser import as_denoiser
 from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
 from .figures import median
 from .limit import Recorder
-from .models import DEMOS, MASK, VOCAB_SIZE, random_model
+from .models import DEMOS, MASK, VOCAB_SIZE, as_loaded, plain_model, random_model
 from .report import Section, Table
 
 SETTING = SamplingParameters(256, 4, 64, top_p=0.9, block_size=32)
@@ -95,7 +93,7 @@ def measure(
     model: Any, scheduler: TokenDiffusionScheduler, parameters: SamplingParameters, rounds: int, weights: str
 ) -> Table:
     """All three in turn, `rounds` times; what each asked of the network is counted in the first."""
-    denoiser, pipeline, mask = as_denoiser(model), make_pipeline(model), int(scheduler.config.mask_token_id)
+    denoiser, pipeline, mask = as_loaded(model), make_pipeline(model), int(scheduler.config.mask_token_id)
     one_a_step = replace(parameters, num_inference_steps=None)
     runs: dict[str, Callable[[], Work]] = {
         "LLaDA2Pipeline": lambda: work_of_pipeline(pipeline, parameters, mask),
@@ -129,8 +127,9 @@ def section(arguments: argparse.Namespace) -> Section:
     found = Section("pipeline", "Block-wise sampling: diffusers' released pipeline and ours", [NOTE])
     model = random_model(arguments.device, arguments.dtype)
     scheduler = TokenDiffusionScheduler(VOCAB_SIZE, MASK, forward_process="absorbing")
-    demo = load_checkpoint(DEMOS["mdlm"], device=arguments.device, dtype=arguments.dtype)
+    demo = plain_model(DEMOS["mdlm"], arguments.device, arguments.dtype)
+    demo_scheduler = TokenDiffusionScheduler.from_pretrained(DEMOS["mdlm"])
     table = measure(model, scheduler, SETTING, rounds, "random, 22.7 M")
-    table.rows += measure(demo.model, demo.scheduler, SETTING, rounds, "demo, 4.4 M").rows
+    table.rows += measure(demo, demo_scheduler, SETTING, rounds, "demo, 4.4 M").rows
     found.parts.append(table)
     return found

@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.text import decode
 
 from .direct import parameters_of
+from .models import plain_model
 from .samplers import full_logits
 from .textbook import TEXTBOOKS, Task
 from .traffic import Ask
@@ -41,12 +43,15 @@ State = tuple[int, int, list[tuple[int, int, int]], list[list[int]]]
 """Steps done, network evaluations, changes, tokens."""
 
 
+as_transformers_load_it = cache(plain_model)
+
+
 def textbook_states(checkpoint: Checkpoint, ask: Ask) -> Iterator[State]:
     """Each state of the authors' loop."""
     parameters = parameters_of(ask)
     task = Task(checkpoint.scheduler, parameters)
     textbook = TEXTBOOKS["bd3lms" if ask.path == "/sample/block" else METHODS[checkpoint.process]]
-    network, nfe = full_logits(checkpoint.model), 0
+    network, nfe = full_logits(as_transformers_load_it(checkpoint.path, checkpoint.device, checkpoint.dtype)), 0
 
     def counted(tokens: Tensor, t: float) -> Tensor:
         nonlocal nfe

@@ -2,11 +2,13 @@
 
     python -m benchmarks samplers [--only mdlm udlm hybrid block] [--quick]
 
-Textbook, ours and limit take turns in one process on the same weights; a ratio is the median over the rounds of the two
-times of that round. Ours and the limit run whole. Of a textbook loop, which may take many minutes, a few steps are timed,
-spread evenly over its grid, each on a state noised as that step would find it; their mean is multiplied by the number of
-steps, which is counted in a dry run of the same loop on a network of 64 tokens: how often a loop that keeps theta evaluates
-its network does not depend on the weights (absorbing) or hardly does (uniform). The limit: limit.py.
+Textbook, ours and limit take turns in one process on the same weights: the textbook on the network as transformers loads
+it, ours and the limit on what `load_checkpoint` makes of it (token_diffusion/packing.py), all with the same allocator. A
+ratio is the median over the rounds of the two times of that round. Ours and the limit run whole. Of a textbook loop, which
+may take many minutes, a few steps are timed, spread evenly over its grid, each on a state noised as that step would find it;
+their mean is multiplied by the number of steps, which is counted in a dry run of the same loop on a network of 64 tokens: how
+often a loop that keeps theta evaluates its network does not depend on the weights (absorbing) or hardly does (uniform). The
+limit: limit.py.
 """
 
 from __future__ import annotations
@@ -20,8 +22,6 @@ import torch
 from torch import Tensor
 
 from token_diffusion import TokenDiffusionScheduler
-from token_diffusion.checkpoint import load_checkpoint
-from token_diffusion.denoiser import as_denoiser
 from token_diffusion.masked_lm import forward_arguments
 from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import SampleOutput, run
@@ -29,7 +29,7 @@ from token_diffusion.sampling import SampleOutput, run
 from .environment import synchronize, timed
 from .figures import median
 from .limit import Recorder, replay
-from .models import DEMOS, MASK, VOCAB_SIZE, random_model
+from .models import DEMOS, MASK, VOCAB_SIZE, as_loaded, plain_model, random_model
 from .report import Section, Table
 from .textbook import TEXTBOOKS, Network, Task, Textbook
 
@@ -37,10 +37,11 @@ DRY_VOCAB_SIZE = 64
 MOST_OVER_LIMIT = 1.15
 """Aim for ours / the bare forward passes."""
 
-NOTE = """Textbook: the loop as the named authors' code runs it (which choices are whose: `benchmarks/textbook.py`), its time
-extrapolated from a few of its steps. Ours runs whole. "Forward passes alone" are the very calls of the network that our
-run made, made again with no sampler around them, so that ours / forward passes is our own overhead. `bd3lms` shows the
-network a window that ends with the active block, ours and `diffusers #12911` the whole sequence with the masks to come."""
+NOTE = """Textbook: the loop as the named authors' code runs it (which choices are whose: `benchmarks/textbook.py`), on the
+network as transformers loads it, its time extrapolated from a few of its steps. Ours runs whole, on what `load_checkpoint`
+makes of that network. "Forward passes alone" are the very calls of the network that our run made, made again with no sampler
+around them, so that ours / forward passes is our own overhead. `bd3lms` shows the network a window that ends with the active
+block, ours and `diffusers #12911` the whole sequence with the masks to come."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Measured:
 
 def measure(model: Any, scheduler: TokenDiffusionScheduler, case: Case, rounds: int, samples: int) -> Measured:
     """Textbook, ours and limit in turn, `rounds` times, after one untimed run of ours."""
-    denoiser = as_denoiser(model)
+    denoiser = as_loaded(model)
     device, task, network = denoiser.device, Task(scheduler, case.parameters), full_logits(model)
     counts = {name: count_steps(TEXTBOOKS[name], case) for name in case.textbooks}
     recorder = Recorder(denoiser)
@@ -199,8 +200,8 @@ def section(arguments: argparse.Namespace) -> Section:
             if weights == "random":
                 scheduler = TokenDiffusionScheduler(VOCAB_SIZE, MASK, forward_process=case.process)
             else:
-                checkpoint = load_checkpoint(DEMOS[case.demo], device=arguments.device, dtype=arguments.dtype)
-                model, scheduler = checkpoint.model, checkpoint.scheduler
+                model = plain_model(DEMOS[case.demo], arguments.device, arguments.dtype)
+                scheduler = TokenDiffusionScheduler.from_pretrained(DEMOS[case.demo])
             figures = measure(model, scheduler, case, rounds, samples)
             add_rows(table, name, case, figures, weights == "random")
             if weights == "random":
