@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,9 +20,8 @@ from token_diffusion.randomness import Purpose, philox, uniform
     ],
 )
 def test_philox_gives_the_published_answers(counter: list[int], key: list[int], expected: list[int]) -> None:
-    c0, c1, c2, c3 = (torch.tensor([word]) for word in counter)
-    k0, k1 = (torch.tensor([word]) for word in key)
-    assert [word.item() for word in philox((c0, c1, c2, c3), (k0, k1))] == expected
+    words = (np.array(each, dtype=np.uint64).reshape(-1, 1) for each in (counter, key))
+    assert philox(*words).flatten().tolist() == expected
 
 
 def _grid(seed: int, purpose: Purpose = Purpose.TOKEN) -> torch.Tensor:

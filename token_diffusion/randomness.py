@@ -1,21 +1,22 @@
 """Counter-based randomness: every draw is a pure function of (seed, sample, step, position, purpose).
 
-So the draws of a request do not depend on its batch-mates, on when it arrived or on padding, and they are the same on
-every device. The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
-the 64-bit seed is its key, the four 32-bit counters are what names the draw. PyTorch has Philox inside, but offers no way
-to set key and counter per element, hence these lines of integer arithmetic.
+So the draws of a request do not depend on its batch-mates, on when it arrived or on padding, nor on the device, for they are
+made on the host, where the rows are. The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1,
+2, 3", SC 2011): the 64-bit seed is its key, the four 32-bit counters are what names the draw. PyTorch and numpy have Philox
+inside, but offer no way to set key and counter per element, hence these lines of integer arithmetic.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_MASK = 0xFFFFFFFF
-_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
-_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+_MASK = np.uint64(0xFFFFFFFF)
+_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
+_KEY_STEPS = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)
 _ROUNDS = 10
 
 
@@ -29,24 +30,31 @@ class Purpose(IntEnum):
     NOISE_TOKEN = 4
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox4x32-10 over int64 tensors that hold 32-bit words; broadcasts, and returns four tensors of such words."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
+def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Philox4x32-10 over uint64 arrays of 32-bit words: counter [4, ...], key [2, ...] -> [4, ...].
+
+    Both products of a round are taken in one operation, as most calls are for a few draws and cost what their operations do.
+    """
+    even, odd = counter[::2], counter[1::2]
+    along = (2,) + (1,) * (counter.ndim - 1)
+    multipliers, key_steps = _MULTIPLIERS.reshape(along), _KEY_STEPS.reshape(along)
     for _ in range(_ROUNDS):
-        # A 32x32-bit product may pass 2^63, but int64 wraps to the right 64 bits; the masks drop the sign's copies.
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _KEY_STEPS[0]) & _MASK, (k1 + _KEY_STEPS[1]) & _MASK
-    return c0, c1, c2, c3
+        products = even * multipliers
+        even, odd = (products >> 32)[::-1] ^ odd ^ key, (products & _MASK)[::-1]
+        key = (key + key_steps) & _MASK
+    return np.stack([even[0], odd[0], even[1], odd[1]])
 
 
 def uniform(seed: Tensor, sample: Tensor, step: Tensor, position: Tensor, purpose: Purpose) -> Tensor:
-    """Uniforms in [0, 1) with 53 random bits, float64, of the arguments' broadcast shape (int64 tensors, one device).
+    """Uniforms in [0, 1) with 53 random bits, float64, of the arguments' broadcast shape (int64 tensors on the CPU).
 
     `seed` is in [0, 2^63), the others in [0, 2^32).
     """
-    counter = (step, position, sample, torch.full_like(step, int(purpose)))
-    high, low, _, _ = philox(counter, (seed & _MASK, (seed >> 32) & _MASK))
-    bits = (high >> 5) * (1 << 26) + (low >> 6)
-    return bits.to(torch.float64) / (1 << 53)
+    seeds, samples, steps, positions = (each.numpy().view(np.uint64) for each in (seed, sample, step, position))
+    shape = np.broadcast_shapes(seeds.shape, samples.shape, steps.shape, positions.shape)
+    counter = np.empty((4, *shape), dtype=np.uint64)
+    counter[0], counter[1], counter[2], counter[3] = steps, positions, samples, int(purpose)
+    seeds = seeds.reshape((1,) * (len(shape) - seeds.ndim) + seeds.shape)
+    high, low, _, _ = philox(counter, np.stack([seeds & _MASK, seeds >> 32]))
+    bits = (high >> 5) * 2**26 + (low >> 6)
+    return torch.from_numpy(np.asarray(bits / 2**53))
