@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from server.app import create_app, load_engine
 from server.settings import Settings
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.errors import ParameterError
 
 pytest_plugins = ["tests.server_fixtures"]
@@ -21,6 +24,22 @@ def test_loading_names_the_checkpoint_that_cannot_be_used(tiny_folders: Mapping[
         load_engine(Settings(checkpoint_path=tiny_folders["absorbing"] / "nothing"))
     with pytest.raises(ParameterError, match="device must be"):
         load_engine(Settings(checkpoint_path=tiny_folders["absorbing"], device="cuda:77"))
+
+
+def test_networks_are_loaded_in_a_thread_that_ends(
+    tiny_folders: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the workers OpenMP keeps for it do not put the engine's to sleep."""
+    loaders: list[threading.Thread] = []
+
+    def load(*args: Any, **kwargs: Any) -> Checkpoint:
+        loaders.append(threading.current_thread())
+        return load_checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr("server.app.load_checkpoint", load)
+    load_engine(Settings(checkpoint={"x": tiny_folders["absorbing"], "y": tiny_folders["hybrid"]}))
+    assert len(loaders) == 2 and threading.current_thread() not in loaders
+    assert not any(thread.is_alive() for thread in loaders)
 
 
 def test_an_app_loads_what_its_settings_name_and_stops_its_engine(tiny_folders: Mapping[str, Path]) -> None:
