@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from token_diffusion.memory import keep_freed
+from token_diffusion.memory import prepare
 
 from . import ROOT, determinism, packing, padding, pipeline, precision, samplers, server, soak, training
 from .environment import provenance
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     """0, or 1 if a part found something broken, or 2 if it cannot run as asked."""
     asked = make_parser().parse_args(arguments)
     disable_progress_bar()
-    keep_freed()
+    prepare()
     if asked.num_threads is not None:
         torch.set_num_threads(asked.num_threads)
     output = asked.output or (None if asked.part else PAGE)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import uvicorn
 from transformers.utils.logging import disable_progress_bar
 
-from token_diffusion.memory import keep_freed
+from token_diffusion.memory import prepare
 
 from .app import create_app, load_engine
 from .lifecycle import CLOSE_S, DrainingServer
@@ -22,7 +22,7 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until told to stop. 2 if the settings or a checkpoint cannot be used, else 0."""
-    keep_freed()
+    prepare()
     try:
         settings = read_settings(arguments)
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from token_diffusion import memory
-from token_diffusion.memory import give_back, keep_freed
+from token_diffusion.memory import give_back, prepare
 
 ROOT = Path(__file__).parent.parent
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's")
@@ -18,18 +20,38 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glib
 TENSORS = '''
 import resource
 import torch
-from token_diffusion.memory import keep_freed
+from token_diffusion.memory import prepare
 
-KEEP and keep_freed()
-def passes(first: int) -> int:
-    """Page faults of twenty tensors of about 20 MB, each a little larger than those before it, so that each is new to glibc."""
+PREPARE and prepare()
+def faults(first: int) -> int:
+    """Of twenty tensors of about 20 MB, each a little larger than those before it, so that each is new to glibc."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for index in range(20):
         torch.ones(5 * 2**20 + (first + index) * 2**12)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-passes(0)
-print(passes(20))
+faults(0)
+print(faults(20))
 '''
+
+SHAPES = """
+from pathlib import Path
+import torch
+from token_diffusion.memory import give_back, prepare
+from token_diffusion.packing import pack
+
+PREPARE and prepare()
+def resident() -> int:
+    give_back()
+    return int(Path("/proc/self/statm").read_text().split()[1])
+layer = torch.nn.Linear(64, 64)
+pack(layer)
+with torch.inference_mode():
+    layer(torch.ones(1, 64))
+    before = resident()
+    for rows in range(2, 700):
+        layer(torch.ones(rows, 64))
+    print(resident() - before)
+"""
 
 
 def resident_mb() -> float:
@@ -37,15 +59,36 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
+def unprepared_and_prepared(program: str) -> tuple[int, int]:
+    """What it prints in processes of their own, as it is a matter of the whole process."""
+    inherited = {name: value for name, value in os.environ.items() if name not in memory.SHAPES}
+    printed = []
+    for prepared in (False, True):
+        command = [sys.executable, "-c", program.replace("PREPARE", str(prepared))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=inherited)
+        printed.append(int(done.stdout))
+    return printed[0], printed[1]
+
+
 @glibc
 def test_kept_memory_is_not_asked_for_again() -> None:
-    """In processes of their own, as it is a matter of the whole process."""
-    faults = {}
-    for keep in (False, True):
-        program = TENSORS.replace("KEEP", str(keep))
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
-        faults[keep] = int(done.stdout)
-    assert 4 * faults[True] < faults[False], faults
+    without, prepared = unprepared_and_prepared(TENSORS)
+    assert 4 * prepared < without
+
+
+@glibc
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_code_is_kept_for_the_last_shapes_alone() -> None:
+    without, prepared = unprepared_and_prepared(SHAPES)
+    assert 2 * prepared < without
+
+
+def test_what_the_environment_says_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = memory.SHAPES
+    monkeypatch.setenv(one, "7")
+    monkeypatch.delenv(other, raising=False)
+    prepare()
+    assert (os.environ[one], os.environ[other]) == ("7", memory.SHAPES[other])
 
 
 @glibc
@@ -61,4 +104,6 @@ def test_holes_among_things_that_stay_are_given_back() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert not give_back() and not keep_freed()
+    for name in memory.SHAPES:
+        monkeypatch.setenv(name, "7")
+    assert not give_back() and not prepare()

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from .checkpoint import DTYPES, Checkpoint, load_checkpoint
 from .errors import ParameterError
-from .memory import keep_freed
+from .memory import prepare
 from .parameters import SamplingParameters
 from .sampling import SampleOutput, run
 from .text import decode, encode
@@ -111,7 +111,7 @@ def _print(checkpoint: Checkpoint, arguments: argparse.Namespace, output: Sample
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for a user's mistake, told in one line."""
     arguments = build_parser().parse_args(argv)
-    keep_freed()
+    prepare()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
