@@ -27,6 +27,7 @@ from benchmarks.figures import credit, median, percentile, poisson_times
 from benchmarks.limit import Recorder, replay
 from benchmarks.load import Plan, play
 from benchmarks.measure import Trace, summarise
+from benchmarks.packing import differing
 from benchmarks.pipeline import make_pipeline, run_pipeline
 from benchmarks.plain_server import create_app
 from benchmarks.report import Section, Table, merged, text
@@ -37,6 +38,7 @@ from tests.live_server import LiveServer
 from tests.tiny import PROCESSES, NeighbourDenoiser, tiny_model
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.denoiser import as_denoiser
 from token_diffusion.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
@@ -269,6 +271,15 @@ def test_determinism_finds_a_network_that_looks_at_its_neighbours(tiny: Mapping[
     counts = compare(_cpu(tiny["absorbing"], counting), "fast", make_requests(24, seed=0))
     assert all(count.differing > count.requests / 2 for count in counts.values())
     assert all(count.differing_tokens > count.tokens / 4 for count in counts.values())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_differing_counts_the_passes_in_which_a_row_sees_its_neighbours(padded: bool) -> None:
+    def peeking(tokens: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros(*tokens.shape, 50) + len(tokens)
+
+    assert differing(as_denoiser(NeighbourDenoiser(50)), 50, padded, 10) == 0
+    assert differing(as_denoiser(peeking), 50, padded, 10) == 10
 
 
 def _cpu(checkpoint: Checkpoint, denoiser: Any) -> Checkpoint:
