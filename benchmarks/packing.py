@@ -30,8 +30,8 @@ SHAPES = ((1, 64, 1), (4, 64, 2), (16, 64, 8), (4, 256, 16), (4, 256, 1024))
 NOTE = """22.7 M parameters; medians of forward passes in turn. Differing: the largest difference of any logit, as a share of the
 largest logit."""
 
-NEIGHBOURS = """**A row alone and among others**: forward passes, with 1-7 neighbours, in which any bit of the row's logits is another one.
-Either all are as long as the row, or one is longer and the row is padded; in batches both occur (`padding.py`)."""
+NEIGHBOURS = """**A row alone and among others**: forward passes, with 1-7 neighbours, in which any bit of the row's logits is
+another one. Either all are as long as the row, or one is longer and the row is padded; in batches both occur (`padding.py`)."""
 
 
 @torch.inference_mode()
