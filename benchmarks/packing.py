@@ -3,7 +3,7 @@
     python -m benchmarks packing [--quick]
 
 Forward passes as the samplers make them: the body over rows x tokens, the head at a few positions or at all. "Used here" says
-whether `load_checkpoint` packs on this machine (token_diffusion/packing.py); both are measured wherever oneDNN is. And how
+whether `load_checkpoint` packs on this machine (token_diffusion/packing.py); both are measured where oneDNN has them. And how
 often the rounding of a row depends on the rows beside it: its logits alone, bit for bit against those among others.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from token_diffusion.denoiser import Denoiser, MaskedLMDenoiser
-from token_diffusion.packing import DTYPES, pack, pays
+from token_diffusion.packing import is_supported, pack, pays
 
 from .environment import timed
 from .figures import median
@@ -87,12 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def section(arguments: argparse.Namespace) -> Section:
     """One table, a row a type and shape."""
     found = Section("packing", "Packed linear layers", [NOTE])
-    if not torch.backends.mkldnn.is_available():
-        found.parts.append("Not measured: torch was built without oneDNN.")
+    if not is_supported(torch.float32):
+        found.parts.append("Not measured: oneDNN is not there.")
         return found
     columns = ["type", "rows x tokens, head at", "plain ms", "packed ms", "plain / packed", "differing", "used here"]
     table = Table(columns)
-    for dtype in DTYPES:
+    for dtype in filter(is_supported, (torch.float32, torch.bfloat16)):
         plain, packed = both(random_model().to(dtype))
         used = "yes" if pays(torch.device("cpu"), dtype) else "no"
         for shape in SHAPES:

@@ -28,6 +28,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from token_diffusion.batch import Batch
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.memory import prepare
 from token_diffusion.text import decode
 
 from .direct import parameters_of
@@ -137,9 +138,20 @@ def main(arguments: Sequence[str]) -> None:
     if asked.num_threads is not None:
         torch.set_num_threads(asked.num_threads)
     pairs = [pair.partition("=") for pair in asked.checkpoint]
-    checkpoints = {
-        name: load_checkpoint(path, name=name, device=asked.device, dtype=asked.dtype) for name, _, path in pairs
-    }
+
+    def load() -> dict[str, Checkpoint]:
+        return {
+            name: load_checkpoint(path, name=name, device=asked.device, dtype=asked.dtype) for name, _, path in pairs
+        }
+
+    if (
+        asked.loop == "ours"
+    ):  # set up as our server is, so that requests which share forward passes make the difference
+        prepare()
+        with ThreadPoolExecutor(1, "loading") as thread:
+            checkpoints = thread.submit(load).result()
+    else:
+        checkpoints = load()
     uvicorn.run(
         create_app(checkpoints, asked.loop), host=asked.host, port=asked.port, log_level="info", access_log=False
     )

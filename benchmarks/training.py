@@ -32,6 +32,7 @@ import torch
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
+from token_diffusion.memory import prepare
 from trainer.feed import Feed
 
 from .environment import timed
@@ -109,6 +110,7 @@ def flops_per_token(model: Any, seq_len: int) -> float:
 def peak_of_steps(bench: Bench, process: str, side: str) -> float:
     """MB that two steps add at their peak, in a process that does nothing else."""
     disable_progress_bar()
+    prepare()  # as the trainer does
     run = bench.run(process)
     made, device = SIDES[side](run), run.accelerator.device
     with closing(run.feed.batches(0)) as batches:

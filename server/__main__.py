@@ -9,8 +9,6 @@ from collections.abc import Sequence
 import uvicorn
 from transformers.utils.logging import disable_progress_bar
 
-from token_diffusion.memory import prepare
-
 from .app import create_app, load_engine
 from .lifecycle import CLOSE_S, DrainingServer
 from .settings import read_settings
@@ -22,7 +20,6 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until told to stop. 2 if the settings or a checkpoint cannot be used, else 0."""
-    prepare()
     try:
         settings = read_settings(arguments)
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import torch
 from fastapi import FastAPI
@@ -15,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from token_diffusion import __version__
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.memory import prepare
 
 from .admission import Service
 from .engine import Engine
@@ -72,16 +72,19 @@ def load_engine(settings: Settings) -> Engine:
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
 
-    def load(named: tuple[str, Path]) -> Checkpoint:
-        return load_checkpoint(named[1], name=named[0], device=device, dtype=settings.dtype)
+    def load() -> dict[str, Checkpoint]:
+        return {
+            name: load_checkpoint(folder, name=name, device=device, dtype=settings.dtype)
+            for name, folder in settings.checkpoint_folders().items()
+        }
 
-    folders = settings.checkpoint_folders()
-    # OpenMP keeps workers for each thread that has computed anything, and where they are more than the cores, all of them
-    # sleep between two loops, the engine's too. Those of a thread end with it.
+    prepare()
+    # GNU's OpenMP keeps workers for each thread that has computed anything, and where they are more than the cores, all of
+    # them sleep between two loops, the engine's too. Those of a thread end with it.
     with ThreadPoolExecutor(1, "loading") as thread:
-        checkpoints = list(thread.map(load, folders.items()))
+        checkpoints = thread.submit(load).result()
     return Engine(
-        dict(zip(folders, checkpoints, strict=True)),
+        checkpoints,
         max_batch_rows=settings.max_batch_rows,
         max_waiting=settings.max_waiting,
         max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),

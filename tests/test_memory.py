@@ -13,6 +13,7 @@ import torch
 
 from token_diffusion import memory
 from token_diffusion.memory import give_back, prepare
+from token_diffusion.packing import is_supported
 
 ROOT = Path(__file__).parent.parent
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's")
@@ -61,7 +62,7 @@ def resident_mb() -> float:
 @pytest.fixture(scope="module")
 def figures() -> dict[bool, list[int]]:
     """Of processes of their own, unprepared and prepared: page faults, pages grown."""
-    environment = {name: value for name, value in os.environ.items() if name not in memory.SHAPES}
+    environment = {name: value for name, value in os.environ.items() if name not in memory.CACHES | memory.KEPT}
     found = {}
     for prepared in (False, True):
         command = [sys.executable, "-c", PROGRAM.replace("PREPARE", str(prepared))]
@@ -76,17 +77,28 @@ def test_kept_memory_is_not_asked_for_again(figures: dict[bool, list[int]]) -> N
 
 
 @glibc
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+@pytest.mark.skipif(not is_supported(torch.float32), reason="oneDNN is not there")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="another processor's code is of another size")
 def test_code_is_kept_for_the_last_shapes_alone(figures: dict[bool, list[int]]) -> None:
     assert 2 * figures[True][1] < figures[False][1]
 
 
 def test_what_the_environment_says_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = memory.SHAPES
+    one, other = memory.CACHES
     monkeypatch.setenv(one, "7")
-    monkeypatch.delenv(other, raising=False)
-    prepare()
-    assert (os.environ[one], os.environ[other]) == ("7", memory.SHAPES[other])
+    monkeypatch.setenv(other, "7")  # to be restored
+    monkeypatch.delenv(other)
+    calls: list[tuple[int, int]] = []
+
+    def mallopt(number: int, value: int) -> int:
+        calls.append((number, value))
+        return 1
+
+    monkeypatch.setattr(memory, "_glibc", lambda name, *arguments: mallopt)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000")
+    assert prepare()
+    assert (os.environ[one], os.environ[other]) == ("7", memory.CACHES[other])
+    assert calls == [memory.KEPT["MALLOC_ARENA_MAX"], memory.KEPT["MALLOC_MMAP_THRESHOLD_"]]
 
 
 @glibc
@@ -102,6 +114,6 @@ def test_holes_among_things_that_stay_are_given_back() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    for name in memory.SHAPES:
+    for name in memory.CACHES:
         monkeypatch.setenv(name, "7")
     assert not give_back() and not prepare()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from tests.tiny import save_tiny, tiny_model
 from token_diffusion import packing
 from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
-from token_diffusion.packing import PackedLinear, pack
+from token_diffusion.packing import PackedLinear, is_supported, pack
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
-HAS_BFLOAT16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+pytestmark = pytest.mark.skipif(not is_supported(torch.float32), reason="oneDNN is not there")
+HAS_BFLOAT16 = is_supported(torch.bfloat16)
 DTYPES = [
     (torch.float32, 1e-6),
     pytest.param(torch.bfloat16, 1e-2, marks=pytest.mark.skipif(not HAS_BFLOAT16, reason="no bfloat16 in oneDNN")),
@@ -53,15 +54,69 @@ def test_its_products_are_those_of_the_plain_layer(dtype: torch.dtype, tolerance
     assert packed._packed is not None, "the plain product was taken"
 
 
-@torch.no_grad()
-def test_weights_that_change_are_packed_anew() -> None:
+def _fused_step(layer: nn.Linear) -> None:
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.5, fused=True)
+    layer(torch.ones(1, 48)).sum().backward()
+    optimizer.step()
+
+
+def _rounded(layer: nn.Linear) -> None:
+    layer.bfloat16().float()
+
+
+def _narrowed(layer: nn.Linear) -> None:
+    layer.bfloat16()
+
+
+def _assigned(layer: nn.Linear) -> None:
+    layer.load_state_dict({name: value * 2 for name, value in layer.state_dict().items()}, assign=True)
+
+
+def _replaced(layer: nn.Linear) -> None:
+    layer.weight = nn.Parameter(layer.weight.detach() * 2)
+
+
+def _resized(layer: nn.Linear) -> None:
+    layer.weight = nn.Parameter(torch.cat([layer.weight, layer.weight[:8]]).detach())
+    layer.bias = nn.Parameter(torch.cat([layer.bias, layer.bias[:8]]).detach())
+
+
+def _behind_its_back(layer: nn.Linear) -> None:
+    layer.weight.data = layer.weight.data * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_fused_step, _rounded, _narrowed, _assigned, _replaced, _resized, _behind_its_back],
+    ids=lambda f: f.__name__,
+)
+def test_weights_that_change_are_packed_anew(change: Callable[[nn.Linear], None]) -> None:
     plain, packed = both()
     x = torch.randn(3, 48)
-    before = packed(x)
-    packed.weight.mul_(2)
-    plain.weight.mul_(2)
-    torch.testing.assert_close(packed(x), plain(x))
-    assert not torch.allclose(packed(x), before)
+    with torch.inference_mode():
+        before = packed(x)
+    for layer in (plain, packed):
+        change(layer)
+    with torch.inference_mode():
+        after = packed(x.to(packed.weight.dtype))
+        torch.testing.assert_close(after, plain(x.to(plain.weight.dtype)), rtol=1e-5, atol=1e-5)
+    assert after.shape != before.shape or not torch.equal(after, before)
+
+
+@torch.inference_mode()
+def test_weights_made_in_inference_mode_are_the_plain_layer_s() -> None:
+    plain, packed = both()
+    assert packed.weight.is_inference()
+    x = torch.randn(3, 48)
+    assert torch.equal(packed(x), plain(x))
+
+
+@torch.no_grad()
+def test_a_compiler_sees_the_plain_layer() -> None:
+    plain, packed = both()
+    x = torch.randn(3, 48)
+    compiled = torch.compile(packed, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x), plain(x)) and packed._packed is None
 
 
 def test_it_learns_as_the_plain_layer_does() -> None:

@@ -12,31 +12,29 @@ import ctypes
 import os
 from collections.abc import Callable
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-"""From glibc's malloc.h."""
-
 KEPT = {
-    M_ARENA_MAX: 1,  # threads share one heap: what one of them frees is there for the others
-    M_MMAP_THRESHOLD: 32 * 2**20,  # the most that glibc takes: smaller tensors come from the heap
-    M_TRIM_THRESHOLD: 512 * 2**20,  # so much may lie free at the end of the heap
+    "MALLOC_ARENA_MAX": (-8, 1),  # threads share one heap: what one of them frees is there for the others
+    "MALLOC_MMAP_THRESHOLD_": (-3, 32 * 2**20),  # the most that glibc takes: smaller tensors come from the heap
+    "MALLOC_TRIM_THRESHOLD_": (-1, 512 * 2**20),  # so much may lie free at the end of the heap
 }
+"""The variable by which a user may set it, glibc's number for it (malloc.h), and ours."""
 
-
-SHAPES = dict.fromkeys(("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"), "128")
-"""Two caches that oneDNN is reached through hold compiled code, 0.4 MB, for each shape of a product; of 1024 shapes if they
-may. A forward pass has five or six, a batch that changes has ever new ones, and making the code takes less than is saved."""
+CACHES = dict.fromkeys(("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"), "128")
+"""Two caches, torch's and oneDNN's own, hold compiled code, 0.4 MB, for each shape of a product; of 1024 shapes if they may. A
+forward pass has five or six, a batch that changes has ever new ones, and making the code takes less than is saved by it."""
 
 
 def prepare() -> bool:
     """Keep up to half a gigabyte of what is freed for whoever wants it next, and oneDNN's code for the last shapes alone.
 
-    To be called before the first forward pass; what the environment says of oneDNN's caches is left. Returns whether freed
-    memory is kept: only glibc can be told so.
+    To be called before the first forward pass. What the environment says of any of this is left. Returns whether all that
+    it does not say is done: freed memory is kept only where glibc is.
     """
-    for name, count in SHAPES.items():
+    for name, count in CACHES.items():
         os.environ.setdefault(name, count)
     mallopt = _glibc("mallopt", ctypes.c_int, ctypes.c_int)
-    return mallopt is not None and sum(mallopt(parameter, value) for parameter, value in KEPT.items()) == len(KEPT)
+    ours = [setting for name, setting in KEPT.items() if name not in os.environ]
+    return mallopt is not None and sum(mallopt(number, value) for number, value in ours) == len(ours)
 
 
 def give_back() -> bool:

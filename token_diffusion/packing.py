@@ -14,52 +14,70 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-DTYPES = (torch.float32, torch.bfloat16)
-
 
 class PackedLinear(nn.Linear):
     """An `nn.Linear` that keeps a second copy of its weights for inference: made when it is needed, and anew when they change.
 
-    Where gradients or autocast are wanted, and for any other type of input, it is the plain layer.
+    Where gradients, autocast or a compiler are at work, and for any other type of input, it is the plain layer. A change is
+    not seen where torch itself does not see it, `weight.data.mul_(2)`, until there was a pass with gradients.
     """
 
     _packed: Tensor | None = None
+    _source: Tensor | None = None
+    """The weights that were packed; held, so that no others can come to lie where they did."""
     _version = -1
-    """of the weights that were packed"""
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not self._fits(input):
+        if torch.is_grad_enabled():
+            self._packed = self._source = None  # an optimizer may follow, and a fused one changes weights unseen
             return super().forward(input)
-        if self._packed is None or self._version != self.weight._version:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
-            self._version = self.weight._version
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or not self._fits(input):
+            return super().forward(input)
+        if not self._is_current():
+            self._source, self._version = self.weight.detach(), self.weight._version
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._source, None)
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
 
     def _fits(self, input: Tensor) -> bool:
-        return input.device.type == "cpu" and input.dtype == self.weight.dtype and input.dtype in DTYPES
+        weight = self.weight
+        on_cpu = input.device.type == weight.device.type == "cpu" and not weight.is_inference()
+        return on_cpu and input.dtype == weight.dtype and is_supported(weight.dtype)
+
+    def _is_current(self) -> bool:
+        weight, source = self.weight, self._source
+        if source is None or source.dtype != weight.dtype or source.shape != weight.shape:
+            return False
+        return source.data_ptr() == weight.data_ptr() and self._version == weight._version
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {
-            "_packed": None
-        }  # what lies in oneDNN's order can be neither copied nor written to a file
+        # what lies in oneDNN's order can be neither copied nor written to a file
+        return self.__dict__ | {"_packed": None, "_source": None}
 
 
 def pack(model: nn.Module) -> None:
-    """Make `model`'s linear layers packed ones, in place; the weights, their names and what may be done with them stay."""
+    """Make `model`'s linear layers packed ones, in place; it learns, is saved and copied as before. Needs oneDNN.
+
+    The second copy takes as much memory as the layers' weights, in the head too where these are the embedding's.
+    """
     for layer in model.modules():
-        if type(layer) is nn.Linear:
+        if type(layer) is nn.Linear and layer.weight.numel():
             layer.__class__ = PackedLinear
 
 
 def pays(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether packed layers are there, and sooner done than plain ones, for weights of this type on this device."""
-    if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+    if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64") or not is_supported(dtype):
         return False
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+    return dtype != torch.float32 or (torch.backends.mkl.is_available() and not made_by_intel())
+
+
+@cache
+def is_supported(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and takes packed weights of this type on this processor."""
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return False
-    if dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32 and torch.backends.mkl.is_available() and not made_by_intel()
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MASK = np.uint64(0xFFFFFFFF)
+_MASK, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
 _KEY_STEPS = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)
 _ROUNDS = 10
@@ -40,7 +40,7 @@ def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     multipliers, key_steps = _MULTIPLIERS.reshape(along), _KEY_STEPS.reshape(along)
     for _ in range(_ROUNDS):
         products = even * multipliers
-        even, odd = (products >> 32)[::-1] ^ odd ^ key, (products & _MASK)[::-1]
+        even, odd = (products >> _HALF)[::-1] ^ odd ^ key, (products & _MASK)[::-1]
         key = (key + key_steps) & _MASK
     return np.stack([even[0], odd[0], even[1], odd[1]])
 
@@ -55,6 +55,6 @@ def uniform(seed: Tensor, sample: Tensor, step: Tensor, position: Tensor, purpos
     counter = np.empty((4, *shape), dtype=np.uint64)
     counter[0], counter[1], counter[2], counter[3] = steps, positions, samples, int(purpose)
     seeds = seeds.reshape((1,) * (len(shape) - seeds.ndim) + seeds.shape)
-    high, low, _, _ = philox(counter, np.stack([seeds & _MASK, seeds >> 32]))
-    bits = (high >> 5) * 2**26 + (low >> 6)
+    high, low, _, _ = philox(counter, np.stack([seeds & _MASK, seeds >> _HALF]))
+    bits = (high >> np.uint64(5)) * np.uint64(2**26) + (low >> np.uint64(6))
     return torch.from_numpy(np.asarray(bits / 2**53))

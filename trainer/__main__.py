@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
 from token_diffusion.errors import ParameterError
+from token_diffusion.memory import prepare
 
 from .command_line import CommandLine
 from .config import HybridConfig, MDLMConfig, TokenizerConfig, TrainingConfig, UDLMConfig
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     if command not in COMMANDS:
         print(f"command must be one of {', '.join(COMMANDS)}, got {command!r}", file=sys.stderr)
         return 2
+    prepare()
     try:
         config = parse(command, flags)
         return _runner(command)(config, flags)
