@@ -51,7 +51,7 @@ def uniform(seed: Tensor, sample: Tensor, step: Tensor, position: Tensor, purpos
     `seed` is in [0, 2^63), the others in [0, 2^32).
     """
     seeds, samples, steps, positions = (each.numpy().view(np.uint64) for each in (seed, sample, step, position))
-    shape = np.broadcast_shapes(seeds.shape, samples.shape, steps.shape, positions.shape)
+    shape = np.broadcast(seeds, samples, steps, positions).shape
     counter = np.empty((4, *shape), dtype=np.uint64)
     counter[0], counter[1], counter[2], counter[3] = steps, positions, samples, int(purpose)
     seeds = seeds.reshape((1,) * (len(shape) - seeds.ndim) + seeds.shape)

@@ -76,8 +76,9 @@ def draw(rows: Rows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: in
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
     count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
     parts = []
-    for some in torch.arange(len(z)).split(count):
-        theta = _shaped(rows, row[some], logits[some[0] : some[-1] + 1], mask_token_id)
+    for start in range(0, len(z), count):
+        some = slice(start, start + count)
+        theta = _shaped(rows, row[some], logits[some], mask_token_id)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         parts.append(torch.stack([inverse_cdf(theta, u[some].to(theta.device)).double(), there.double()]))
     tokens, probability = torch.cat(parts, dim=1).cpu()

@@ -50,7 +50,7 @@ class Thinning:
         searching = (rows.step < rows.last_step).nonzero().squeeze(1)
         ahead = 1
         while searching.numel():
-            some = rows.select(searching)
+            some = rows if len(searching) == len(rows) else rows.select(searching)
             candidates[searching], draws[searching], rows.step[searching] = self._look(some, ahead)
             waiting = ~candidates[searching].any(1) & (rows.step[searching] < some.last_step)
             searching = searching[waiting]
