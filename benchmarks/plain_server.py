@@ -144,9 +144,8 @@ def main(arguments: Sequence[str]) -> None:
             name: load_checkpoint(path, name=name, device=asked.device, dtype=asked.dtype) for name, _, path in pairs
         }
 
-    if (
-        asked.loop == "ours"
-    ):  # set up as our server is, so that requests which share forward passes make the difference
+    if asked.loop == "ours":
+        # set up as our server is, so that requests which share forward passes make the difference
         prepare()
         with ThreadPoolExecutor(1, "loading") as thread:
             checkpoints = thread.submit(load).result()
