@@ -17,7 +17,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, Bert
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import DTYPES, Checkpoint, load_checkpoint, save_checkpoint
 from token_diffusion.denoiser import MaskedLMDenoiser
-from token_diffusion.packing import pack, pays
+from token_diffusion.packing import pack_where_it_pays
 
 from . import ROOT
 
@@ -47,8 +47,7 @@ def plain_model(folder: Path, device: str = "cpu", dtype: str = "float32") -> An
 def as_loaded(model: Any) -> MaskedLMDenoiser:
     """What `load_checkpoint` makes of such a network; `model` stays as it is."""
     own = copy.deepcopy(model)
-    if pays(own.device, own.dtype):
-        pack(own)
+    pack_where_it_pays(own)
     return MaskedLMDenoiser(own)
 
 

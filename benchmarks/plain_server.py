@@ -17,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,13 +27,14 @@ from fastapi.responses import StreamingResponse
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
+from server.app import load_engine
+from server.settings import Settings
 from token_diffusion.batch import Batch
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint
-from token_diffusion.memory import prepare
+from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.text import decode
 
 from .direct import parameters_of
-from .models import plain_model
+from .models import load_all, plain_model
 from .samplers import full_logits
 from .textbook import TEXTBOOKS, Task
 from .traffic import Ask
@@ -138,19 +140,13 @@ def main(arguments: Sequence[str]) -> None:
     if asked.num_threads is not None:
         torch.set_num_threads(asked.num_threads)
     pairs = [pair.partition("=") for pair in asked.checkpoint]
-
-    def load() -> dict[str, Checkpoint]:
-        return {
-            name: load_checkpoint(path, name=name, device=asked.device, dtype=asked.dtype) for name, _, path in pairs
-        }
-
+    folders = {name: Path(path) for name, _, path in pairs}
     if asked.loop == "ours":
         # set up as our server is, so that requests which share forward passes make the difference
-        prepare()
-        with ThreadPoolExecutor(1, "loading") as thread:
-            checkpoints = thread.submit(load).result()
+        settings = Settings(checkpoint=folders, device=asked.device, dtype=asked.dtype)
+        checkpoints = load_engine(settings).checkpoints
     else:
-        checkpoints = load()
+        checkpoints = load_all(folders, asked.device, asked.dtype)
     uvicorn.run(
         create_app(checkpoints, asked.loop), host=asked.host, port=asked.port, log_level="info", access_log=False
     )

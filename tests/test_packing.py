@@ -167,7 +167,7 @@ def test_every_linear_layer_of_a_loaded_network_is_packed_where_it_pays(
     folder = save_tiny(tmp_path / "tiny", "absorbing", architecture)
     kinds = {}
     for sooner in (True, False):
-        monkeypatch.setattr("token_diffusion.checkpoint.pays", lambda device, dtype, sooner=sooner: sooner)
+        monkeypatch.setattr(packing, "pays", lambda device, dtype, sooner=sooner: sooner)
         kinds[sooner] = load_checkpoint(folder)
     counts = {
         sooner: sum(type(layer) is PackedLinear for layer in checkpoint.model.modules())

@@ -18,7 +18,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, P
 
 from .denoiser import Denoiser, MaskedLMDenoiser
 from .errors import ParameterError
-from .packing import pack, pays
+from .packing import pack_where_it_pays
 from .quantization import quantised
 from .scheduler import TokenDiffusionScheduler
 from .transformer import TokenDiffusionConfig
@@ -98,8 +98,7 @@ def load_checkpoint(
     _check_fit(folder, model, tokenizer, scheduler)
     plain = MaskedLMDenoiser(model)
     denoiser = quantised(plain) if dtype == "int8" else plain
-    if pays(model.device, model.dtype):
-        pack(model)
+    pack_where_it_pays(model)
     name = name or folder.resolve().name
     return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype)
 

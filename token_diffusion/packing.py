@@ -64,6 +64,13 @@ def pack(model: nn.Module) -> None:
             layer.__class__ = PackedLinear
 
 
+def pack_where_it_pays(model: nn.Module) -> None:
+    """`pack`, if that makes the network faster where it is."""
+    weight = next(model.parameters())
+    if pays(weight.device, weight.dtype):
+        pack(model)
+
+
 def pays(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether packed layers are there, and sooner done than plain ones, for weights of this type on this device."""
     if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64") or not is_supported(dtype):
