@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from token_diffusion.memory import prepare
+from token_diffusion.networks.memory import prepare
 
 from . import ROOT, determinism, packing, padding, pipeline, precision, samplers, server, soak, training
 from .environment import provenance

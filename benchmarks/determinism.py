@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from token_diffusion.batch import Batch
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion.parameters import SamplingParameters
+from token_diffusion.engine.batch import Batch
+from token_diffusion.samplers.parameters import SamplingParameters
 
 from .models import DEMOS, load_all
 from .report import Section, Table

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from token_diffusion.batch import Batch, next_turn
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion.lane import Lane, Turns
-from token_diffusion.parameters import SamplingParameters
+from token_diffusion.engine.batch import Batch, next_turn
+from token_diffusion.engine.lane import Lane, Turns
+from token_diffusion.samplers.parameters import SamplingParameters
 
 from .load import Outcome, Plan
 from .measure import Trace

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from token_diffusion.denoiser import as_denoiser
+from token_diffusion.networks.denoiser import as_denoiser
 
 
 @dataclass(frozen=True)

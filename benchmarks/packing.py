@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from token_diffusion.denoiser import Denoiser, MaskedLMDenoiser
-from token_diffusion.packing import is_supported, pack, pays
+from token_diffusion.networks.denoiser import Denoiser, MaskedLMDenoiser
+from token_diffusion.networks.packing import is_supported, pack, pays
 
 from .environment import timed
 from .figures import median

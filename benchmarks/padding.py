@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from token_diffusion import TokenDiffusionScheduler, lane
-from token_diffusion.batch import Batch
-from token_diffusion.denoiser import as_denoiser
-from token_diffusion.parameters import SamplingParameters
+from token_diffusion import TokenDiffusionScheduler
+from token_diffusion.engine import lane
+from token_diffusion.engine.batch import Batch
+from token_diffusion.networks.denoiser import as_denoiser
+from token_diffusion.samplers.parameters import SamplingParameters
 
 from .direct import parameters_of
 from .environment import timed

@@ -20,7 +20,7 @@ import torch
 from diffusers import BlockRefinementScheduler, LLaDA2Pipeline
 
 from token_diffusion import TokenDiffusionScheduler
-from token_diffusion.parameters import SamplingParameters
+from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
 from .figures import median

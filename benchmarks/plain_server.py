@@ -29,8 +29,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from server.app import load_engine
 from server.settings import Settings
-from token_diffusion.batch import Batch
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.engine.batch import Batch
 from token_diffusion.text import decode
 
 from .direct import parameters_of

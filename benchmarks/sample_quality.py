@@ -17,10 +17,10 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
-from token_diffusion.parameters import SamplingParameters
+from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 from token_diffusion.text import decode
-from trainer.quality import unigram_entropy, windows
+from trainer.evaluation.quality import unigram_entropy, windows
 
 
 def words(text: str) -> list[str]:

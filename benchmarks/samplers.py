@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from token_diffusion import TokenDiffusionScheduler
-from token_diffusion.masked_lm import forward_arguments
-from token_diffusion.parameters import SamplingParameters
+from token_diffusion.networks.masked_lm import forward_arguments
+from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import SampleOutput, run
 
 from .environment import synchronize, timed

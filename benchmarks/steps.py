@@ -20,11 +20,12 @@ from transformers import get_scheduler
 
 from trainer.accelerator import make_accelerator
 from trainer.config import HybridConfig, MDLMConfig, TrainingConfig, UDLMConfig
-from trainer.data import check_output_dir, load_corpus
-from trainer.evaluation import loss_sums
-from trainer.feed import Batch, Feed, make_feed
-from trainer.optimizer import make_optimizer
-from trainer.train import Run
+from trainer.data.corpus import load_corpus
+from trainer.data.feed import Batch, Feed, make_feed
+from trainer.evaluation.validation import loss_sums
+from trainer.output.files import check_output_dir
+from trainer.run.optimizer import make_optimizer
+from trainer.run.train import Run
 
 from .losses import LOSSES
 from .models import VOCAB_SIZE, random_model, random_tokenizer, save_random

@@ -30,8 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from token_diffusion import TokenDiffusionScheduler
-from token_diffusion.parameters import SamplingParameters
-from token_diffusion.processes import Process
+from token_diffusion.diffusion.processes import Process
+from token_diffusion.samplers.parameters import SamplingParameters
 
 Network = Callable[[Tensor, float], Tensor]
 """Tokens [B, L] and the time -> raw logits [B, L, V], which the loops may overwrite."""

@@ -32,8 +32,8 @@ import torch
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from token_diffusion.memory import prepare
-from trainer.feed import Feed
+from token_diffusion.networks.memory import prepare
+from trainer.data.feed import Feed
 
 from .environment import timed
 from .figures import median

@@ -14,15 +14,15 @@ from starlette.middleware.cors import CORSMiddleware
 
 from token_diffusion import __version__
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
-from token_diffusion.memory import prepare
+from token_diffusion.networks.memory import prepare
 
-from .admission import Service
-from .engine import Engine
+from .api import sampling, state
+from .api.admission import Service
+from .api.middleware import APIKeyMiddleware, BodyLimitMiddleware, RequestIdMiddleware
+from .api.openapi import DocumentedAPI
 from .errors import install_error_handlers
-from .middleware import APIKeyMiddleware, BodyLimitMiddleware, RequestIdMiddleware
-from .openapi import DocumentedAPI
-from .routes import router
 from .settings import Settings
+from .work.engine import Engine
 
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
 """Tokens of a forward pass beyond which more of them take longer and are not cheaper each (measured for the CPU)."""
@@ -56,7 +56,8 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         middleware=_middleware(chosen),
     )
     install_error_handlers(app)
-    app.include_router(router)
+    app.include_router(sampling.router)
+    app.include_router(state.router)
     return app
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
 from token_diffusion.errors import ParameterError
-
-from .protocol import ErrorDetail, ErrorEvent
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +22,21 @@ RESTART_S = 5
 
 LONGEST_VALUE = 100
 """Characters of a value that a message quotes."""
+
+
+class ErrorDetail(BaseModel):
+    """Why there is no answer; `param` names the field at fault, `code` is the HTTP status."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class ErrorEvent(BaseModel):
+    """Body of every HTTP error, and the last event of a stream that ended badly."""
+
+    error: ErrorDetail
 
 
 class APIError(HTTPException):

@@ -8,8 +8,8 @@ from types import FrameType
 
 import uvicorn
 
-from .engine import Engine
 from .errors import shutdown
+from .work.engine import Engine
 
 CLOSE_S = 5
 """Seconds that connections may take to close once every request has ended."""

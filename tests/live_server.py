@@ -16,9 +16,9 @@ import uvicorn
 from torch import Tensor
 
 from server.app import create_app
-from server.engine import Engine
 from server.lifecycle import DrainingServer
 from server.settings import Settings
+from server.work.engine import Engine
 from tests.tiny import MAX_POSITIONS as MAX_POSITIONS
 from tests.tiny import tiny_tokenizer as tiny_tokenizer
 from token_diffusion.checkpoint import Checkpoint

@@ -12,10 +12,10 @@ import sys
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-import trainer.train
+import trainer.run.train
 from tests.sharded_run import sharded
 from trainer.__main__ import main
-from trainer.learner import Learner
+from trainer.run.learner import Learner
 
 clip = Learner._clip
 
@@ -30,5 +30,5 @@ def poisoned(learner: Learner) -> Tensor:
 if __name__ == "__main__":
     setattr(Learner, "_clip", poisoned)  # noqa: B010
     if "SHARDED" in os.environ:
-        trainer.train.make_accelerator = sharded
+        trainer.run.train.make_accelerator = sharded
     sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ from accelerate import Accelerator, DistributedType
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin
 
-import trainer.train
+import trainer.run.train
 from trainer.__main__ import main
 from trainer.accelerator import make_accelerator
 from trainer.config import TrainingConfig
@@ -30,5 +30,5 @@ def sharded(config: TrainingConfig) -> Accelerator:
 
 
 if __name__ == "__main__":
-    trainer.train.make_accelerator = sharded
+    trainer.run.train.make_accelerator = sharded
     sys.exit(main(sys.argv[1:]))

@@ -75,7 +75,7 @@ def one(run: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     import torch
 
-    import trainer.train  # noqa: F401
+    import trainer.run.train  # noqa: F401
 
     torch.set_num_threads(1)
     print(json.dumps([one(run) for run in json.load(sys.stdin)]))

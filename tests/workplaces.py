@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.tokenizer import build_tokenizer
+from trainer.data.tokenizer import build_tokenizer
 
 
 def make_workplace(folder: Path, lines: Sequence[str], vocab_size: int) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from .diffusion.scheduler import TokenDiffusionScheduler, TokenDiffusionSchedulerOutput
 from .errors import ParameterError
+from .networks.transformer import TokenDiffusionConfig, TokenDiffusionForMaskedLM
 from .sampling import SampleOutput, sample, sample_block, sample_hybrid
-from .scheduler import TokenDiffusionScheduler, TokenDiffusionSchedulerOutput
-from .transformer import TokenDiffusionConfig, TokenDiffusionForMaskedLM
 
 __version__ = "0.1.0"
 __all__ = [

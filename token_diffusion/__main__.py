@@ -13,8 +13,8 @@ from transformers.utils import logging as transformers_logging
 
 from .checkpoint import DTYPES, Checkpoint, load_checkpoint
 from .errors import ParameterError
-from .memory import prepare
-from .parameters import SamplingParameters
+from .networks.memory import prepare
+from .samplers.parameters import SamplingParameters
 from .sampling import SampleOutput, run
 from .text import decode, encode
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .denoiser import Denoiser, MaskedLMDenoiser
+from .diffusion.scheduler import TokenDiffusionScheduler
 from .errors import ParameterError
-from .packing import pack_where_it_pays
-from .quantization import quantised
-from .scheduler import TokenDiffusionScheduler
-from .transformer import TokenDiffusionConfig
+from .networks.denoiser import Denoiser, MaskedLMDenoiser
+from .networks.packing import pack_where_it_pays
+from .networks.quantization import quantised
+from .networks.transformer import TokenDiffusionConfig
 
 DTYPES = {
     "float32": torch.float32,

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batch import Batch
+from .diffusion.scheduler import TokenDiffusionScheduler
+from .engine.batch import Batch
+from .engine.updates import Update
 from .errors import ParameterError
-from .parameters import SamplingParameters
-from .scheduler import TokenDiffusionScheduler
-from .updates import Update
+from .samplers.parameters import SamplingParameters
 
 
 @dataclass(frozen=True)

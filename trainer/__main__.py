@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.memory import prepare
+from token_diffusion.networks.memory import prepare
 
 from .command_line import CommandLine
 from .config import HybridConfig, MDLMConfig, TokenizerConfig, TrainingConfig, UDLMConfig
-from .evaluate_config import EvaluateConfig
+from .evaluation.evaluate_config import EvaluateConfig
 
 COMMANDS: dict[str, type[CommandLine]] = {
     "mdlm": MDLMConfig,
@@ -101,7 +101,7 @@ def _summary() -> str:
 def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
     """The command's work; imported late, so that help and mistakes answer at once."""
     if command == "tokenizer":
-        from .tokenizer import train_tokenizer
+        from .data.tokenizer import train_tokenizer
 
         def run_tokenizer(config: TokenizerConfig, flags: Sequence[str]) -> int:
             size = train_tokenizer(config)
@@ -111,7 +111,7 @@ def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
         return run_tokenizer
 
     if command == "evaluate":
-        from .evaluate import evaluate_folder
+        from .evaluation.evaluate import evaluate_folder
 
         def run_evaluation(config: EvaluateConfig, flags: Sequence[str]) -> int:
             figures = evaluate_folder(config)
@@ -121,7 +121,7 @@ def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
 
         return run_evaluation
 
-    from .train import TrainingError, train
+    from .run.train import TrainingError, train
 
     def run_training(config: TrainingConfig, flags: Sequence[str]) -> int:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..scheduler import TokenDiffusionScheduler
+from ..diffusion.scheduler import TokenDiffusionScheduler
 from .sampler import Plan, Sampler
 from .thinning import Thinning
 from .unmasking import Unmasking

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..randomness import Purpose, uniform
-from ..rows import Rows
-from ..shaping import inverse_cdf, probabilities
+from ..diffusion.shaping import inverse_cdf, probabilities
+from .randomness import Purpose, uniform
+from .rows import Rows
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..diffusion.processes import Masses, Process, leave_bound, prior, reverse
 from ..errors import ParameterError
-from ..processes import Masses, Process, leave_bound, prior, reverse
-from ..randomness import Purpose, uniform
-from ..rows import Rows
+from .randomness import Purpose, uniform
+from .rows import Rows
 from .sampler import Plan, draw, split
 
 MAX_ELEMENTS = 1 << 18

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..processes import Absorbing, Process
-from ..randomness import Purpose, uniform
-from ..rows import NEVER, Rows
+from ..diffusion.processes import Absorbing, Process
+from .randomness import Purpose, uniform
+from .rows import NEVER, Rows
 from .sampler import Plan, draw
 
 

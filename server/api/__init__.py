@@ -1,0 +1,1 @@
+"""What a client sees: endpoints, wire models, events, admission."""

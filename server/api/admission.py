@@ -1,0 +1,131 @@
+"""From a wire request to a job: which checkpoint, which parameters, which tokens, and what is wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.errors import ParameterError
+from token_diffusion.samplers import make_sampler
+from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.text import encode
+
+from ..errors import invalid
+from ..settings import Settings
+from ..work.engine import Engine
+from ..work.jobs import Job
+from ..work.stream import Stream
+from .protocol import BlockSampleRequest, Process, SampleRequest
+
+SEED_BOUND = 2**53
+"""Drawn seeds stay below it, so that a client whose numbers are doubles returns them unchanged."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a running app shares among its requests.
+
+    `text` is a pool of one thread: tokenizers are not made for several at a time, and must not hold up the event loop.
+    """
+
+    settings: Settings
+    engine: Engine
+    text: Executor
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+
+
+async def admit(service: Service, wire: SampleRequest, processes: Sequence[Process], path: str) -> Job:
+    """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
+
+    Raises:
+        APIError, ParameterError: 422.
+    """
+    stream = Stream(wire.stream_every if wire.stream else None)
+    checkpoint = _choose(service.engine.checkpoints, wire.model, processes, path)
+    _check_limits(wire, service.settings)
+    parameters = _parameters(wire)
+    make_sampler(checkpoint.scheduler).check(parameters.num_inference_steps)
+    own_length = wire.template is not None and "seq_len" not in wire.model_fields_set
+    if not own_length:
+        _check_seq_len(wire.seq_len, service.settings, checkpoint)
+    encoding = partial(
+        encode,
+        checkpoint.tokenizer,
+        seq_len=None if own_length else wire.seq_len,
+        prompt=wire.prompt,
+        template=wire.template,
+        max_tokens=service.settings.max_seq_len,
+    )
+    tokens = await asyncio.get_running_loop().run_in_executor(service.text, encoding)
+    _check_seq_len(len(tokens), service.settings, checkpoint)
+    return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream)
+
+
+def _choose(
+    checkpoints: Mapping[str, Checkpoint], model: str | None, processes: Sequence[Process], path: str
+) -> Checkpoint:
+    """The checkpoint called `model`, or else the first of a fitting process."""
+    loaded = ", ".join(f"{name} ({checkpoint.process})" for name, checkpoint in checkpoints.items())
+    if model is not None and model not in checkpoints:
+        raise ParameterError("model", f"be one of the loaded checkpoints, {loaded}", model)
+    candidates = checkpoints.values() if model is None else [checkpoints[model]]
+    for checkpoint in candidates:
+        if checkpoint.process in processes:
+            return checkpoint
+    needed = " or ".join(processes)
+    asked = "" if model is None else f", asked for: {model}"
+    raise invalid(f"{path} needs a checkpoint of the process {needed}; loaded: {loaded}{asked}", "model")
+
+
+def _check_limits(wire: SampleRequest, settings: Settings) -> None:
+    _check_at_most("num_samples", wire.num_samples, settings.max_num_samples)
+    if wire.num_inference_steps is not None:
+        _check_at_most("num_inference_steps", wire.num_inference_steps, settings.max_num_inference_steps)
+    if "timeout_s" in wire.model_fields_set:
+        _check_at_most("timeout_s", wire.timeout_s, settings.request_timeout_s)
+    if wire.timeout_s <= 0:
+        raise ParameterError("timeout_s", "be > 0", wire.timeout_s)
+    if wire.stream_every < 1:
+        raise ParameterError("stream_every", "be >= 1", wire.stream_every)
+    if wire.keyframe_every is not None and wire.keyframe_every < 1:
+        raise ParameterError("keyframe_every", "be >= 1", wire.keyframe_every)
+
+
+def _check_seq_len(seq_len: int, settings: Settings, checkpoint: Checkpoint) -> None:
+    _check_at_most("seq_len", seq_len, settings.max_seq_len)
+    checkpoint.check_seq_len(seq_len)
+
+
+def _check_at_most(name: str, value: float, limit: float) -> None:
+    if value > limit:
+        raise ParameterError(
+            name, f"be at most {limit if isinstance(limit, int) else format(limit, 'g')} on this server", value
+        )
+
+
+def _parameters(wire: SampleRequest) -> SamplingParameters:
+    return SamplingParameters(
+        seq_len=wire.seq_len,
+        num_samples=wire.num_samples,
+        num_inference_steps=wire.num_inference_steps,
+        temperature=wire.temperature,
+        top_p=wire.top_p,
+        top_k=wire.top_k,
+        seed=secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed,
+        block_size=wire.block_size if isinstance(wire, BlockSampleRequest) else None,
+    )

@@ -1,0 +1,71 @@
+"""The endpoints that say how the server is, and what it has loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fastapi import APIRouter
+
+from token_diffusion import __version__
+from token_diffusion.checkpoint import Checkpoint
+
+from ..errors import ErrorEvent, unavailable
+from .admission import Service, ServiceDep
+from .protocol import Health, Info, Limits, Load, ModelInfo, Models
+
+router = APIRouter()
+
+
+@router.get("/health", tags=["state"], responses={503: {"model": ErrorEvent}})
+async def health(service: ServiceDep) -> Health:
+    """Alive: the process answers, and its engine runs."""
+    if not service.engine.alive:
+        raise unavailable("the engine is not running")
+    return Health(status="ok")
+
+
+@router.get("/ready", tags=["state"], responses={503: {"model": ErrorEvent}})
+async def ready(service: ServiceDep) -> Health:
+    """Ready for work: the checkpoints are loaded, and the server is not stopping."""
+    service.engine.check_open()
+    return Health(status="ready")
+
+
+@router.get("/models", tags=["state"])
+async def models(service: ServiceDep) -> Models:
+    """The loaded checkpoints, the default one first."""
+    return Models(models=_model_infos(service))
+
+
+@router.get("/info", tags=["state"])
+async def info(service: ServiceDep) -> Info:
+    """Version, models, limits, device, and how busy the server is."""
+    limits: dict[str, Any] = service.settings.model_dump(include=set(Limits.model_fields))
+    limits["max_batch_tokens"] = service.engine.max_batch_tokens  # the one in force, where none was set
+    first = next(iter(service.engine.checkpoints.values()))
+    return Info(
+        version=__version__,
+        torch=torch.__version__,
+        device=first.device,
+        dtype=first.dtype,
+        determinism=service.engine.determinism,
+        models=_model_infos(service),
+        limits=Limits(**limits),
+        load=Load(rows=service.engine.jobs.rows, waiting=service.engine.jobs.num_waiting, ticks=service.engine.ticks),
+    )
+
+
+def _model_infos(service: Service) -> list[ModelInfo]:
+    return [_model_info(checkpoint) for checkpoint in service.engine.checkpoints.values()]
+
+
+def _model_info(checkpoint: Checkpoint) -> ModelInfo:
+    return ModelInfo(
+        name=checkpoint.name,
+        process=checkpoint.process,
+        max_seq_len=checkpoint.max_seq_len,
+        vocab_size=checkpoint.scheduler.config["vocab_size"],
+        mask_token_id=checkpoint.scheduler.config["mask_token_id"],
+        mask_token=str(checkpoint.tokenizer.mask_token),
+    )

@@ -1,0 +1,204 @@
+"""The command line: what it sends, prints and exits with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from clients.__main__ import main
+from tests.clients.test_client import answer, envelope
+from tests.clients.test_terminal import Terminal
+from tests.clients.test_wire import EVENTS, Reply, Scripted, closed_port, scripted, sse
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TD_URL", raising=False)
+    monkeypatch.delenv("TD_API_KEY", raising=False)
+
+
+def run(server: Scripted, *arguments: str) -> int:
+    command, *rest = arguments
+    return main([command, "--url", server.url, *rest])
+
+
+def test_final_texts_go_to_a_pipe(capsys: Capture) -> None:
+    with scripted(sample=Reply([sse()])) as server:
+        assert run(server, "sample") == 0
+    assert capsys.readouterr() == ("the dög sat\nüber\n", "")
+    assert server.requests[0].body == {"stream": True}
+
+
+def test_a_terminal_gets_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    models = answer({"models": [{"name": "demo", "mask_token": "cät"}, {"name": "older"}]})
+    with scripted(sample=Reply([sse()]), models=models) as server:
+        assert run(server, "sample") == 0
+    assert server.requests[-1].body == {"include_text": True, "stream": True}
+    assert "the \x1b[2m░\x1b[0m" in out.getvalue()
+    assert out.text() == ["0│ the dög sat", "1│ über", "7 tokens · nfe 3 · 0.01 s · seed 7"]
+
+
+def test_json_prints_each_event_as_a_line(capsys: Capture) -> None:
+    with scripted(sample=Reply([sse()])) as server:
+        assert run(server, "sample", "--json", "--delay_ms", "1") == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event.pop("event") for event in printed] == [name for name, _ in EVENTS]
+    for event, (_, sent) in zip(printed, EVENTS, strict=True):
+        assert {name: value for name, value in event.items() if value is not None} == sent
+
+
+def test_flags_are_the_names_on_the_wire() -> None:
+    body = {
+        "prompt": "the",
+        "template": "a [MASK]",
+        "num_samples": 2,
+        "seq_len": 4,
+        "num_inference_steps": 8,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 3,
+        "seed": 1,
+        "model": "demo",
+        "block_size": 2,
+        "stream_every": 5,
+        "keyframe_every": 6,
+        "timeout_s": 1.5,
+    }
+    flags = [text for name, value in body.items() for text in (f"--{name}", str(value))]
+    with scripted(sample_block=Reply([sse()])) as server:
+        assert run(server, "sample-block", "--include_text", *flags) == 0
+    assert server.requests[0].path == "/sample/block"
+    assert server.requests[0].body == {**body, "include_text": True, "stream": True}
+
+
+def test_hybrid_and_the_continuous_limit(capsys: Capture) -> None:
+    with scripted(sample_hybrid=Reply([sse()])) as server:
+        assert run(server, "sample-hybrid", "--num_inference_steps", "none") == 0
+    assert server.requests[0].body == {"num_inference_steps": None, "stream": True}
+
+
+def test_url_and_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    with scripted(sample=Reply([sse()])) as server:
+        monkeypatch.setenv("TD_URL", server.url)
+        monkeypatch.setenv("TD_API_KEY", "s3cret")
+        assert main(["sample"]) == 0
+    assert server.requests[0].authorization == "Bearer s3cret"
+
+
+@pytest.mark.parametrize(("status", "code"), [(422, 2), (429, 1), (503, 1), (500, 1)])
+def test_an_error_of_the_server_is_one_line(status: int, code: int, capsys: Capture) -> None:
+    with scripted(sample=answer(envelope(status), status)) as server:
+        assert run(server, "sample", "--top_p", "1.5") == code
+    assert capsys.readouterr() == ("", "python -m clients: error: top_p must be in (0, 1], got 1.5\n")
+
+
+def test_an_error_event_is_one_line(capsys: Capture) -> None:
+    error = {"error": {"message": "the server is stopping", "type": "shutdown", "param": None, "code": 503}}
+    with scripted(sample=Reply([sse([*EVENTS[:2], ("error", error)])])) as server:
+        assert run(server, "sample") == 1
+    assert capsys.readouterr() == ("", "python -m clients: error: the server is stopping\n")
+
+
+def test_a_broken_stream_is_one_line(capsys: Capture) -> None:
+    with scripted(sample=Reply([sse(EVENTS[:2])], "abort")) as server:
+        assert run(server, "sample") == 1
+    assert capsys.readouterr().err == (
+        "python -m clients: error: the stream ended after a state event, without done or error\n"
+    )
+
+
+def test_an_answer_that_is_no_stream_is_one_line(capsys: Capture) -> None:
+    with scripted(sample=Reply([b"hello"], content_type="text/plain")) as server:
+        assert run(server, "sample") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"python -m clients: error: {server.url}: Expected response with content type")
+    assert error.count("\n") == 1
+
+
+def test_nobody_there_is_one_line(capsys: Capture) -> None:
+    url = f"http://127.0.0.1:{closed_port()}"
+    assert main(["sample", "--url", url]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"python -m clients: error: cannot connect to {url}: ")
+    assert error.endswith("; is the server running?\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://127.0.0.1:port"])
+def test_a_url_that_is_none_is_one_line(url: str, capsys: Capture) -> None:
+    assert main(["sample", "--url", url]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"python -m clients: error: url must be http:// or https://, got '{url}': ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "--num_samples", "two"], "argument --num_samples: invalid int value: 'two'"),
+        (
+            ["sample", "--num_inference_steps", "x"],
+            "argument --num_inference_steps: must be an integer or none, got 'x'",
+        ),
+        (["sample", "--block_size", "2"], "unrecognized arguments: --block_size 2"),
+        (["sample", "--num", "2"], "unrecognized arguments: --num 2"),
+        ([], "required: command"),
+    ],
+)
+def test_wrong_usage_exits_2(arguments: list[str], message: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def process(server: Scripted, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "clients", "sample", "--url", server.url, *arguments]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )
+
+
+@pytest.fixture
+def sigint_is_heard() -> Iterator[None]:
+    """A shell's background job is started with SIGINT ignored, and so would be what it starts in turn."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_is_heard")
+def test_ctrl_c_frees_the_server_and_leaves_one_line() -> None:
+    with scripted(sample=Reply([sse(EVENTS[:2])], "hold")) as server, process(server, "--json") as client:
+        assert isinstance(client.stdout, io.TextIOBase)
+        assert json.loads(client.stdout.readline())["event"] == "start"
+        assert json.loads(client.stdout.readline())["event"] == "state"
+        client.send_signal(signal.SIGINT)
+        assert client.communicate(timeout=60) == ("", "python -m clients: interrupted\n")
+        assert client.returncode == 130
+        assert server.client_left.wait(5)
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    with scripted(sample=Reply([sse()])) as server, process(server, "--json", "--delay_ms", "100") as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        client.stdout.close()
+        assert client.stderr is not None
+        assert client.stderr.read() == ""
+        assert client.wait(60) == 1

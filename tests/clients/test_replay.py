@@ -1,0 +1,61 @@
+"""Start and changes, replayed, are the samples of done."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from clients import Canvas, DoneEvent, InvalidEvent, StartEvent, StateEvent
+from tests.clients.test_wire import sse, stream
+
+
+def test_replaying_gives_the_tokens_of_done() -> None:
+    start, *events, done = stream(sse())
+    assert isinstance(start, StartEvent)
+    assert isinstance(done, DoneEvent)
+    canvas = Canvas(start)
+    assert (canvas.step, canvas.t, canvas.nfe, canvas.text) == (0, 1.0, 0, None)
+    seen = []
+    for event in events:
+        canvas.apply(event)
+        seen.append([list(sample) for sample in canvas.tokens])
+    assert seen[0] == [[5, 11, 0, 0], [0, 0, 0, 12]]
+    assert seen[1] == [[5, 11, 13, 0], [14, 15, 0, 12]]
+    assert canvas.tokens == [sample.tokens for sample in done.samples]
+    assert (canvas.step, canvas.t, canvas.nfe) == (8, 0.0, 3)
+
+
+def test_text_is_the_last_that_the_server_sent() -> None:
+    start, first, second, *_, done = stream(sse())
+    assert isinstance(start, StartEvent)
+    canvas = Canvas(start)
+    canvas.apply(first)
+    assert canvas.text == ["the cät ░", "[MASK]"]
+    canvas.apply(second)
+    assert canvas.text == ["the cät ░", "[MASK]"]
+    canvas.apply(done)
+    assert canvas.text == ["the dög sat", "über"]
+
+
+def test_the_start_event_is_left_as_it_was() -> None:
+    start, first, *_ = stream(sse())
+    assert isinstance(start, StartEvent)
+    before = dataclasses.asdict(start)
+    Canvas(start).apply(first)
+    assert dataclasses.asdict(start) == before
+
+
+def test_a_keyframe_is_the_whole_state() -> None:
+    canvas = Canvas(StartEvent("id", "demo", "uniform", 0, 3, 8, [[1, 2, 3]]))
+    keyframe = [[7, 8, 9]]
+    canvas.apply(StateEvent(step=4, t=0.5, nfe=4, changes=[(0, 2, 9)], keyframe=keyframe))
+    canvas.apply(StateEvent(step=5, t=0.4, nfe=5, changes=[(0, 0, 6)]))
+    assert canvas.tokens == [[6, 8, 9]] and keyframe == [[7, 8, 9]]
+
+
+@pytest.mark.parametrize("change", [(2, 0, 1), (0, 4, 1), (-1, 0, 1), (0, -1, 1)])
+def test_a_change_outside_is_refused(change: tuple[int, int, int]) -> None:
+    start = StartEvent("id", "demo", "uniform", 0, 4, 8, [[1, 2, 3, 4], [5, 6, 7, 8]])
+    with pytest.raises(InvalidEvent, match=r"must be inside \[2, 4\], got \[" + ", ".join(map(str, change))):
+        Canvas(start).apply(StateEvent(step=1, t=0.5, nfe=1, changes=[change]))

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.laws import chi_square_p, counts, make_law
+from token_diffusion import ParameterError, TokenDiffusionScheduler
+from token_diffusion.diffusion.schedules import ALPHA_SCHEDULES
+
+PROCESSES = ["absorbing", "uniform", "hybrid"]
+KINDS = [("absorbing", name) for name in ALPHA_SCHEDULES] + [("uniform", name) for name in ALPHA_SCHEDULES]
+KINDS += [("hybrid", "log_linear")]
+
+
+@pytest.mark.parametrize(("process", "schedule"), KINDS)
+@pytest.mark.parametrize("mask", [0, 1, 3])
+def test_nelbo_of_the_exact_denoiser_is_the_entropy(process: str, schedule: str, mask: int) -> None:
+    """Law 1 of the design. Stratified times keep the standard error, which the bound of 4 is in, an upper estimate."""
+    law = make_law(4, 3, mask, seed=mask)
+    scheduler = TokenDiffusionScheduler(4, mask, forward_process=process, alpha_schedule=schedule)
+    generator, count = torch.Generator().manual_seed(11), 40_000
+    x = law.draw(count, generator)
+    t = (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count
+    t = t.clamp(min=1e-9)[torch.randperm(count, generator=generator)]
+    z = scheduler.add_noise(x, timesteps=t, generator=generator)
+    value = scheduler.nelbo(law.denoiser(scheduler)(z, t), x, z, t).sum(1)
+    error = value.std().item() / count**0.5
+    assert abs(value.mean().item() - law.entropy) < 4 * error
+    assert error < 0.15 * law.entropy  # an estimate that could not fail would prove nothing
+
+
+@pytest.mark.parametrize(("process", "schedule"), KINDS)
+@pytest.mark.parametrize("floor", [1e-3, 0.2])
+def test_nelbo_by_quadrature_lacks_nothing(process: str, schedule: str, floor: float) -> None:
+    """No Monte-Carlo: every noisy sequence with its probability, t on a grid that is fine towards both ends.
+
+    Neither what eps and e^-sigma_max leave at t = 1 is lost, nor what sigma_min and t_eps would leave out at t = 0. What lies
+    between bound and entropy is how far the law of z_1 is from the prior that stands for it: nothing but for uniform.
+    """
+    law = make_law(4, 2, 3, seed=5)
+    ends = {"eps": floor, "sigma_min": floor, "sigma_max": 2.0, "t_eps": floor}
+    scheduler = TokenDiffusionScheduler(4, 3, forward_process=process, alpha_schedule=schedule, **ends)
+    states, points = scheduler.process.states, 4000
+    u = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    t, dt = u**4 * (35 - 84 * u + 70 * u**2 - 20 * u**3), 140 * u**3 * (1 - u) ** 3 / points
+    masses, end = scheduler.process.masses(t), scheduler.process.masses(torch.ones(1, dtype=torch.float64))
+    total, missed = 0.0, 0.0
+    for noisy in itertools.product(range(4), repeat=2):
+        z = torch.tensor([noisy]).expand(points, -1)
+        landed = states.landing(z, type(masses)(*(mass.unsqueeze(1) for mass in masses)))
+        logits, last = law.denoiser(scheduler)(z, t), 0.0
+        for x, probability in zip(law.sequences, law.probability, strict=True):
+            q = (landed + masses.alpha.unsqueeze(1) * (z == x)).prod(1)
+            value = scheduler.nelbo(logits, x.expand(points, -1), z, t).sum(1)
+            total += (probability * (q * torch.where(q > 0, value, 0.0) * dt).sum()).item()
+            last += (probability * (states.landing(z[:1], end) + end.alpha * (z[:1] == x)).prod()).item()
+        if process == "uniform" and last > 0:
+            missed += last * math.log(last * states.count**2)
+    assert missed < (1e-5 if floor == 1e-3 and schedule != "geometric" else 0.1)
+    assert total == pytest.approx(law.entropy + missed, rel=1e-4)
+
+
+@pytest.mark.parametrize(("process", "schedule"), KINDS)
+@pytest.mark.parametrize("vocab_size", [30, 30_000])
+def test_nelbo_and_its_gradient_are_finite_for_every_time(process: str, schedule: str, vocab_size: int) -> None:
+    scheduler = TokenDiffusionScheduler(vocab_size, 5, forward_process=process, alpha_schedule=schedule)
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(6, 9, vocab_size, generator=generator) * 8).requires_grad_()
+    x = torch.randint(6, 30, (6, 9), generator=generator)
+    t = torch.tensor([1e-38, 1e-20, 1e-6, 0.5, 1 - 1e-7, 1.0])
+    noisy = [
+        scheduler.add_noise(x, timesteps=t, generator=generator),
+        torch.randint(6, 30, (6, 9), generator=generator),
+    ]
+    if process != "uniform":
+        noisy.append(torch.full_like(x, 5))
+    for z in noisy:
+        value = scheduler.nelbo(logits, x, z, t)
+        (gradient,) = torch.autograd.grad(value.sum(), logits)
+        assert value.dtype == torch.float32
+        assert value.isfinite().all() and gradient.isfinite().all()
+        assert value.min() > -1e-3
+
+
+@pytest.mark.parametrize("weighting", ["elbo", "clip", "dynamic"])
+def test_loss_is_the_nelbo_with_other_weights(weighting: str) -> None:
+    """And its gradient too, for every time; what is reported beside it is the NELBO whatever the weighting."""
+    scheduler = TokenDiffusionScheduler(30, 5, forward_process="hybrid")
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 9, 30, dtype=torch.float64, generator=generator).requires_grad_()
+    x = torch.randint(6, 30, (4, 9), generator=generator)
+    t = torch.tensor([1e-30, 0.2, 0.9, 1.0], dtype=torch.float64)
+    z = torch.where(torch.arange(9) < 3, 5, torch.where(torch.arange(9) < 6, x, x.roll(1, 0)))
+    loss, nelbo = scheduler.loss(logits, x, z, timesteps=t, weighting=weighting)
+    assert nelbo.equal(scheduler.nelbo(logits, x, z, t)) and (weighting != "elbo" or loss.equal(nelbo))
+    weights = scheduler.process.weights(x, z, t.unsqueeze(1).expand(4, 9))
+    ratio = weights[weighting] / weights["elbo"]
+    torch.testing.assert_close(loss, ratio * nelbo)
+    gradients = [torch.autograd.grad(value.sum(), logits, retain_graph=True)[0] for value in (loss, ratio * nelbo)]
+    torch.testing.assert_close(*gradients)
+    assert loss.isfinite().all() and gradients[0].isfinite().all()
+    assert scheduler.loss(logits.float(), x, z, t, weighting)[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_nelbo_ignores_the_mask_logit(process: str) -> None:
+    scheduler = TokenDiffusionScheduler(7, 3, forward_process=process)
+    x = torch.tensor([[0, 1, 2, 4]])
+    z = torch.tensor([[0, 5, 2, 6]]) if process == "uniform" else torch.tensor([[0, 3, 3, 6]])
+    logits, t = torch.randn(1, 4, 7), torch.tensor([0.6])
+    value = scheduler.nelbo(logits, x, z, t)
+    logits[..., 3] = 1e4
+    torch.testing.assert_close(scheduler.nelbo(logits, x, z, t), value)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_add_noise_keeps_the_original_and_repeats_with_its_generator(process: str) -> None:
+    scheduler = TokenDiffusionScheduler(50, 7, forward_process=process)
+    x = torch.randint(8, 50, (4, 100))
+    kept = x.clone()
+    for t in (torch.tensor([0.01, 0.3, 0.7, 1.0]), torch.rand(4, 100).clamp(min=0.01)):
+        z = scheduler.add_noise(x, timesteps=t, generator=torch.Generator().manual_seed(3))
+        again = scheduler.add_noise(
+            original_samples=x, noise=None, timesteps=t, generator=torch.Generator().manual_seed(3)
+        )
+        assert z.equal(again) and z.dtype == torch.int64 and x.equal(kept)
+    assert process != "absorbing" or bool((scheduler.add_noise(x, timesteps=torch.ones(4)) == 7).all())
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_loop_of_ones_own_follows_the_law(process: str) -> None:
+    """`sample_prior`, `set_timesteps`, `timesteps`, `step` as a diffusers user writes them, against the exact law."""
+    law, count = make_law(3, 2, 0, seed=2), 4000
+    scheduler = TokenDiffusionScheduler(3, 0, forward_process=process)
+    generator, denoiser = torch.Generator().manual_seed(5), law.denoiser(scheduler)
+    sample = scheduler.sample_prior((count, 2), generator=generator)
+    scheduler.set_timesteps(150)
+    assert len(scheduler.timesteps) == 150 and scheduler.timesteps[0] == 1 and (scheduler.timesteps.diff() < 0).all()
+    for t in scheduler.timesteps:
+        logits = denoiser(sample, t.expand(count))
+        kept = logits.clone(), sample.clone()
+        sample = scheduler.step(logits, t, sample, generator=generator).prev_sample
+        assert logits.equal(kept[0])
+    assert not bool((sample == 0).any())
+    assert chi_square_p(counts(law, sample), law.probability) > 0.001
+
+
+def test_step_takes_float32_logits_timesteps_and_a_tuple() -> None:
+    scheduler = TokenDiffusionScheduler(9, 8)
+    scheduler.set_timesteps(3)
+    sample = scheduler.sample_prior((2, 5))
+    for t in scheduler.timesteps.float():
+        (sample,) = scheduler.step(torch.randn(2, 5, 9), t, sample, return_dict=False)
+    assert sample.dtype == torch.int64 and not bool((sample == 8).any())
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    scheduler = TokenDiffusionScheduler(11, 4, forward_process="hybrid", p_uniform=0.25, gamma=1.5, t_eps=1e-3)
+    scheduler.save_pretrained(tmp_path)
+    loaded = TokenDiffusionScheduler.from_pretrained(tmp_path)
+    assert loaded.process == scheduler.process
+
+
+@pytest.mark.parametrize(
+    ("saved", "process", "p_uniform"),
+    [
+        (
+            {"_class_name": "TokenDiffusionScheduler", "forward_process": "uniform", "num_train_timesteps": 1000},
+            "uniform",
+            0.1,
+        ),
+        ({"_class_name": "BlockTokenDiffusionScheduler", "eps": 0.001, "num_train_timesteps": 500}, "absorbing", 0.1),
+        (
+            {"_class_name": "HybridTokenDiffusionScheduler", "t_eps": 1e-4, "clip_noise": 20.0, "gamma": 1.0},
+            "hybrid",
+            0.0,
+        ),
+        ({"_class_name": "HybridTokenDiffusionScheduler", "p_uniform": 0.2}, "hybrid", 0.2),
+    ],
+)
+def test_configurations_of_the_seeds_scripts_load(
+    tmp_path: Path, saved: dict[str, object], process: str, p_uniform: float
+) -> None:
+    saved = {"_diffusers_version": "0.37.0.dev0", "vocab_size": 12, "mask_token_id": 4, **saved}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(saved))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler = TokenDiffusionScheduler.from_pretrained(tmp_path)
+    assert scheduler.config.forward_process == process and scheduler.config.p_uniform == p_uniform
+    assert scheduler.process.states.mask_token_id == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vocab_size": 1, "mask_token_id": 0}, "vocab_size must be >= 2, got 1"),
+        ({"mask_token_id": 9}, "mask_token_id must be in [0, vocab_size = 9), got 9"),
+        ({"forward_process": "gaussian"}, "forward_process must be one of absorbing, uniform, hybrid, got 'gaussian'"),
+        ({"p_uniform": 1.0}, "p_uniform must be in [0, 1), got 1.0"),
+        ({"gamma": 2.5}, "gamma must be in (0, 2], got 2.5"),
+        ({"t_eps": 0.5}, "t_eps must be in (0, 0.5), got 0.5"),
+    ],
+)
+def test_bad_configurations_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ParameterError) as raised:
+        TokenDiffusionScheduler(**{"vocab_size": 9, "mask_token_id": 1, **arguments})
+    assert str(raised.value) == message
+
+
+def test_bad_calls_are_named() -> None:
+    scheduler = TokenDiffusionScheduler(9, 1)
+    x = torch.zeros(2, 3, dtype=torch.int64)
+    with pytest.raises(ParameterError, match=r"timesteps must be in \(0, 1\]"):
+        scheduler.add_noise(x, timesteps=torch.tensor([0.0, 0.5]))
+    with pytest.raises(ParameterError, match="timesteps must be a float tensor"):
+        scheduler.add_noise(x, timesteps=torch.tensor([1, 2]))
+    with pytest.raises(ParameterError, match=r"timesteps must have the shape \[2\] or \[2, 3\], got \[3\]"):
+        scheduler.add_noise(x, timesteps=torch.ones(3))
+    with pytest.raises(ParameterError, match=r"logits must have the shape \[2, 3, 9\], got \[2, 3, 8\]"):
+        scheduler.nelbo(torch.zeros(2, 3, 8), x, x, torch.ones(2))
+    rule = "weighting must be elbo for the absorbing process, got 'dynamic'"
+    with pytest.raises(ParameterError, match=rule):
+        scheduler.loss(torch.zeros(2, 3, 9), x, x, torch.ones(2), weighting="dynamic")
+    hybrid = TokenDiffusionScheduler(9, 1, forward_process="hybrid")
+    with pytest.raises(ParameterError, match="be elbo or clip or dynamic for the hybrid process, got 'raw'"):
+        hybrid.loss(torch.zeros(2, 3, 9), x, x, torch.ones(2), weighting="raw")
+    with pytest.raises(ParameterError, match="num_inference_steps must be >= 1, got 0"):
+        scheduler.set_timesteps(0)
+    with pytest.raises(ParameterError, match="set by set_timesteps"):
+        scheduler.step(torch.zeros(2, 3, 9), 1.0, x)
+    scheduler.set_timesteps(4)
+    for t in (0.0, 900, float("nan")):
+        with pytest.raises(ParameterError, match=r"timestep must be one number in \(0, 1\]"):
+            scheduler.step(torch.zeros(2, 3, 9), t, x)
+    with pytest.raises(ParameterError, match=r"model_output must have the shape \[2, 3, 9\], got \[2, 3, 8\]"):
+        scheduler.step(torch.zeros(2, 3, 8), 1.0, x)
+    with pytest.raises(ParameterError, match=r"noise must have the shape \[2, 2, 3\], got \[2, 3\]"):
+        scheduler.add_noise(x, torch.rand(2, 3), torch.ones(2))
+    with pytest.raises(ParameterError, match=r"noisy_samples must have the shape \[2, 3\], got \[1, 3\]"):
+        scheduler.nelbo(torch.zeros(2, 3, 9), x, x[:1], torch.ones(2))

@@ -1,0 +1,119 @@
+"""What was freed is kept for the next forward pass, and goes back to the system when told to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from token_diffusion.networks import memory
+from token_diffusion.networks.memory import give_back, prepare
+from token_diffusion.networks.packing import is_supported
+
+ROOT = Path(__file__).parents[3]
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's")
+
+PROGRAM = '''
+import resource
+from pathlib import Path
+import torch
+from token_diffusion.networks.memory import give_back, prepare
+from token_diffusion.networks.packing import pack
+
+PREPARE and prepare()
+
+def faults(first: int) -> int:
+    """Of twenty tensors of about 20 MB, each a little larger than those before it, so that each is new to glibc."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for index in range(20):
+        torch.ones(5 * 2**20 + (first + index) * 2**12)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident() -> int:
+    give_back()
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+def grown() -> int:
+    """Pages that products of 700 shapes leave behind."""
+    layer = torch.nn.Linear(64, 64)
+    pack(layer)
+    with torch.inference_mode():
+        layer(torch.ones(1, 64))
+        before = resident()
+        for rows in range(2, 700):
+            layer(torch.ones(rows, 64))
+        return resident() - before
+
+faults(0)
+print(faults(20), grown() if torch.backends.mkldnn.is_available() else 0)
+'''
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[bool, list[int]]:
+    """Of processes of their own, unprepared and prepared: page faults, pages grown."""
+    environment = {name: value for name, value in os.environ.items() if name not in memory.CACHES | memory.KEPT}
+    found = {}
+    for prepared in (False, True):
+        command = [sys.executable, "-c", PROGRAM.replace("PREPARE", str(prepared))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=environment)
+        found[prepared] = [int(figure) for figure in done.stdout.split()]
+    return found
+
+
+@glibc
+def test_kept_memory_is_not_asked_for_again(figures: dict[bool, list[int]]) -> None:
+    assert 4 * figures[True][0] < figures[False][0]
+
+
+@glibc
+@pytest.mark.skipif(not is_supported(torch.float32), reason="oneDNN is not there")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="another processor's code is of another size")
+def test_code_is_kept_for_the_last_shapes_alone(figures: dict[bool, list[int]]) -> None:
+    assert 2 * figures[True][1] < figures[False][1]
+
+
+def test_what_the_environment_says_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = memory.CACHES
+    monkeypatch.setenv(one, "7")
+    monkeypatch.setenv(other, "7")  # to be restored
+    monkeypatch.delenv(other)
+    calls: list[tuple[int, int]] = []
+
+    def mallopt(number: int, value: int) -> int:
+        calls.append((number, value))
+        return 1
+
+    monkeypatch.setattr(memory, "_glibc", lambda name, *arguments: mallopt)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000")
+    assert prepare()
+    assert (os.environ[one], os.environ[other]) == ("7", memory.CACHES[other])
+    assert calls == [memory.KEPT["MALLOC_ARENA_MAX"], memory.KEPT["MALLOC_MMAP_THRESHOLD_"]]
+
+
+@glibc
+def test_holes_among_things_that_stay_are_given_back() -> None:
+    blocks = [bytes(20_000) for _ in range(8000)]  # 160 MB, each block larger than Python's own pools
+    kept = blocks[::50]
+    del blocks
+    before = resident_mb()
+    assert give_back()
+    assert before - resident_mb() > 100
+    assert len(kept) == 160
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    for name in memory.CACHES:
+        monkeypatch.setenv(name, "7")
+    assert not give_back() and not prepare()

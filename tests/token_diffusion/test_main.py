@@ -1,0 +1,203 @@
+"""The shell: `python -m token_diffusion sample|sample-block|sample-hybrid`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import MAX_POSITIONS, PROCESSES, byte_tokenizer, save_tiny, tiny_tokenizer
+from token_diffusion.__main__ import build_parser, main
+from token_diffusion.checkpoint import load_checkpoint
+from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.sampling import run
+from token_diffusion.text import decode
+
+ROOT = Path(__file__).parents[2]
+MASK = 4
+RUNS = [
+    ("sample", "absorbing"),
+    ("sample", "uniform"),
+    ("sample-block", "absorbing"),
+    ("sample-block", "uniform"),
+    ("sample-block", "hybrid"),
+    ("sample-hybrid", "hybrid"),
+]
+SHORT = ["--seq_len", "12", "--num_inference_steps", "6"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """process -> folder; "bytes" is an absorbing one whose tokenizer gives every text back."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    folders = {process: save_tiny(root / process, process) for process in PROCESSES}
+    return folders | {"bytes": save_tiny(root / "bytes", "absorbing", tokenizer=byte_tokenizer())}
+
+
+def shell(capsys: pytest.CaptureFixture[str], command: str, folder: Path, *flags: str) -> tuple[str, str]:
+    """stdout and stderr of a run that must succeed."""
+    assert main([command, "--checkpoint_path", str(folder), *flags]) == 0
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def as_json(capsys: pytest.CaptureFixture[str], command: str, folder: Path, *flags: str) -> dict[str, Any]:
+    out, err = shell(capsys, command, folder, "--json", *flags)
+    assert err == ""
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+@pytest.mark.parametrize(("command", "process"), RUNS)
+def test_samples_are_printed_one_a_line(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], command: str, process: str
+) -> None:
+    out, err = shell(capsys, command, folders[process], *SHORT)
+    lines = out.splitlines()
+    assert [line[:4] for line in lines] == ["[0] ", "[1] ", "[2] ", "[3] "]
+    assert len(set(lines)) == 4 and "[MASK]" not in out
+    (summary,) = err.splitlines()
+    assert "network evaluations" in summary and summary.endswith("seed 0")
+
+
+@pytest.mark.parametrize(("command", "process"), RUNS)
+def test_json_is_what_the_library_gives(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], command: str, process: str
+) -> None:
+    flags = ["--num_samples=2", "--seed=7", "--temperature=0.8", "--top_p=0.9", "--top_k=20"]
+    blocks = ["--block_size=5"] if command == "sample-block" else []
+    answer = as_json(capsys, command, folders[process], *SHORT, *flags, *blocks)
+    checkpoint = load_checkpoint(folders[process])
+    parameters = SamplingParameters(12, 2, 6, 0.8, 0.9, 20, 7, 5 if blocks else None)
+    expected = run(checkpoint.denoiser, checkpoint.scheduler, parameters)
+    assert [sample["tokens"] for sample in answer["samples"]] == expected.sequences.tolist()
+    for sample in answer["samples"]:
+        assert sample["text"] == decode(checkpoint.tokenizer, sample["tokens"])
+    assert answer["seed"] == 7
+    assert answer["usage"] == {"nfe": expected.nfe, "forwards_skipped": expected.forwards_skipped}
+    assert answer["usage"]["nfe"] + answer["usage"]["forwards_skipped"] == 6 * (3 if blocks else 1)
+
+
+def test_the_same_seed_gives_the_same_text(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:
+    first, again, other = (shell(capsys, "sample", folders["uniform"], *SHORT, f"--seed={n}")[0] for n in (3, 3, 4))
+    assert first == again != other
+
+
+def test_a_prompt_begins_every_sample(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:
+    answer = as_json(capsys, "sample", folders["absorbing"], *SHORT, "--prompt", "w3 w4", "--inject_start_token")
+    tokenizer = tiny_tokenizer()
+    start = [tokenizer.cls_token_id, *tokenizer("w3 w4")["input_ids"]]
+    for sample in answer["samples"]:
+        assert sample["tokens"][:3] == start and len(sample["tokens"]) == 12
+        assert sample["text"].startswith("w3 w4")
+
+
+def test_mask_in_a_prompt_is_text(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:
+    flags = ["--prompt", "a [MASK] é", "--seq_len=20", "--num_inference_steps=4"]
+    answer = as_json(capsys, "sample", folders["bytes"], *flags)
+    assert len(answer["samples"]) == 4
+    assert all(sample["text"].startswith("a [MASK] é") for sample in answer["samples"])
+
+
+def test_a_template_gives_the_length_and_its_holes_are_filled(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path]
+) -> None:
+    flags = ["--template", "w1 [MASK] w2 [MASK] [MASK]", "--num_samples=3"]
+    answer = as_json(capsys, "sample", folders["absorbing"], *flags)
+    w1, w2 = tiny_tokenizer()("w1 w2")["input_ids"]
+    for sample in answer["samples"]:
+        assert len(sample["tokens"]) == 5 and MASK not in sample["tokens"]
+        assert (sample["tokens"][0], sample["tokens"][2]) == (w1, w2)
+    assert answer["usage"]["nfe"] <= 3
+    longer = as_json(capsys, "sample", folders["absorbing"], *flags, "--seq_len=8")
+    assert {len(sample["tokens"]) for sample in longer["samples"]} == {8}
+
+
+def test_first_hitting_needs_one_evaluation_a_token(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path]
+) -> None:
+    flags = ["--seq_len=9", "--num_inference_steps=none"]
+    for command in ("sample", "sample-block"):
+        answer = as_json(capsys, command, folders["absorbing"], *flags)
+        assert answer["usage"] == {"nfe": 9, "forwards_skipped": 0}
+
+
+def test_defaults_are_those_of_the_scripts() -> None:
+    for command, steps in (("sample", 128), ("sample-block", 32), ("sample-hybrid", 64)):
+        arguments = build_parser().parse_args([command, "--checkpoint_path", "x"])
+        assert (arguments.num_inference_steps, arguments.num_samples, arguments.seed) == (steps, 4, 0)
+        assert (arguments.temperature, arguments.top_p, arguments.top_k) == (1.0, 1.0, 0)
+    assert build_parser().parse_args(["sample-block", "--checkpoint_path", "x"]).block_size == 16
+
+
+@pytest.mark.parametrize(
+    ("command", "process", "flags", "message"),
+    [
+        ("sample", "nowhere", [], "checkpoint_path must be an existing folder, got "),
+        ("sample", "absorbing", ["--prompt", "w1 w2 w3", "--seq_len=2"], "prompt must fit into seq_len = 2 tokens, "),
+        ("sample", "absorbing", ["--template", "w1 [MASK] w2", "--seq_len=2"], "template must fit into seq_len = 2 "),
+        ("sample", "absorbing", ["--template", ""], "template must hold at least one token where seq_len is not"),
+        ("sample", "absorbing", [f"--seq_len={MAX_POSITIONS + 1}"], f"seq_len must be at most {MAX_POSITIONS}, the "),
+        ("sample", "absorbing", ["--template", "[MASK]" * 97], f"seq_len must be at most {MAX_POSITIONS}, the "),
+        ("sample", "absorbing", ["--seq_len=0"], "seq_len must be in [1, 2147483648), got 0"),
+        ("sample", "absorbing", ["--top_p=1.5"], "top_p must be in (0, 1], got 1.5"),
+        ("sample", "absorbing", ["--temperature=-1"], "temperature must be >= 0, got -1.0"),
+        ("sample", "absorbing", ["--temperature=nan"], "temperature must be a finite number, got nan"),
+        ("sample", "absorbing", ["--seed=-1"], "seed must be in [0, 9223372036854775808), got -1"),
+        ("sample", "absorbing", ["--num_inference_steps=0"], "num_inference_steps must be in [1, "),
+        ("sample", "absorbing", ["--num_samples=0"], "num_samples must be in [1, "),
+        ("sample", "absorbing", ["--device=nonsense"], "device must be available ("),
+        ("sample", "uniform", ["--num_inference_steps=none"], "num_inference_steps must be an integer for the unif"),
+        ("sample-block", "absorbing", ["--block_size=0"], "block_size must be in [1, 2147483648), got 0"),
+        ("sample", "hybrid", [], "checkpoint_path must hold a model of the absorbing or uniform process for sample, "),
+        ("sample-hybrid", "uniform", [], "checkpoint_path must hold a model of the hybrid process for sample-hybrid"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    folders: dict[str, Path],
+    command: str,
+    process: str,
+    flags: list[str],
+    message: str,
+) -> None:
+    folder = folders.get(process, Path("no/such/folder"))
+    assert main([command, "--checkpoint_path", str(folder), *flags]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1 and err.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["sample"],
+        ["sample", "--checkpoint_path", "x", "--prompt", "a", "--template", "b"],
+        ["sample", "--checkpoint_path", "x", "--block_size", "8"],
+        ["sample", "--checkpoint_path", "x", "--num_inference_steps", "few"],
+        ["sample", "--checkpoint_path", "x", "--dtype", "int4"],
+    ],
+)
+def test_a_flag_that_is_wrong_by_itself_is_refused_too(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert ": error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_as_a_process(folders: dict[str, Path]) -> None:
+    """Standard output holds the answer and nothing else; what transformers likes to say stays out of both."""
+    flags = ["--checkpoint_path", str(folders["bytes"]), "--seq_len=8", "--num_samples=1", "--json"]
+    command = [sys.executable, "-m", "token_diffusion", "sample", *flags]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+    (sample,) = json.loads(result.stdout)["samples"]
+    assert len(sample["tokens"]) == 8

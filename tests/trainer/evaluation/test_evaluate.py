@@ -1,0 +1,166 @@
+"""`python -m trainer evaluate`: the trainer's own figures again, for every process, as one JSON object."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tests.tiny import PROCESSES, byte_tokenizer, save_tiny
+from token_diffusion.checkpoint import load_checkpoint
+from trainer.__main__ import main, parse
+from trainer.config import TrainingConfig
+from trainer.data.tokenizer import build_tokenizer
+from trainer.evaluation.quality import variety, windows
+from trainer.run.train import train
+
+TEXT = "The cat sat on the mat.\nA dog ran — far.\n\nThe dog sat.\n" * 6
+SIZES = "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32,max_position_embeddings=64"
+COMMANDS = dict(zip(PROCESSES, ("mdlm", "udlm", "hybrid"), strict=True))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`text.txt`, its `tokenizer`, a folder of each process, and a causal LM in `judge`."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    (folder / "text.txt").write_text(TEXT)
+    tokenizer = build_tokenizer([TEXT], vocab_size=290)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    for process in PROCESSES:
+        save_tiny(folder / process, process, tokenizer=tokenizer)
+    judge = byte_tokenizer()
+    judge.add_special_tokens({"eos_token": "</s>"})
+    config = GPT2Config(vocab_size=len(judge), n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder / "judge")
+    judge.save_pretrained(folder / "judge")
+    return folder
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], folder: Path, *flags: object) -> dict[str, Any]:
+    """The last line of stdout, read as strictly as JSON allows."""
+    capsys.readouterr()
+    assert main(["evaluate", "--checkpoint_path", str(folder), *map(str, flags)]) == 0
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=refuse)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_it_repeats_the_trainers_own_validation(
+    process: str, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = workplace / "text.txt"
+    flags = [f"--train_file={text}", f"--validation_file={text}", f"--tokenizer_name={workplace / 'tokenizer'}"]
+    flags += ["--config_name=bert", f"--config_overrides={SIZES}", f"--output_dir={tmp_path}", "--max_train_steps=3"]
+    flags += ["--packing", "--max_length=16", "--ema_decay=0.9"]
+    config = parse(COMMANDS[process], flags)
+    assert isinstance(config, TrainingConfig)
+    bound = train(config)
+    assert bound is not None and bound.text is not None
+    found = evaluate(capsys, tmp_path / "final", "--validation_file", text, "--packing", "--max_length=16")
+    figures = found["validation"]
+    expected = bound.figures()
+    assert figures["weights"] == f"as saved ({expected.pop('weights')})" == "as saved (moving average, decay 0.9)"
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert (figures["num_chars"], figures["num_bytes"]) == (len(TEXT), len(TEXT.encode()))
+    assert found["process"] == process and found["checkpoint"] == "final" and figures["files"] == ["text.txt"]
+    assert figures["num_times"] == 8 and figures["packing"] and figures["max_length"] == 16
+
+
+def test_seed_and_times_change_the_noise_and_lines_are_examples(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = (workplace / "absorbing", "--validation_file", workplace / "text.txt", "--num_times", 2)
+    first, again, other = (evaluate(capsys, *common, "--seed", seed)["validation"] for seed in (0, 0, 1))
+    assert first == again and first["nelbo"] != other["nelbo"]
+    assert abs(first["nelbo"] - other["nelbo"]) < 5 * (first["nelbo_error"] + other["nelbo_error"])
+    assert first["num_sequences"] == 18 and first["num_times"] == 2 and first["max_length"] == 96
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_samples_are_measured_beside_held_out_text(
+    process: str, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags: list[object] = ["--num_samples=3", "--seq_len=12", "--num_inference_steps=4", "--temperature=0.5"]
+    flags += ["--generative_model_name_or_path", workplace / "judge", "--output_file", tmp_path / "figures.json"]
+    text = ["--validation_file", workplace / "text.txt", "--packing", "--num_times=1"]
+    found = evaluate(capsys, workplace / process, *flags, *text)
+    samples, reference = found["samples"], found["reference"]
+    assert samples["num_samples"] == 3 and samples["num_tokens"] == 36 and 0 < samples["nfe"] <= 4
+    assert samples["temperature"] == 0.5 and samples["generative_model"] == "judge"
+    for figures in (samples, reference):
+        assert 0 < figures["distinct_1"] <= figures["distinct_2"] <= 1 and figures["generative_perplexity"] > 1
+        assert 0 < figures["unigram_entropy"] <= math.log(36) and figures["num_generative_tokens"] > 0
+    tokenizer = load_checkpoint(workplace / process).tokenizer
+    stream = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    expected = variety(windows(stream, 12, 3))
+    assert {name: reference[name] for name in expected} == pytest.approx(expected)
+    assert json.loads((tmp_path / "figures.json").read_text()) == found
+
+
+def test_samples_alone(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluate(capsys, workplace / "uniform", "--num_samples=2", "--seq_len=8", "--num_inference_steps=2")
+    assert "validation" not in found and "reference" not in found and found["samples"]["num_tokens"] == 16
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ("", "validation_file or num_samples must be given: what to measure, got None"),
+        ("--num_samples 1 --checkpoint_path absent", "checkpoint_path must be an existing folder, got 'absent'"),
+        ("--validation_file absent.txt", "validation_file must be a readable file"),
+        ("--validation_file {text} --max_length 97", "max_length must be <= 96, the positions of the model, got 97"),
+        ("--num_samples 1 --seq_len 97", "seq_len must be at most 96, the positions of absorbing, got 97"),
+        ("--num_samples 1 --temperature -1", "temperature must be greater than or equal to 0, got '-1'"),
+        ("--num_samples 1 --num_times 0", "num_times must be greater than 0, got '0'"),
+        ("--validation_file {text} --generative_model_name_or_path x", "generative_model_name_or_path must come with"),
+        ("--num_samples 1 --generative_model_name_or_path {text}", "generative_model_name_or_path must name a causal"),
+        ("--num_samples 1 --output_file {text}/x", "output_file must be a writable file (Not a directory)"),
+    ],
+)
+def test_mistakes_are_one_line(flags: str, problem: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = flags.format(text=workplace / "text.txt").split()
+    given = [] if "--checkpoint_path" in arguments else ["--checkpoint_path", str(workplace / "absorbing")]
+    assert main(["evaluate", *given, *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.splitlines()[-1].startswith(problem)
+
+
+def test_a_mistake_leaves_the_output_file_as_it_was(workplace: Path, tmp_path: Path) -> None:
+    for content in (None, "figures of another day"):
+        if content is not None:
+            (tmp_path / "figures.json").write_text(content)
+        flags = ["--checkpoint_path", str(tmp_path / "absent"), "--output_file", str(tmp_path / "figures.json")]
+        assert main(["evaluate", *flags, "--num_samples=1"]) == 2
+        assert [path.read_text() for path in tmp_path.iterdir()] == ([] if content is None else [content])
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_same(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An odd number of sequences, so that the last batch of one process is padded; one object is printed."""
+    flags = ["--checkpoint_path", str(workplace / "uniform"), "--validation_file", str(workplace / "text.txt")]
+    flags += ["--packing", "--max_length=13", "--num_samples=2", "--seq_len=8", "--num_inference_steps=2"]
+    alone = evaluate(capsys, workplace / "uniform", *flags[2:])
+    # What `accelerate launch` runs for several processes; itself it starts only one where there is no device.
+    program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "trainer", "evaluate"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, *program, *flags],
+        capture_output=True, text=True, env=environment, timeout=300, cwd=Path(__file__).parents[3], check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (line,) = [each for each in result.stdout.splitlines() if each.startswith("{")]
+    found = json.loads(line)
+    assert (alone["num_processes"], found["num_processes"]) == (1, 2)
+    assert found["samples"] == alone["samples"]
+    validation = {name: value for name, value in alone["validation"].items() if isinstance(value, float)}
+    assert {name: found["validation"][name] for name in validation} == pytest.approx(validation, rel=1e-5)

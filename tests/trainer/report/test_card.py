@@ -1,0 +1,134 @@
+"""The card says what is known, with its errors, and nothing of the machine that made it."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from trainer.data.spelling import Spelling
+from trainer.evaluation.bound import summarise
+from trainer.output.provenance import base_name, code_version, command_line
+from trainer.report.card import CardFacts, model_card
+
+HISTORY = (
+    {"step": 50, "nelbo": 5.25, "lr": 1e-3, "num_tokens": 100},
+    {"step": 100, "nelbo": 4.5, "lr": 5e-4, "num_tokens": 200},
+    {"step": 100, "validation_nelbo": 4.75, "validation_error": 0.125, "num_times": 8, "weights": "as trained"},
+)
+SPELLING = Spelling(np.array([40, 30]), np.array([41, 30]), 5, False)
+BOUND = summarise(torch.tensor([40.0, 36.0]).double(), torch.tensor([8.0, 8.0]).double(), 8, SPELLING)
+FACTS = CardFacts(
+    process="hybrid",
+    scheduler_options={"forward_process": "hybrid", "p_uniform": 0.1},
+    weighting="dynamic",
+    architecture="BertForMaskedLM",
+    base_model=None,
+    num_parameters=12345,
+    vocab_size=300,
+    max_length=16,
+    packing=True,
+    command="python -m trainer hybrid --train_file input.txt",
+    code="commit v1-2-gabc",
+    train_source="input.txt (first 90 %)",
+    validation_source="input.txt (last 10 %)",
+    num_train_sequences=99,
+    step=100,
+    max_train_steps=100,
+    num_tokens=200,
+    window=8,
+    weights="moving average, decay 0.999",
+    dtype="float32",
+    bound=BOUND,
+    history=HISTORY,
+    samples=({"step": 50, "samples": ["early text"]}, {"step": 100, "samples": ["later\ntext", "other"]}),
+)
+
+
+def test_a_card_has_data_command_code_bound_and_limits() -> None:
+    card = ModelCard(model_card(FACTS))
+    data = card.data.to_dict()
+    assert data["tags"] == ["token-diffusion", "discrete-diffusion", "hybrid"]
+    assert data["library_name"] == "transformers" and "base_model" not in data
+    for part in (
+        "input.txt (first 90 %); 99 sequences of at most 16 tokens, packed",
+        "python -m trainer hybrid --train_file input.txt",
+        "commit v1-2-gabc",
+        "moving average, decay 0.999; float32",
+        f"| NELBO (nats/token) | 4.7500 | {BOUND.standard_error:.4f} |",
+        f"| perplexity | {BOUND.perplexity:.4f} | {BOUND.perplexity_error:.4f} |",
+        "| bits/character | ",
+        "| bits/byte | ",
+        "2 sequences, 16 tokens, 70 characters, 71 bytes; 8 times a sequence",
+        "white space and capitals",
+        "from 5.2500 nats a token (mean of the first 50 steps) to 4.5000",
+        "| 100 | 4.5000 | 4.7500 ± 0.1250 | 0.0005 |",
+        "    early text",
+        "    later\n    text",
+        "## Limits",
+    ):
+        assert part in card.content, part
+    assert "other" not in card.content.split("## Samples")[1].split("##")[0]
+
+
+def test_what_is_not_known_is_not_claimed() -> None:
+    bare = model_card(dataclasses.replace(FACTS, bound=None, history=(), samples=(), num_train_sequences=None))
+    assert "Not validated" in bare and "streamed" in bare
+    assert not any(title in bare for title in ("## Training", "## Samples", ".png"))
+    pictured = model_card(dataclasses.replace(FACTS, has_picture=True, base_model="bert-base-uncased"))
+    assert "![NELBO over steps](loss_curve.png)" in pictured and "started from `bert-base-uncased`" in pictured
+    assert ModelCard(pictured).data.to_dict()["base_model"] == "bert-base-uncased"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--train_file", "data/a.txt", "/home/me/b.txt"], "--train_file data/a.txt b.txt"),
+        (["--output_dir=/scratch/x/run", "--packing"], "--output_dir=run --packing"),
+        (["--train_file", "~/c.txt", "../d.txt", "C:\\data\\e.txt"], "--train_file c.txt d.txt e.txt"),
+        (["--hub_token", "hf_secret", "--push_to_hub"], "--push_to_hub"),
+        (["--push_to_hub", "--hub_token=hf_secret"], "--push_to_hub"),
+        (["--config_overrides", "a=1,b=/x"], "--config_overrides a=1,b=/x"),
+        (["--model_name_or_path", "answerdotai/ModernBERT-base"], "--model_name_or_path answerdotai/ModernBERT-base"),
+    ],
+)
+def test_a_command_shows_neither_the_machine_nor_a_secret(arguments: list[str], shown: str) -> None:
+    assert command_line(["mdlm", *arguments]) == f"python -m trainer mdlm {shown}"
+
+
+def test_the_command_of_several_processes() -> None:
+    assert command_line(["udlm"], 2) == "accelerate launch --num_processes 2 -m trainer udlm"
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_the_code_is_its_commit_and_not_that_of_a_repository_around_it(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-qm", "first")
+    git(tmp_path, "tag", "-m", "v", "v7")
+    assert code_version(tmp_path) == "commit v7"
+    (tmp_path / "a").write_text("2")
+    assert code_version(tmp_path) == "commit v7-dirty"
+    assert code_version(inner) in ("version 0.1.0", "unknown")
+
+
+def test_without_git_it_is_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("trainer.output.provenance.version", lambda name: {"token-diffusion": "1.2.3"}[name])
+    assert code_version() == "version 1.2.3"
+
+
+def test_a_folder_goes_by_its_name(tmp_path: Path) -> None:
+    assert base_name(str(tmp_path)) == tmp_path.name and base_name("owner/model") == "owner/model"

@@ -1,0 +1,1 @@
+"""Who shares a forward pass, and whose turn it is."""

@@ -1,0 +1,1 @@
+"""Text in, noisy batches out."""

@@ -1,0 +1,200 @@
+"""What a run trains and validates on: noisy batches of this process, from text that is stored or streamed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from hashlib import blake2b
+from itertools import count
+from os import SEEK_END
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.errors import ParameterError
+
+from ..config import TrainingConfig
+from .corpus import Corpus, Sequences, tokenize
+from .noising import (
+    Batches,
+    Collate,
+    Draw,
+    NoisyExamples,
+    TrainingBatches,
+    ValidationBatches,
+    Window,
+    make_loader,
+    padding,
+    time_power,
+)
+from .spelling import Spelling, spell
+from .streaming import START, Position, SequenceStream, open_documents, read_ahead
+
+Batch = dict[str, Tensor]
+
+
+class Feed:
+    """The validation text, and what stored and streamed training text have in common.
+
+    `window` counts the examples of an optimizer step, `fingerprint` identifies the training text, `position` is how far
+    this process has read in it, None where the step alone tells.
+    """
+
+    fingerprint: str
+    position: Position | None = None
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        corpus: Corpus,
+        tokenizer: PreTrainedTokenizerBase,
+        scheduler: TokenDiffusionScheduler,
+    ) -> None:
+        self.config, self.accelerator, self.corpus = config, accelerator, corpus
+        self.tokenizer, self.scheduler = tokenizer, scheduler
+        micro_batches = config.gradient_accumulation_steps * accelerator.num_processes
+        self.window = config.per_device_train_batch_size * micro_batches
+        self.pad_token_id = padding(tokenizer)
+        self.validation = self.tokenize("validation_file", corpus.validation) if corpus.validation else None
+        self.spelling = self._spell()
+
+    def batches(self, first_step: int) -> Generator[Batch, None, None]:
+        """This process's batches on its device, from the step after `first_step` (and `position`) on."""
+        raise NotImplementedError
+
+    @property
+    def num_sequences(self) -> int | None:
+        """Sequences in the training text; None of one that is streamed."""
+        return None
+
+    def validation_loader(self, num_times: int) -> DataLoader:
+        assert self.validation is not None
+        batches = ValidationBatches(
+            num_sequences=len(self.validation.ids),
+            num_times=num_times,
+            batch_size=self.config.per_device_train_batch_size,
+            power=time_power(self.scheduler.process),
+        )
+        examples = NoisyExamples(self.validation.ids, self.scheduler, self.tokenizer.all_special_ids)
+        return self.loader(examples, batches)
+
+    def tokenize(self, flag: str, documents: Sequence[str]) -> Sequences:
+        config = self.config
+        flag = "text_column" if flag == "train_file" and config.dataset_name is not None else flag
+        with self.accelerator.main_process_first():  # the others then find its cache
+            return tokenize(
+                self.tokenizer,
+                documents,
+                flag=flag,
+                packing=config.packing,
+                max_length=config.max_length,
+                num_workers=config.preprocessing_num_workers,
+            )
+
+    def examples(self, ids: Sequence[Any]) -> NoisyExamples:
+        """Training examples: counts and times are drawn as the flags say."""
+        config, special_ids = self.config, self.tokenizer.all_special_ids
+        return NoisyExamples(ids, self.scheduler, special_ids, counted=config.counted, margin=config.margin)
+
+    def loader(self, examples: NoisyExamples, batches: Batches) -> DataLoader:
+        workers = self.config.dataloader_num_workers
+        loader = make_loader(examples, batches, pad_token_id=self.pad_token_id, num_workers=workers)
+        return self.accelerator.prepare(loader)
+
+    def _spell(self) -> Spelling | None:
+        """The characters of the validation sequences."""
+        if self.validation is None:
+            return None
+        config, documents, ids = self.config, self.corpus.validation, self.validation.ids
+        return spell(self.tokenizer, documents, ids, packing=config.packing, max_length=config.max_length)
+
+
+class StoredFeed(Feed):
+    """All training text as tokens, visited in shuffled epochs."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.training = self.tokenize("train_file", self.corpus.train)
+        self.fingerprint = self.training.fingerprint
+
+    def batches(self, first_step: int) -> Generator[Batch, None, None]:
+        config = self.config
+        batches = TrainingBatches(
+            num_sequences=len(self.training.ids),
+            batch_size=config.per_device_train_batch_size,
+            window=self.window,
+            num_steps=config.max_train_steps,
+            seed=config.seed,
+            first_step=first_step,
+        )
+        yield from self.loader(self.examples(self.training.ids), batches)
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.training.ids)
+
+
+class StreamedFeed(Feed):
+    """Training text that is read while training; what an example is at a step depends on the number of processes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.documents = open_documents(self.config)
+        files = [(path.name, size_of(path)) for path in self.config.train_file]
+        source = [self.config.dataset_name, self.config.dataset_config_name, files]
+        self.fingerprint = blake2b(json.dumps(source).encode(), digest_size=16).hexdigest()
+        self.position = START
+
+    def batches(self, first_step: int) -> Generator[Batch, None, None]:
+        for batch, position in read_ahead(self._numbered(first_step)):
+            self.position = position
+            yield send_to_device(batch, self.accelerator.device, non_blocking=True)
+
+    def _numbered(self, first_step: int) -> Iterator[tuple[Batch, Position]]:
+        """Batches, each with the position after it; accumulation step by accumulation step as accelerate deals batches."""
+        config, accelerator = self.config, self.accelerator
+        process, num_processes = accelerator.process_index, accelerator.num_processes
+        position = START if self.position is None else self.position
+        stream = iter(SequenceStream(self.documents, self.tokenizer, config, process, num_processes, position))
+        examples, collate = self.examples(()), Collate(self.pad_token_id)
+        window, size = Window(self.window, config.seed), config.per_device_train_batch_size
+        for step in count(first_step):
+            times, seeds = window.noise(step)
+            for micro_step in range(config.gradient_accumulation_steps):
+                start = (micro_step * num_processes + process) * size
+                batch = []
+                for i in range(start, start + size):
+                    ids, position = next(stream)
+                    draw = Draw(-1, float(times[i]), int(seeds[i]), step * self.window + i)
+                    batch.append(examples.noised(ids, draw))
+                yield collate(batch), position
+
+
+def size_of(path: Path) -> int:
+    """Of a text file, in bytes. Raises `ParameterError` if it is none, or empty."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, SEEK_END)
+    except OSError as error:
+        raise ParameterError("train_file", f"be a readable file ({error.strerror})", str(path)) from error
+    if not size:
+        raise ParameterError("train_file", "hold text, and not be empty", str(path))
+    return size
+
+
+def make_feed(
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    scheduler: TokenDiffusionScheduler,
+) -> Feed:
+    kind = StreamedFeed if config.streaming else StoredFeed
+    return kind(config, accelerator, corpus, tokenizer, scheduler)

@@ -1,0 +1,262 @@
+"""Noisy examples: which sequence, at which t, with which noise.
+
+A draw is one (sequence, t, seed): its noise is a function of these three, made on the CPU for the sequence alone.
+So a run is the same however its batches are split over accumulation steps, processes, workers and padding, and goes on
+the same from any step.
+
+Absorbing noise can also be drawn by its count (LLaDA, arXiv 2502.09992, appendix B): of n tokens, l ~ U{1..n} are masked,
+each weighed by n / l. A set of l masked tokens then has the weight (1/n) (n/l) / C(n, l) = 1 / (l C(n, l)), which is what
+the integral of -alpha' / (1 - alpha) times its probability over all times gives, whatever alpha: the same NELBO, but no
+variance is left from how many tokens a time happens to mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase
+
+from token_diffusion.diffusion.processes import Absorbing, Hybrid, Process
+from token_diffusion.diffusion.scheduler import MIN_T, TokenDiffusionScheduler
+
+from ..signals import ignore_stop_signals
+
+TRAINING, ORDER, VALIDATION = range(3)
+SCALARS = ("timesteps", "weight", "position")
+
+
+class Draw(NamedTuple):
+    """A noisy example to make: a sequence (its index) at time `t` in (0, 1], noise from `seed`; `position` counts.
+
+    weight: what its NELBO is multiplied by, one over the density that `t` was drawn with.
+    """
+
+    sequence: int
+    t: float
+    seed: int
+    position: int
+    weight: float = 1.0
+
+
+class NoisyExamples(Dataset[dict[str, Tensor]]):
+    """Sequences with noise, indexed by `Draw`.
+
+    counted: absorbing noise is drawn by its count, with draw.t as l / n. margin: t is kept so far from 0 and 1.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[np.ndarray],
+        scheduler: TokenDiffusionScheduler,
+        special_ids: Sequence[int],
+        *,
+        counted: bool = False,
+        margin: float = 0.0,
+    ) -> None:
+        self.sequences = sequences
+        self.scheduler = scheduler
+        self.special_ids = torch.tensor(sorted(set(special_ids)), dtype=torch.int64)
+        self.counted, self.margin = counted, margin
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        return self.noised(self.sequences[draw.sequence], draw)
+
+    def noised(self, ids: np.ndarray, draw: Draw) -> dict[str, Tensor]:
+        """The draw's noise on the token ids [L].
+
+        Returns:
+            `clean`, `noisy` int64 [L], `noisable` bool [L] (no special token), and the scalars `timesteps`, `weight`
+            (float64; what the NELBO of the sequence is multiplied by) and `position`.
+        """
+        clean = torch.from_numpy(ids.astype(np.int64))
+        noisable = torch.isin(clean, self.special_ids, invert=True)
+        generator = torch.Generator().manual_seed(draw.seed)
+        if self.counted:
+            noisy, t, weight = mask_count(self.scheduler, clean, noisable, draw.t, generator)
+        else:
+            t = torch.tensor(min(max(draw.t, self.margin), 1 - self.margin), dtype=torch.float64)
+            weight = torch.tensor(draw.weight, dtype=torch.float64)
+            noisy = self.scheduler.add_noise(clean.unsqueeze(0), timesteps=t.reshape(1), generator=generator)[0]
+        return {
+            "clean": clean,
+            "noisy": torch.where(noisable, noisy, clean),
+            "noisable": noisable,
+            "timesteps": t,
+            "weight": weight,
+            "position": torch.tensor(draw.position),
+        }
+
+
+def mask_count(
+    scheduler: TokenDiffusionScheduler, clean: Tensor, noisable: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks exactly l = ceil(share n) of the n noisable tokens of `clean` [L], all choices equally likely.
+
+    Returns:
+        The noisy tokens [L]; the t at which l / n of the tokens are expected to be masked; and the factor that turns that
+        t's weight in the NELBO, -alpha'(t) / (1 - alpha(t)), into n / l. Both scalars are float64.
+    """
+    process = scheduler.process
+    assert isinstance(process, Absorbing)
+    places = noisable.nonzero().squeeze(-1)
+    n = max(len(places), 1)
+    count = min(max(math.ceil(share * n), 1), n)
+    chosen = places[torch.randperm(len(places), generator=generator)[:count]]
+    noisy = clean.index_fill(0, chosen, process.states.mask_token_id)
+    masked = torch.tensor(count / n, dtype=torch.float64)
+    t = process.schedule.inverse(masked * process.schedule.noise(torch.ones_like(masked))).clamp(min=MIN_T)
+    return noisy, t, 1 / (masked * process.schedule.rate(t))
+
+
+class Collate:
+    """Pads examples to the longest of their batch: tensors [B, L], and [B] for the scalars."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, examples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        def padded(name: str, value: int) -> Tensor:
+            rows = [example[name] for example in examples]
+            return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+        lengths = torch.tensor([len(example["clean"]) for example in examples])
+        noisable = padded("noisable", 0)
+        return {
+            "clean": padded("clean", self.pad_token_id),
+            "noisy": padded("noisy", self.pad_token_id),
+            "noisable": noisable,
+            "attention_mask": (torch.arange(noisable.shape[1]) < lengths.unsqueeze(1)).long(),
+            **{name: torch.stack([example[name] for example in examples]) for name in SCALARS},
+        }
+
+
+class Batches:
+    """A batch sampler of draws; accelerate deals its batches to the processes in turn."""
+
+    drop_last = False
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def draws(self) -> Iterator[Draw]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        batch: list[Draw] = []
+        for draw in self.draws():
+            batch.append(draw)
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+@dataclass(frozen=True)
+class Window:
+    """The noise of optimizer steps of `size` examples each: what the examples are is another matter.
+
+    The window counts the examples of all processes and accumulation steps, and the times are stratified over it:
+    u_i = (i + offset) / size with one offset a step, dealt out in random order.
+    """
+
+    size: int
+    seed: int
+
+    def noise(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Times float64 [size] in (0, 1] and seeds int64 [size] of a step (the first is 0)."""
+        generator = np.random.default_rng([self.seed, TRAINING, step])
+        strata = generator.permutation(self.size)
+        times = 1 - (strata + generator.random()) / self.size
+        return times, generator.integers(2**63, size=self.size)
+
+
+class TrainingBatches(Batches):
+    """The draws of the optimizer steps `first_step` (0 at the start) to `num_steps` - 1: shuffled epochs."""
+
+    def __init__(
+        self, *, num_sequences: int, batch_size: int, window: int, num_steps: int, seed: int, first_step: int = 0
+    ) -> None:
+        super().__init__(batch_size)
+        self.num_sequences, self.window, self.seed = num_sequences, Window(window, seed), seed
+        self.steps = range(first_step, num_steps)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.window.size // self.batch_size
+
+    def draws(self) -> Iterator[Draw]:
+        order = self._order(self.steps.start * self.window.size)
+        for step in self.steps:
+            times, seeds = self.window.noise(step)
+            for i in range(self.window.size):
+                yield Draw(next(order), float(times[i]), int(seeds[i]), step * self.window.size + i)
+
+    def _order(self, start: int) -> Iterator[int]:
+        epoch, start = divmod(start, self.num_sequences)
+        while True:
+            order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.num_sequences)
+            yield from order[start:].tolist()
+            epoch, start = epoch + 1, 0
+
+
+class ValidationBatches(Batches):
+    """Every sequence at `num_times` stratified times; draw j * num_times + k is sequence j in stratum k.
+
+    power: t = u^power with u stratified over (0, 1], each draw weighed by dt/du. See `time_power`.
+    """
+
+    def __init__(
+        self, *, num_sequences: int, num_times: int, batch_size: int, seed: int = 0, power: float = 1.0
+    ) -> None:
+        super().__init__(batch_size)
+        self.num_sequences, self.num_times, self.seed, self.power = num_sequences, num_times, seed, power
+
+    def __len__(self) -> int:
+        return -(-self.num_sequences * self.num_times // self.batch_size)
+
+    def draws(self) -> Iterator[Draw]:
+        for sequence in range(self.num_sequences):
+            generator = np.random.default_rng([self.seed, VALIDATION, sequence])
+            u = 1 - (np.arange(self.num_times) + generator.random()) / self.num_times
+            seeds = generator.integers(2**63, size=self.num_times)
+            times, weights = u**self.power, self.power * u ** (self.power - 1)
+            for k in range(self.num_times):
+                position = sequence * self.num_times + k
+                yield Draw(sequence, float(times[k]), int(seeds[k]), position, float(weights[k]))
+
+
+def time_power(process: Process) -> float:
+    """The `power` with which small times are validated often enough.
+
+    The NELBO of a token that noise has hit grows as 1/t, and is hit with a probability that falls as t for absorbing and
+    uniform, but only as t^(gamma/2) for hybrid: with t uniform, nearly all of its variance would come from times so small that
+    a validation draws none. With t = u^(2/gamma) hybrid varies as the others do.
+    """
+    return max(1.0, 2 / process.gamma) if isinstance(process, Hybrid) else 1.0
+
+
+def padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills up a batch: PAD, else the mask. It is neither attended to, nor noised, nor counted."""
+    return int(tokenizer.mask_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def make_loader(examples: NoisyExamples, batches: Batches, *, pad_token_id: int, num_workers: int) -> DataLoader:
+    return DataLoader(
+        examples,
+        batch_sampler=batches,
+        collate_fn=Collate(pad_token_id),
+        num_workers=num_workers,
+        worker_init_fn=ignore_stop_signals,
+        # The loader seeds its workers from it, and from the global generator otherwise: that must depend on steps alone.
+        generator=torch.Generator(),
+    )

@@ -1,0 +1,1 @@
+"""How good a model is: its bound on text, and the quality of its samples."""

@@ -1,0 +1,76 @@
+"""The validation bound: NELBO a token of text the model was not trained on, with its standard error."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.networks.masked_lm import Head, forward_arguments
+
+from ..data.spelling import Spelling
+from .bound import ValidationBound, summarise
+
+
+def loss_sums(
+    model: nn.Module,
+    scheduler: TokenDiffusionScheduler,
+    batch: dict[str, Tensor],
+    weighting: str = "elbo",
+    head: Head | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Loss and NELBO of each sequence at its t, in nats summed over the tokens that count: [B] each, differentiable.
+
+    `batch` is as `noising.Collate` makes it; `weighting` is that of `TokenDiffusionScheduler.loss`. With the model's `head`
+    logits are computed only where the loss reads them: at masks for absorbing, never at padding or special tokens.
+    """
+    clean, noisy, t, noisable = (batch[name] for name in ("clean", "noisy", "timesteps", "noisable"))
+    inputs = forward_arguments(model, noisy, t, batch["attention_mask"])
+    if head is None or not head.gathers:
+        losses = scheduler.loss(model(**inputs).logits, clean, noisy, t, weighting)
+        loss, nelbo = (torch.where(noisable, each, 0.0).sum(-1) for each in losses)
+        return loss, nelbo
+    read = noisable & scheduler.process.reads(noisy)
+    with head.at(read.flatten().nonzero().squeeze(-1)):
+        logits = model(**inputs).logits.flatten(0, -2).unsqueeze(0)  # [1, n, V]
+    clean, noisy, t = (each[read].unsqueeze(0) for each in (clean, noisy, t.unsqueeze(-1).expand(read.shape)))
+    losses = scheduler.loss(logits, clean, noisy, t, weighting)
+    loss, nelbo = (torch.zeros_like(read, dtype=each.dtype).masked_scatter(read, each).sum(-1) for each in losses)
+    return loss, nelbo
+
+
+@torch.no_grad()
+def evaluate(
+    accelerator: Accelerator,
+    model: nn.Module,
+    scheduler: TokenDiffusionScheduler,
+    loader: DataLoader,
+    *,
+    num_sequences: int,
+    num_times: int,
+    head: Head | None = None,
+    spelling: Spelling | None = None,
+    weights: str = "as trained",
+    progress: bool = False,
+) -> ValidationBound:
+    """The bound over `loader`, whose draws are numbered as `noising.ValidationBatches` does. Every process gets it.
+
+    `head` is as for `loss_sums`; `spelling` tells the characters of the sequences, `weights` (words for the report) what the
+    model's weights are; `progress` shows a bar on stderr.
+    """
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(num_sequences * num_times, dtype=torch.float64)
+    counts = torch.zeros_like(sums)
+    for batch in tqdm(loader, desc="validate", disable=not progress, leave=False):
+        _, nelbo = loss_sums(model, scheduler, batch, head=head)
+        row = (batch["position"], nelbo.double() * batch["weight"], batch["noisable"].sum(-1))
+        position, nelbo, count = (part.cpu() for part in accelerator.gather(row))
+        # By position, as the last batch of a process may repeat draws to be full.
+        sums[position], counts[position] = nelbo, count.double()
+    model.train(was_training)
+    sums, counts = sums.view(-1, num_times).mean(-1), counts.view(-1, num_times)[:, 0]
+    return summarise(sums, counts, num_times, spelling, weights)

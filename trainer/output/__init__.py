@@ -1,0 +1,1 @@
+"""What a run writes, so that it is whole or not there, and reads again."""

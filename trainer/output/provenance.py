@@ -1,0 +1,65 @@
+"""Which code and which command made a model: without a path of the machine, and without a secret."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+ROOT = Path(__file__).parents[2]
+SECRET = "--hub_token"
+ELSEWHERE = re.compile(r"^(/|~|\.\.?$|\.\.?/|[A-Za-z]:[\\/]|\\\\)")
+"""Paths that mean something on one machine, or in one folder of it, alone."""
+
+
+def code_version(root: Path = ROOT) -> str:
+    """The commit as `git describe` names it (`-dirty` with changes); of a copy without git, the installed version."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top and Path(top).resolve() == root.resolve():  # not a repository that merely contains this one
+        described = _git(root, "describe", "--always", "--tags", "--dirty")
+        if described:
+            return f"commit {described}"
+    try:
+        return f"version {version('token-diffusion')}"
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def command_line(arguments: Sequence[str], num_processes: int = 1) -> str:
+    """The command of `arguments` as it can be shown: of a path elsewhere the last name only, of the token nothing."""
+    launcher = ["python", "-m"]
+    if num_processes > 1:
+        launcher = ["accelerate", "launch", "--num_processes", str(num_processes), "-m"]
+    shown, secret = [], False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if secret or name == SECRET:
+            secret = not secret and not equals
+            continue
+        is_flag = argument.startswith("--") and bool(equals)
+        shown.append(f"{name}={_portable(value)}" if is_flag else _portable(argument))
+    return shlex.join([*launcher, "trainer", *shown])
+
+
+def base_name(name_or_path: str) -> str:
+    """A hub id as it is; of a folder its last name only."""
+    return Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path
+
+
+def _portable(value: str) -> str:
+    if not ELSEWHERE.match(value):
+        return value
+    path = PureWindowsPath(value) if "\\" in value else PurePosixPath(value)
+    return path.name or "."
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints, nothing where it fails or is not there."""
+    try:
+        result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""

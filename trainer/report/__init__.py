@@ -1,0 +1,1 @@
+"""What a run tells people: curve, samples, model card."""

@@ -1,0 +1,179 @@
+"""The model card of a saved folder: what it is, how it was made, how good it is, what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from ..evaluation.bound import ValidationBound
+from ..output.journal import Record
+from . import curve
+
+LOSSES = {
+    "elbo": "NELBO",
+    "clip": "NELBO with its weights cut off at 1 (`clip`); what is reported is the NELBO itself",
+    "dynamic": "GIDD's `dynamic` weights of the NELBO's terms; what is reported is the NELBO itself",
+}
+
+NAMES = {"absorbing": "MDLM (absorbing)", "uniform": "UDLM (uniform)", "hybrid": "GIDD (hybrid)"}
+
+UNITS = {
+    "nats/token": "NELBO (nats/token)",
+    "perplexity": "perplexity",
+    "bits/token": "bits/token",
+    "bits/char": "bits/character",
+    "bits/byte": "bits/byte",
+}
+
+PROCESS_LIMITS = {
+    "absorbing": "A token that is written is never revised while sampling.",
+    "uniform": "While sampling, nothing marks which tokens are still noise: it has to guess that too.",
+    "hybrid": "It was trained at times no closer to 0 and 1 than `t_eps`; the bound counts them all.",
+}
+MAX_SAMPLE_CHARS = 600
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card reports. Data sources are names, never paths; `command` is shown as it is."""
+
+    process: str
+    scheduler_options: dict[str, object]
+    weighting: str
+    architecture: str
+    base_model: str | None
+    num_parameters: int
+    vocab_size: int
+    max_length: int
+    packing: bool
+    command: str
+    code: str
+    train_source: str
+    validation_source: str
+    num_train_sequences: int | None
+    step: int
+    max_train_steps: int
+    num_tokens: int
+    window: int
+    weights: str
+    dtype: str
+    bound: ValidationBound | None
+    history: Sequence[Record] = ()
+    samples: Sequence[Record] = ()
+    has_picture: bool = False
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown with its YAML head."""
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=facts.base_model,
+        tags=["token-diffusion", "discrete-diffusion", facts.process],
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(facts)}"))
+
+
+def _body(facts: CardFacts) -> str:
+    sections = [
+        _summary(facts),
+        f"## Validation\n\n{_validation(facts)}",
+        _training(facts),
+        _samples(facts),
+        f"## How it was made\n\n```\n{facts.command}\n```\n\nCode: Token Diffusion, {facts.code}.",
+        "## Use\n\n```\npython -m token_diffusion sample --checkpoint_path THIS_FOLDER\n"
+        "python -m server --checkpoint_path THIS_FOLDER\n```",
+        _limits(facts),
+    ]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _summary(facts: CardFacts) -> str:
+    options = ", ".join(f"{name} = {value}" for name, value in facts.scheduler_options.items())
+    start = "from scratch" if facts.base_model is None else f"started from `{facts.base_model}`"
+    text = f"at most {facts.max_length} tokens, {'packed' if facts.packing else 'one document an example'}"
+    if facts.num_train_sequences is None:
+        sequences = f"streamed, sequences of {text}"
+    else:
+        sequences = f"{facts.num_train_sequences:,} sequences of {text}"
+    return f"""# {NAMES[facts.process]} token diffusion language model
+
+A `{facts.architecture}` with {facts.num_parameters:,} parameters and {facts.vocab_size:,} tokens, {start},
+that generates text by undoing noise on all positions at once. The folder holds model, tokenizer and
+`scheduler_config.json`.
+
+| | |
+|---|---|
+| Process | {options} |
+| Training loss | {LOSSES[facts.weighting]} |
+| Training text | {facts.train_source}; {sequences} |
+| Steps | {facts.step:,} of {facts.max_train_steps:,}, {facts.window} sequences each |
+| Tokens seen | {facts.num_tokens:,} (special tokens and padding neither noised nor counted) |
+| Weights | {facts.weights}; {facts.dtype} |"""
+
+
+def _validation(facts: CardFacts) -> str:
+    bound = facts.bound
+    if bound is None:
+        return "Not validated: the quality of this model is unknown."
+    rows = [f"| {UNITS[unit]} | {each.value:.4f} | {each.error:.4f} |" for unit, each in bound.estimates().items()]
+    remarks = " ".join(
+        [
+            "All of them are upper bounds, of the negative log-likelihood or of its exponential. Special tokens and "
+            "padding are given, not predicted, and do not count.",
+            *bound.remarks,
+        ]
+    )
+    return "\n".join(
+        [
+            f"On {facts.validation_source}: {bound.counted}.",
+            "",
+            "| | bound | standard error over sequences |",
+            "|---|---|---|",
+            *rows,
+            "",
+            remarks,
+        ]
+    )
+
+
+def _training(facts: CardFacts) -> str:
+    """How the NELBO fell: in words, in a picture if there is one, in a small table."""
+    trained = [record for record in facts.history if "nelbo" in record]
+    if not trained:
+        return ""
+    first, last = trained[0], trained[-1]
+    parts = [
+        "## Training",
+        f"The NELBO on the training text went from {first['nelbo']:.4f} nats a token (mean of the first "
+        f"{first['step']:,} steps) to {last['nelbo']:.4f} (mean up to step {last['step']:,}).",
+        f"![NELBO over steps]({curve.FILE_NAME})" if facts.has_picture else "",
+        curve.table(facts.history),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _samples(facts: CardFacts) -> str:
+    """The first sample text of the run beside the last, from the same noise."""
+    shown = [record for record in facts.samples if record["samples"]]
+    if not shown:
+        return ""
+    parts = ["## Samples", "Not chosen: the first of each set, drawn from the same noise."]
+    for record in [shown[0], shown[-1]] if len(shown) > 1 else shown:
+        text = record["samples"][0][:MAX_SAMPLE_CHARS]
+        parts += [f"After {record['step']:,} steps:", "\n".join(f"    {line}" for line in text.splitlines() or [""])]
+    return "\n\n".join(parts)
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        "## Limits\n",
+        "- It repeats what its training text holds, mistakes and prejudices included, and knows nothing else.",
+        f"- Sequences longer than {facts.max_length} tokens were never seen.",
+        f"- {PROCESS_LIMITS[facts.process]}",
+        "- Its perplexity is a bound: compare it with other bounds on the same text, tokens and length of sequences only.",
+        "- No filter checks what it writes.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The run itself: model, optimizer, steps, and what they leave behind."""

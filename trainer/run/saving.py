@@ -1,0 +1,166 @@
+"""What a run writes, a folder that serves with the state to resume from in it, and how it goes on from there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
+
+from token_diffusion.checkpoint import save_checkpoint
+from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+
+from ..config import TrainingConfig
+from ..data.feed import Feed
+from ..data.streaming import Position
+from ..errors import TrainingError, in_one_line
+from ..evaluation.bound import ValidationBound
+from ..output.checkpoints import FINAL, checkpoint_name, prune, saved_steps, set_dtype, tidy
+from ..output.provenance import base_name, code_version, command_line
+from ..output.resume import (
+    Facts,
+    check_same_data,
+    flags_of,
+    random_state,
+    read_facts,
+    read_tensors,
+    set_random_state,
+    write_state,
+)
+from ..report.card import CardFacts, model_card
+from ..report.watch import Watch
+from .learner import Learner
+from .meter import Meter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far a run has come: optimizer steps, tokens that counted, and the running numbers of its next log line."""
+
+    step: int = 0
+    num_tokens: int = 0
+    meter: Meter = field(default_factory=Meter)
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Writes a run's folders, and has the run go on from one; `arguments` is its command line, for the model card."""
+
+    config: TrainingConfig
+    accelerator: Accelerator
+    tokenizer: PreTrainedTokenizerBase
+    scheduler: TokenDiffusionScheduler
+    feed: Feed
+    learner: Learner
+    watch: Watch
+    progress: Progress
+    arguments: Sequence[str]
+
+    def save(self, name: str, bound: ValidationBound | None, dtype: str = "float32") -> None:
+        """Writes the folder `name`, with what it takes to resume unless it is the final one. Every process must call it.
+
+        Raises:
+            TrainingError: it could not be written; what was there before is as it was.
+        """
+        output_dir = self.config.output_dir
+        state = None if name == FINAL else self.learner.state_dict()
+        generators, positions = gather_object([random_state()]), gather_object([self.feed.position])
+        weights = self.learner.saved_weights(dtype)
+
+        def write_more(unfinished: Path) -> None:
+            self.watch.write(unfinished)
+            set_dtype(unfinished, dtype)
+            if state is not None:
+                write_state(unfinished, self._facts(positions), {**state, "random": generators})
+
+        if self.accelerator.is_main_process:
+            try:
+                save_checkpoint(
+                    output_dir / name,
+                    self.learner.bare,
+                    self.tokenizer,
+                    self.scheduler,
+                    card=self._card(bound, dtype),
+                    state_dict=weights,
+                    write_more=write_more,
+                )
+            except Exception as error:  # safetensors, tokenizers and torch each raise what they like for a full disk
+                tidy(output_dir)
+                raise TrainingError(self._not_saved(output_dir / name, error)) from error
+            prune(output_dir, self.config.checkpoints_total_limit)
+            logger.info("saved %s", output_dir / name)
+        self.accelerator.wait_for_everyone()
+        self.progress.meter.restart_clock()
+
+    def resume(self, checkpoint: Path) -> None:
+        """Has the run go on from the checkpoint. Raises `ParameterError` if it is not of this run."""
+        facts, process = read_facts(checkpoint), self.accelerator.process_index
+        check_same_data(facts, self.config, self.feed.fingerprint, checkpoint)
+        state = read_tensors(checkpoint)
+        self.learner.load_state_dict(state)
+        set_random_state(state["random"][process])
+        self.progress.meter.load_state_dict(facts.meter)
+        position = facts.positions[process]
+        self.feed.position = None if position is None else Position(*position)
+        self.progress.step, self.progress.num_tokens = facts.step, facts.num_tokens
+        logger.info("resumed from %s at step %d of %d", checkpoint, facts.step, self.config.max_train_steps)
+
+    def checkpoint_bytes(self) -> int:
+        """About what a checkpoint takes on disk: the weights to serve and to train on, two moments, the moving average."""
+        copies = 4 + (self.learner.ema is not None)
+        return 4 * copies * self.learner.bare.num_parameters()
+
+    def _facts(self, positions: list[Position | None]) -> Facts:
+        return Facts(
+            process=self.config.process,
+            num_processes=self.accelerator.num_processes,
+            flags=flags_of(self.config),
+            data=self.feed.fingerprint,
+            step=self.progress.step,
+            num_tokens=self.progress.num_tokens,
+            meter=self.progress.meter.state_dict(),
+            positions=positions,
+        )
+
+    def _not_saved(self, folder: Path, error: Exception) -> str:
+        steps = saved_steps(self.config.output_dir)
+        whole = f"{checkpoint_name(steps[-1])} is the last whole one" if steps else "there is no whole one yet"
+        return f"{folder} could not be saved at step {self.progress.step} ({in_one_line(error)}); {whole}"
+
+    def _card(self, bound: ValidationBound | None, dtype: str) -> str:
+        config, model = self.config, self.learner.bare
+        options = config.scheduler_options()
+        return model_card(
+            CardFacts(
+                process=config.process,
+                scheduler_options=options,
+                weighting=config.weighting,
+                architecture=type(model).__name__.removeprefix("FSDP"),
+                base_model=None if config.config_name is not None else base_name(config.model_name_or_path),
+                num_parameters=model.num_parameters(),
+                vocab_size=model.config.vocab_size,
+                max_length=config.max_length,
+                packing=config.packing,
+                command=command_line(self.arguments, self.accelerator.num_processes),
+                code=code_version(),
+                train_source=self.feed.corpus.train_source,
+                validation_source=self.feed.corpus.validation_source,
+                num_train_sequences=self.feed.num_sequences,
+                step=self.progress.step,
+                max_train_steps=config.max_train_steps,
+                num_tokens=self.progress.num_tokens,
+                window=self.feed.window,
+                weights=self.learner.used_weights,
+                dtype=dtype,
+                bound=bound,
+                history=self.watch.history.records,
+                samples=self.watch.samples.records,
+                has_picture=self.watch.has_picture,
+            )
+        )

@@ -1,0 +1,256 @@
+"""The accelerate loop: noise -> model -> loss -> optimizer, with logs, validation and complete checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from itertools import islice
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+
+from ..accelerator import make_accelerator
+from ..config import TrainingConfig
+from ..data.corpus import Corpus, load_corpus
+from ..data.feed import make_feed
+from ..errors import Stopped, TrainingError
+from ..evaluation.bound import ValidationBound
+from ..evaluation.validation import evaluate, loss_sums
+from ..output.checkpoints import FINAL, check_space, checkpoint_name, delete_run, find_checkpoint, tidy
+from ..output.files import check_output_dir
+from ..output.hub import PushError, open_hub
+from ..output.resume import check_same_run, read_facts
+from ..report.watch import Watch
+from ..signals import StopSignals
+from .learner import Learner, StepSums
+from .model import build_model, build_tokenizer
+from .saving import Progress, Saver
+
+logger = logging.getLogger(__name__)
+
+QUICK_TIMES, FULL_TIMES = 2, 8
+
+
+def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBound | None:
+    """Trains and saves as `config` says; `arguments` is the command line for the model card.
+
+    Returns:
+        The bound of the final model on the validation text, None without such text.
+
+    Raises:
+        ParameterError: something that was asked for cannot be done; before the first step.
+        TrainingError: the loss or the gradient is not finite, a checkpoint could not be written or pushed, or a signal
+            asked to stop.
+    """
+    check_output_dir(config.output_dir)
+    accelerator = make_accelerator(config)
+    if accelerator.is_main_process:
+        tidy(config.output_dir)
+    accelerator.wait_for_everyone()
+    checkpoint = find_checkpoint(config)
+    if checkpoint is not None:
+        check_same_run(read_facts(checkpoint), config, accelerator.num_processes, checkpoint)
+    elif config.resume_from_checkpoint is not None:
+        logger.warning("no checkpoint in %s: starting anew", config.output_dir)
+    hub = open_hub(config) if accelerator.is_main_process else None
+    corpus = load_corpus(config)
+    with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
+        run = Run(config, accelerator, corpus, arguments, checkpoint)
+        with run.signals:
+            run.fit()
+            bound = run.finish()
+        if hub is not None:
+            try:
+                hub.push(config.output_dir / FINAL, f"{config.process}, {run.step} steps")
+            except PushError as error:
+                raise TrainingError(str(error)) from error
+    accelerator.end_training()
+    return bound
+
+
+class Run:
+    """One training run: what it trains, on what, and how far it has come."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        corpus: Corpus,
+        arguments: Sequence[str] = (),
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.config, self.accelerator = config, accelerator
+        set_seed(config.seed)
+        self.tokenizer = build_tokenizer(config)
+        model = build_model(config, self.tokenizer)
+        self.scheduler = TokenDiffusionScheduler(
+            vocab_size=model.config.vocab_size,
+            mask_token_id=self.tokenizer.mask_token_id,
+            **config.scheduler_options(),
+        )
+        self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler)
+        self.learner = Learner(config, accelerator, model)
+        self.progress, self.signals = Progress(), StopSignals()
+        self.watch = Watch(config, accelerator)
+        self.saver = Saver(
+            config,
+            accelerator,
+            self.tokenizer,
+            self.scheduler,
+            self.feed,
+            self.learner,
+            self.watch,
+            self.progress,
+            arguments,
+        )
+        # From here on only dropout draws from the global generators, and it should differ between processes.
+        set_seed(config.seed, device_specific=True)
+        if checkpoint is not None:
+            self.saver.resume(checkpoint)
+        check_space(config, self.saver.checkpoint_bytes(), self.step)
+        self.watch.start(self.step, checkpoint)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.learner.model
+
+    @property
+    def step(self) -> int:
+        return self.progress.step
+
+    def fit(self) -> None:
+        """The optimizer steps that are left, with the logs, validations and checkpoints on the way and after the last.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite, or a checkpoint could not be written.
+            Stopped: `signals` noted one, or another process did.
+        """
+        config = self.config
+        count = self.feed.num_sequences
+        text = "streamed text" if count is None else f"{count} sequences"
+        sizes = self.learner.bare.num_parameters(), text, self.feed.window, config.max_train_steps
+        logger.info("training %s: %d parameters, %s, %d a step, %d steps", config.process, *sizes)
+        if config.overwrite_output_dir and self.accelerator.is_main_process:
+            delete_run(config.output_dir)
+        self.model.train()
+        main = self.accelerator.is_main_process
+        bar = tqdm(total=config.max_train_steps, initial=self.step, desc="train", disable=not main)
+        steps = range(self.step + 1, config.max_train_steps + 1)
+        with closing(self.feed.batches(self.step)) as batches, bar:
+            for self.progress.step in steps:
+                sums = self._optimize(list(islice(batches, config.gradient_accumulation_steps)))
+                bar.update()
+                bar.set_postfix(nelbo=f"{sums.nelbo / sums.num_tokens:.3f}", refresh=False)
+                # Alone, it need not ask the others, so even a signal at the very end of the step is heard.
+                alone = self.accelerator.num_processes == 1
+                self._follow(sums.stop or (alone and self.signals.received is not None))
+
+    def _follow(self, stop: bool) -> None:
+        """What comes after a step: log, validation, checkpoint. Raises `Stopped` if a signal came."""
+        config, step = self.config, self.step
+        last = step == config.max_train_steps
+        if step % config.logging_steps == 0 or last:
+            self._log()
+        bound = None
+        if config.eval_steps and step % config.eval_steps == 0 and not last and not stop:
+            bound = self._validate(QUICK_TIMES)
+        if config.sample_steps and step % config.sample_steps == 0 and not last and not stop:
+            self._sample()
+        # The last step's is what a run goes on from that is stopped, or crashes, while it validates.
+        if step % config.checkpointing_steps == 0 or stop or last:
+            self.saver.save(checkpoint_name(step), bound)
+        if stop:
+            # Another process may have been the one that got it.
+            raise self._stopped(self.signals.received or signal.SIGTERM)
+
+    def finish(self) -> ValidationBound | None:
+        """Validates and writes final/.
+
+        Raises:
+            TrainingError: it could not be written.
+            Stopped: `signals` got one; `fit` has saved all that there was to lose.
+        """
+        try:
+            with self.signals.at_once():
+                bound = self._validate(FULL_TIMES)
+                self._sample()
+                self.saver.save(FINAL, bound, self.config.save_dtype)
+        except KeyboardInterrupt:
+            raise self._stopped(self.signals.received or signal.SIGINT) from None
+        return bound
+
+    def _stopped(self, received: signal.Signals) -> Stopped:
+        folder = checkpoint_name(self.step)
+        return Stopped(
+            f"{received.name}: stopped after step {self.step}; {folder} is saved, --resume_from_checkpoint latest goes on",
+            128 + received,
+        )
+
+    def _optimize(self, window: list[dict[str, Tensor]]) -> StepSums:
+        """One optimizer step, counted and metered. Raises `TrainingError` if its loss or its gradient is not finite."""
+
+        def sums(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head)
+
+        result = self.learner.optimize(window, sums, stopping=lambda: self.signals.received is not None)
+        if not result.moved:
+            what, value = ("gradient", result.gradient) if math.isfinite(result.loss) else ("loss", result.loss)
+            raise TrainingError(f"the {what} is {value} at step {self.step}: stopped, nothing was saved for this step")
+        self.progress.num_tokens += result.num_tokens
+        self.progress.meter.add(result.loss, result.nelbo, result.num_tokens)
+        return result
+
+    def _log(self) -> None:
+        loss, nelbo, tokens_per_second = self.progress.meter.read()
+        lr = self.learner.lr_scheduler.get_last_lr()[0]
+        perplexity = math.exp(min(nelbo, 700.0))
+        values = {"train/nelbo": nelbo, "train/ppl": perplexity, "lr": lr, "tokens_per_second": tokens_per_second}
+        extra = ""
+        if self.config.weighting != "elbo":
+            values["train/loss"] = loss
+            extra = f"{self.config.weighting} loss {loss:.4f}, "
+        logger.info(
+            "step %d: nelbo %.4f nats/token, ppl %.2f, %slr %.3g, %.0f tokens/s",
+            self.step, nelbo, perplexity, extra, lr, tokens_per_second,
+        )  # fmt: skip
+        self.accelerator.log(values, step=self.step)
+        self.watch.trained(self.step, nelbo, lr, self.progress.num_tokens)
+
+    def _validate(self, num_times: int) -> ValidationBound | None:
+        validation = self.feed.validation
+        if validation is None:
+            return None
+        loader = self.feed.validation_loader(num_times)
+        with self.learner.averaged():
+            bound = evaluate(
+                self.accelerator,
+                self.model,
+                self.scheduler,
+                loader,
+                num_sequences=len(validation.ids),
+                num_times=num_times,
+                head=self.learner.head,
+                spelling=self.feed.spelling,
+                weights=self.learner.used_weights,
+            )
+        logger.info("step %d: validation %s", self.step, bound)
+        self.watch.validated(self.step, bound)
+        self.accelerator.log({"validation/nelbo": bound.nelbo, "validation/ppl": bound.perplexity}, step=self.step)
+        self.progress.meter.restart_clock()
+        return bound
+
+    def _sample(self) -> None:
+        if self.config.num_validation_samples:
+            with self.learner.averaged():
+                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler)
+            self.accelerator.wait_for_everyone()
+            self.progress.meter.restart_clock()
