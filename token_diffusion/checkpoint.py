@@ -18,7 +18,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, P
 
 from .diffusion.scheduler import TokenDiffusionScheduler
 from .errors import ParameterError
+from .networks.behaviour import check_masks
 from .networks.denoiser import Denoiser, MaskedLMDenoiser
+from .networks.groups import Batching
+from .networks.masked_lm import max_positions as max_positions
 from .networks.packing import pack_where_it_pays
 from .networks.quantization import quantised
 from .networks.transformer import TokenDiffusionConfig
@@ -36,7 +39,7 @@ SCHEDULER_FILE = "scheduler_config.json"
 class Checkpoint:
     """A loaded folder, ready to sample from. `max_seq_len` is None where the model has no bound on positions.
 
-    dtype: of the weights, one of `DTYPES`.
+    dtype: of the weights, one of `DTYPES`. batching: which rows may share a forward pass.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Checkpoint:
     denoiser: Denoiser
     max_seq_len: int | None
     dtype: str
+    batching: Batching
 
     @property
     def process(self) -> str:
@@ -96,11 +100,18 @@ def load_checkpoint(
     except (RuntimeError, AssertionError) as error:
         raise ParameterError("device", f"be available ({_first_line(error)})", device) from error
     _check_fit(folder, model, tokenizer, scheduler)
-    plain = MaskedLMDenoiser(model)
+    try:
+        plain = MaskedLMDenoiser(model)
+        check_masks(model, scheduler.config.mask_token_id)
+    except ParameterError as error:
+        raise ParameterError(
+            "checkpoint_path", f"hold a network that can be sampled from ({error})", str(path)
+        ) from error
     denoiser = quantised(plain) if dtype == "int8" else plain
+    batching: Batching = "row" if dtype == "int8" else plain.batching
     pack_where_it_pays(model)
     name = name or folder.resolve().name
-    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype)
+    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype, batching)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -150,16 +161,6 @@ def save_checkpoint(
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def max_positions(model: PreTrainedModel) -> int | None:
-    """The longest sequence the model takes; RoBERTa's kind of position table spends its first rows on padding."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is None or limit <= 0:
-        return None
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)
-    return int(limit) if padding is None else int(limit) - padding - 1
 
 
 def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:

@@ -68,4 +68,5 @@ def _model_info(checkpoint: Checkpoint) -> ModelInfo:
         vocab_size=checkpoint.scheduler.config["vocab_size"],
         mask_token_id=checkpoint.scheduler.config["mask_token_id"],
         mask_token=str(checkpoint.tokenizer.mask_token),
+        batching=checkpoint.batching,
     )

@@ -9,11 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .behaviour import behaviour, seeded
+from .groups import Batching, in_groups
 from .masked_lm import Head, forward_arguments, parameter_names
 
 
@@ -43,16 +46,24 @@ class MaskedLMDenoiser:
     """A masked LM of transformers (`forward(input_ids, attention_mask).logits`), in evaluation mode.
 
     A forward pass with a `timesteps` parameter is told t, float32 [B] (`time_arguments`). `gathers` says whether the head can
-    be run at the asked positions alone (`Head`); where it cannot, full logits are computed and gathered.
+    be run at the asked positions alone (`Head`); where it cannot, full logits are computed and gathered. `batching` says which
+    rows may share a forward pass; others are asked one after the other, each at its own length.
+
+    Raises:
+        ParameterError: the network cannot be asked, see `behaviour`.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval()
-        self._head = Head(model)
+        self._head, self._behaviour = Head(model), behaviour(model)
 
     @property
     def gathers(self) -> bool:
         return self._head.gathers
+
+    @property
+    def batching(self) -> Batching:
+        return self._behaviour.grouping.batching
 
     @property
     def device(self) -> torch.device:
@@ -60,13 +71,19 @@ class MaskedLMDenoiser:
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+        if self.batching == "shared":
+            return self._ask(tokens, t, valid, positions)
+        return in_groups(self._ask, tokens, t, valid, positions, self._behaviour.grouping)
+
+    def _ask(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         if not self.gathers:
             return self._forward(tokens, t, valid).flatten(0, 1)[positions]
         with self._head.at(positions):
             return self._forward(tokens, t, valid).flatten(0, -2)
 
     def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor) -> Tensor:
-        return self.model(**forward_arguments(self.model, tokens, t, valid.long())).logits
+        with seeded(self.model) if self._behaviour.random else nullcontext():
+            return self.model(**forward_arguments(self.model, tokens, t, valid.long())).logits
 
 
 def as_denoiser(denoiser: Any) -> Denoiser:

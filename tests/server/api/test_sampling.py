@@ -314,6 +314,7 @@ def test_the_server_describes_itself(live: LiveServer) -> None:
         "vocab_size": 50,
         "mask_token_id": MASK,
         "mask_token": "[MASK]",
+        "batching": "shared",
     }
     info = live.get("/info").json()
     assert info["models"] == models
