@@ -20,9 +20,9 @@ from ..errors import ParameterError
 from .groups import SHARED, Grouping
 from .masked_lm import forward_arguments, max_positions
 
-LENGTHS, LONGER = (16, 9, 5), (70, 33, 7)
+LENGTHS, LONGER = (16, 9, 5), (200, 33, 7)
 """Tokens of the rows that are asked: odd ones too, so that pooling shows. Networks whose configuration speaks of hashing do it
-with rows longer than a piece, 64 tokens; those are asked the longer ones."""
+from the third piece of 64 tokens on; those are asked the longer ones."""
 
 ROUNDING = {torch.float32: 5e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
 """What rounding may change where the shape is another, as a part of the largest logit; float32's may be tf32."""
