@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import logging
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -296,7 +296,7 @@ def main(arguments: Sequence[str]) -> int:
             try:
                 outcomes.append(examine(name, workplace))
             except Exception as error:
-                logging.getLogger(__name__).exception("%s failed", name)
+                traceback.print_exc()
                 outcomes.append(Outcome(name, "-", remark=f"**failed**: {type(error).__name__}"))
                 failed = True
     text = page(outcomes)
