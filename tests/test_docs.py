@@ -47,7 +47,7 @@ def commands(page: str) -> Iterator[tuple[str, str]]:
                 yield "server", match[1]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_and_files_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
@@ -57,7 +57,7 @@ def test_links_and_files_are_there(page: Path) -> None:
     assert [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_have_the_flags_that_are_shown(page: Path) -> None:
     for command, rest in commands(page.read_text(encoding="utf-8")):
         assert command in FLAGS, f"python -m {command}"
@@ -69,7 +69,7 @@ def test_the_scan_sees_the_commands() -> None:
     assert {"server", "trainer mdlm", "trainer tokenizer", "token_diffusion sample", "clients sample"} <= seen
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_python_can_be_read(page: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         ast.parse(block)
