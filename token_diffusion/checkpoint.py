@@ -19,6 +19,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, P
 from .diffusion.scheduler import TokenDiffusionScheduler
 from .errors import ParameterError
 from .networks.behaviour import check_masks
+from .facts import UNKNOWN, Facts, read_facts
 from .networks.denoiser import Denoiser, MaskedLMDenoiser
 from .networks.groups import Batching
 from .networks.masked_lm import max_positions as max_positions
@@ -39,7 +40,9 @@ SCHEDULER_FILE = "scheduler_config.json"
 class Checkpoint:
     """A loaded folder, ready to sample from. `max_seq_len` is None where the model has no bound on positions.
 
-    dtype: of the weights, one of `DTYPES`. batching: which rows may share a forward pass.
+    dtype: of the weights, one of `DTYPES`. batching: which rows may share a forward pass. facts: how its training sequences
+    were framed, and what of them was learnt.
+    denoiser: what samples are drawn from; it gives no probability to the `forbidden` ids.
     """
 
     name: str
@@ -50,7 +53,13 @@ class Checkpoint:
     denoiser: Denoiser
     max_seq_len: int | None
     dtype: str
-    batching: Batching
+    batching: Batching = "shared"
+    facts: Facts = UNKNOWN
+
+    @property
+    def forbidden(self) -> tuple[int, ...]:
+        """Ids that no sample holds: padding, control tokens that are not learnt, and ids without a token."""
+        return self.facts.forbidden(self.tokenizer, self.scheduler.config.vocab_size)
 
     @property
     def process(self) -> str:
@@ -100,18 +109,19 @@ def load_checkpoint(
     except (RuntimeError, AssertionError) as error:
         raise ParameterError("device", f"be available ({_first_line(error)})", device) from error
     _check_fit(folder, model, tokenizer, scheduler)
+    facts = read_facts(folder, scheduler.config.vocab_size)
     try:
-        plain = MaskedLMDenoiser(model)
+        plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
         check_masks(model, scheduler.config.mask_token_id)
     except ParameterError as error:
-        raise ParameterError(
-            "checkpoint_path", f"hold a network that can be sampled from ({error})", str(path)
-        ) from error
+        rule = f"hold a network that can be sampled from ({error})"
+        raise ParameterError("checkpoint_path", rule, str(path)) from error
     denoiser = quantised(plain) if dtype == "int8" else plain
     batching: Batching = "row" if dtype == "int8" else plain.batching
     pack_where_it_pays(model)
     name = name or folder.resolve().name
-    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype, batching)
+    longest = max_positions(model)
+    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, longest, dtype, batching, facts)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -128,6 +138,7 @@ def save_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     scheduler: TokenDiffusionScheduler,
     *,
+    facts: Facts | None = None,
     card: str | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
     write_more: Callable[[Path], None] | None = None,
@@ -135,6 +146,7 @@ def save_checkpoint(
     """Writes the folder whole or not at all: beside its place first, then renamed; what was there before is replaced.
 
     Args:
+        facts: what is known of the training sequences; without it the folder says nothing of them.
         card: the text of its README.md.
         state_dict: the weights to save; without it those that `model` holds.
         write_more: adds files to the folder that it is given, before that gets its name.
@@ -149,6 +161,8 @@ def save_checkpoint(
         tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     tokenizer.save_pretrained(fresh)
     scheduler.save_pretrained(fresh)
+    if facts is not None:
+        facts.write(fresh)
     if card is not None:
         (fresh / "README.md").write_text(card, encoding="utf-8")
     if write_more is not None:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .behaviour import behaviour, seeded
-from .groups import Batching, in_groups
+from .groups import SHARED, Batching, in_groups
 from .masked_lm import Head, forward_arguments, parameter_names
 
 
@@ -49,13 +49,16 @@ class MaskedLMDenoiser:
     be run at the asked positions alone (`Head`); where it cannot, full logits are computed and gathered. `batching` says which
     rows may share a forward pass; others are asked one after the other, each at its own length.
 
+    forbidden: ids that get no probability, as no sample may hold them; the model itself, and its bound, know nothing of that.
+
     Raises:
         ParameterError: the network cannot be asked, see `behaviour`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, forbidden: Sequence[int] = ()) -> None:
         self.model = model.eval()
         self._head, self._behaviour = Head(model), behaviour(model)
+        self._forbidden = torch.tensor(forbidden, dtype=torch.int64)
 
     @property
     def gathers(self) -> bool:
@@ -71,11 +74,16 @@ class MaskedLMDenoiser:
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
-        if self.batching == "shared":
-            return self._ask(tokens, t, valid, positions)
-        return in_groups(self._ask, tokens, t, valid, positions, self._behaviour.grouping)
+        grouping = self._behaviour.grouping
+        if grouping == SHARED:
+            logits = self._logits(tokens, t, valid, positions)
+        else:
+            logits = in_groups(self._logits, tokens, t, valid, positions, grouping)
+        if not self._forbidden.numel():
+            return logits
+        return logits.index_fill(-1, self._forbidden.to(logits.device), -torch.inf)
 
-    def _ask(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    def _logits(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         if not self.gathers:
             return self._forward(tokens, t, valid).flatten(0, 1)[positions]
         with self._head.at(positions):
