@@ -5,6 +5,8 @@ It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionSc
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,18 +16,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .diffusion.scheduler import TokenDiffusionScheduler
-from .errors import ParameterError
-from .networks.behaviour import check_masks
+from .diffusion.scheduler import TokenDiffusionScheduler, modernise
+from .errors import ParameterError, in_short
 from .facts import UNKNOWN, Facts, read_facts
+from .networks.behaviour import check_masks
 from .networks.denoiser import Denoiser, MaskedLMDenoiser
 from .networks.groups import Batching
 from .networks.masked_lm import max_positions as max_positions
 from .networks.packing import pack_where_it_pays
 from .networks.quantization import quantised
 from .networks.transformer import TokenDiffusionConfig
+from .networks.weights import check_logits, quiet, read_masked_lm
 
 DTYPES = {
     "float32": torch.float32,
@@ -34,6 +37,8 @@ DTYPES = {
     "int8": torch.float32,  # read as that, quantised then
 }
 SCHEDULER_FILE = "scheduler_config.json"
+SCHEDULERS = tuple(f"{kind}TokenDiffusionScheduler" for kind in ("", "Block", "Hybrid"))
+"""The classes that its `_class_name` may name: ours, and those of the seed's scripts."""
 
 
 @dataclass(frozen=True)
@@ -87,28 +92,20 @@ def load_checkpoint(
     folder = Path(path)
     if dtype not in DTYPES:
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
-    if not folder.is_dir():
-        raise ParameterError("checkpoint_path", "be an existing folder", str(path))
-    for needed in (SCHEDULER_FILE, "config.json", "tokenizer_config.json"):
-        if not (folder / needed).is_file():
-            raise ParameterError("checkpoint_path", f"be a folder that holds {needed}", str(path))
+    settings, *_ = [_read_json(folder, name) for name in (SCHEDULER_FILE, "config.json", "tokenizer_config.json")]
+    _check_scheduler(folder, settings)
     scheduler = _load(TokenDiffusionScheduler, folder, "a readable token diffusion scheduler")
+    _load(AutoConfig, folder, "the configuration of a model that is known here", trust_remote_code=False)
     tokenizer = load_tokenizer(folder)
-    model, report = _load(
-        AutoModelForMaskedLM,
-        folder,
-        "a readable masked language model",
-        dtype=DTYPES[dtype],
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    if missing := sorted(report["missing_keys"]):
+    model, missing = read_masked_lm("checkpoint_path", str(folder), dtype=DTYPES[dtype], local_files_only=True)
+    if missing:
         raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", str(path))
     try:
-        model = model.to(device)
+        model.to(device)  # type: ignore[arg-type]  # its decorator hides the method
     except (RuntimeError, AssertionError) as error:
-        raise ParameterError("device", f"be available ({_first_line(error)})", device) from error
+        raise ParameterError("device", f"be available ({in_short(error)})", device) from error
     _check_fit(folder, model, tokenizer, scheduler)
+    check_logits("checkpoint_path", str(folder), model)
     facts = read_facts(folder, scheduler.config.vocab_size)
     try:
         plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
@@ -177,14 +174,47 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file of the folder."""
+    try:
+        if not folder.is_dir():
+            raise ParameterError("checkpoint_path", "be an existing folder", str(folder))
+        if not (folder / name).is_file():
+            raise ParameterError("checkpoint_path", f"be a folder that holds {name}", str(folder))
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        rule = f"be a folder that can be read ({error.strerror or in_short(error)})"
+        raise ParameterError("checkpoint_path", rule, str(folder)) from error
+    try:
+        settings = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ParameterError("checkpoint_path", f"hold JSON in {name} ({in_short(error)})", str(folder)) from error
+    if not isinstance(settings, dict):
+        raise ParameterError("checkpoint_path", f"hold a JSON object in {name}", str(folder))
+    return settings
+
+
+def _check_scheduler(folder: Path, settings: dict[str, Any]) -> None:
+    """Raises `ParameterError` where diffusers would take another scheduler's settings for ours, or leave some out."""
+    name = settings.get("_class_name", SCHEDULERS[0])
+    if name not in SCHEDULERS:
+        rule = f"hold a {SCHEDULER_FILE} of {', '.join(SCHEDULERS)}, not of {name!r}"
+        raise ParameterError("checkpoint_path", rule, str(folder))
+    known = inspect.signature(TokenDiffusionScheduler).parameters
+    for setting in modernise(settings):
+        if setting not in known and not setting.startswith("_"):
+            rule = f"hold a {SCHEDULER_FILE} with settings that are known here ({setting!r} is not)"
+            raise ParameterError("checkpoint_path", rule, str(folder))
+
+
 def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:
     try:
-        return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
+        with quiet():
+            return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
     except ParameterError:
         raise
-    # transformers, diffusers, tokenizers and safetensors each raise what they like for a broken file
-    except Exception as error:
-        raise ParameterError("checkpoint_path", f"hold {what} ({_first_line(error)})", str(folder)) from error
+    except Exception as error:  # transformers, diffusers and tokenizers each raise what they like for a broken file
+        raise ParameterError("checkpoint_path", f"hold {what} ({in_short(error)})", str(folder)) from error
 
 
 def _check_fit(
@@ -199,12 +229,9 @@ def _check_fit(
         rule = f"have a tokenizer with ids below the model's vocab_size {vocab_size}"
         raise ParameterError("checkpoint_path", rule, largest)
     if tokenizer.mask_token_id != scheduler.config.mask_token_id:
-        rule = f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {folder}"
+        rule = (
+            f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {str(folder)!r}"
+        )
         raise ParameterError("checkpoint_path", rule, tokenizer.mask_token_id)
     if isinstance(model.config, TokenDiffusionConfig):
         model.config.check_process(scheduler.process)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ParameterError
+from ..errors import ParameterError, in_short
 from .groups import SHARED, Grouping
 from .masked_lm import forward_arguments, max_positions
 
@@ -115,7 +115,7 @@ class _Asked:
         try:
             logits = self.model(**forward_arguments(self.model, tokens, t, mask)).logits
         except Exception as error:  # whatever a network's own code raises
-            rule = f"take rows of {longest} tokens ({first_line(error)})"
+            rule = f"take rows of {longest} tokens ({in_short(error)})"
             raise ParameterError("network", rule, self.name) from error
         finally:
             self.model.train(was_training)
@@ -187,8 +187,3 @@ def _is_constant(logits: Tensor) -> bool:
     """Whether all positions of a row [L, V] have the same logits."""
     finite = logits.nan_to_num(0.0, 0.0, 0.0)
     return len(logits) > 1 and (finite - finite[:1]).abs().max().item() <= 1e-4 * finite.abs().max().item()
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, shortly."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

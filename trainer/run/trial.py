@@ -7,8 +7,8 @@ import logging
 import torch
 from transformers import PreTrainedModel
 
-from token_diffusion.errors import ParameterError
-from token_diffusion.networks.behaviour import behaviour, check_masks, first_line, seeded
+from token_diffusion.errors import ParameterError, in_short
+from token_diffusion.networks.behaviour import behaviour, check_masks, seeded
 from token_diffusion.networks.groups import SHARED, Grouping
 from token_diffusion.networks.masked_lm import forward_arguments
 
@@ -65,7 +65,7 @@ def _train_on(model: PreTrainedModel, mask_token_id: int, length: int) -> None:
         with seeded(model):
             logits = model(**forward_arguments(model, tokens, t, torch.ones_like(tokens))).logits
     except Exception as error:  # whatever a network's own code raises
-        rule = f"learn from rows of {length} tokens ({first_line(error)})"
+        rule = f"learn from rows of {length} tokens ({in_short(error)})"
         raise ParameterError("network", rule, type(model).__name__) from error
     finally:
         model.train(was_training)

@@ -51,7 +51,7 @@ def test_a_network_stays_in_its_mode_and_has_no_gradient() -> None:
 
 
 def reformer() -> Any:
-    shape = {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16], "attention_head_size": 16}
+    shape: dict[str, Any] = {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16], "attention_head_size": 16}
     return tiny_model(
         "reformer",
         is_decoder=False,
