@@ -52,7 +52,9 @@ SIZES: dict[str, Any] = {
 """What makes a network small, where its configuration has it."""
 
 TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-"""What makes the text network of one that sees pictures, too, small."""
+TEXT |= {f"{kind}_token_id": 0 for kind in ("pad", "bos", "eos", "cls", "sep")}
+PICTURE = {"model_type": "siglip_vision_model", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+"""What makes the two parts of a network that sees pictures, too, small."""
 
 LATENTS = {"num_latents": 8, "d_latents": 32, "num_self_attention_heads": 2, "num_cross_attention_heads": 2}
 AXES = {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16], "max_position_embeddings": 256}
@@ -62,13 +64,13 @@ OWN: dict[str, dict[str, Any]] = {
     "convbert": {"embedding_size": 32},
     "funnel": {"block_sizes": [1, 1, 1], "num_hidden_layers": None, "initializer_std": 0.2},
     "luke": {"entity_vocab_size": 10, "entity_emb_size": 16},
-    "modernvbert": {"text_config": {"model_type": "modernbert", **TEXT}},
+    "modernvbert": {"text_config": {"model_type": "modernbert", **TEXT}, "vision_config": PICTURE},
     "neomme": {"layer_types": ["sliding_attention", "full_attention"]},
     "perceiver": {"num_self_attends_per_block": 2, **LATENTS},
     "reformer": {"is_decoder": False, **AXES},
     "roc_bert": TABLES,
     "squeezebert": {"embedding_size": 32},
-    "ultravbert": {"text_config": {"model_type": "ultrabert", **TEXT}},
+    "ultravbert": {"text_config": {"model_type": "ultrabert", **TEXT}, "vision_config": PICTURE},
     "xmod": {"default_language": "en_XX"},
 }
 """What an architecture needs beside that, or instead; None leaves a size out."""

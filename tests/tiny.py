@@ -62,10 +62,10 @@ def tiny_model(architecture: str = "bert", vocab_size: int = 50, seed: int = 0, 
         return AutoModelForMaskedLM.from_config(config).eval()
 
 
-def mixer(name: str, scale: float = 0.5) -> Any:
+def mixer(name: str, scale: float = 0.5, **overrides: Any) -> Any:
     """One of `MIXERS`, in evaluation mode; Funnel has names of its own for sizes."""
     if name != "funnel":
-        return tiny_model(name, initializer_range=scale, **MIXERS[name])
+        return tiny_model(name, initializer_range=scale, **MIXERS[name] | overrides)
     config = AutoConfig.for_model(name, vocab_size=50, initializer_std=scale, **MIXERS[name])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

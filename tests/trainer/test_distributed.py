@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 LINES = ["the cat sat on the mat", "a dog ran", "the dog sat on a mat", "the cat ran to the dog and sat"]
 NO_DROPOUT = "hidden_dropout_prob=0,attention_probs_dropout_prob=0"
+FNET = "hidden_size=32,num_hidden_layers=2,intermediate_size=64"
 TINY = "hidden_size=32,num_hidden_layers=2,num_attention_heads=2,intermediate_size=64"
 
 
@@ -156,6 +157,21 @@ def test_models_with_parameters_that_nothing_reads(script: list[str], workplace:
     launch(command([*TORCHRUN, *script], workplace, name, "--resume_from_checkpoint=latest", **changes))
     again = load_file(workplace / name / "final" / "model.safetensors")
     assert all(torch.equal(again[key], found[key]) for key in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [["-m", "trainer"], ["tests/sharded_run.py"]], ids=["whole", "sharded"])
+def test_rows_of_a_network_that_sees_padding_go_by_length_in_all_processes(script: list[str], workplace: Path) -> None:
+    """The processes have rows of other lengths, so one would make more passes than the other, and wait for it for ever."""
+    changes = {"config_name": "fnet", "config_overrides": f"{FNET},hidden_dropout_prob=0"}
+    name = f"fnet {script[-1]}".replace("/", " ")
+    log = launch(command(["-m", "trainer"], workplace, f"{name} alone", **changes, per_device_train_batch_size=8))
+    assert "the network sees padding" in log
+    launch(command([*TORCHRUN, *script], workplace, name, **changes))
+    assert losses(workplace / name) == pytest.approx(losses(workplace / f"{name} alone"), rel=1e-5)
+    expected, found = (load_file(workplace / each / "final" / "model.safetensors") for each in (f"{name} alone", name))
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.slow

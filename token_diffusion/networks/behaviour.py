@@ -24,6 +24,9 @@ LENGTHS, LONGER = (16, 9, 5), (200, 33, 7)
 """Tokens of the rows that are asked: odd ones too, so that pooling shows. Networks whose configuration speaks of hashing do it
 from the third piece of 64 tokens on; those are asked the longer ones."""
 
+LONGEST = 512
+"""Tokens with which a network is asked at last that takes no fewer, where it does not say how many it takes."""
+
 ROUNDING = {torch.float32: 5e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
 """What rounding may change where the shape is another, as a part of the largest logit; float32's may be tf32."""
 
@@ -63,14 +66,15 @@ def check_masks(model: Any, mask_token_id: int) -> None:
     ESM's `token_dropout` divides by the share of a row that is not masked; and where the mask is the padding token, RoBERTa's
     kind of network puts all masks at one position.
     """
-    shared, ask = behaviour(model).grouping == SHARED, _Asked(model)
+    grouping, ask = behaviour(model).grouping, _Asked(model)
+    ask.shortest, length = grouping.shortest, ask.lengths[1]
     pad = getattr(model.config, "pad_token_id", None)
     plain = next(token for token in range(ask.vocab_size) if token not in (mask_token_id, pad))
     with seeded(model):
-        (reference,) = ask([[plain] * ask.lengths[1]])
-        masks = ask([[mask_token_id] * ask.lengths[1]])
-        if shared:
-            masks += ask([[mask_token_id] * length for length in ask.lengths], padding=mask_token_id)
+        (reference,) = ask([[plain] * length])
+        masks = ask([[mask_token_id] * length])
+        if grouping == SHARED:
+            masks += ask([[mask_token_id] * each for each in ask.lengths], padding=mask_token_id)
     if not _is_usable(reference):
         raise ParameterError("network", "give logits that are numbers", ask.name)
     if not all(_is_usable(logits) for logits in masks):
@@ -95,9 +99,11 @@ class _Asked:
     def __init__(self, model: Any) -> None:
         self.model, self.name = model, type(model).__name__
         self.vocab_size: int = model.config.get_text_config().vocab_size
-        most, hashes = max_positions(model), any("hash" in key for key in vars(model.config))
+        self.longest = most = max_positions(model)
+        hashes = any("hash" in key for key in vars(model.config))
         wanted = enumerate(LONGER if hashes else LENGTHS, start=1)
         self.lengths = [length if most is None else min(length, max(most // part, 1)) for part, length in wanted]
+        self.shortest = 1
         self.rounding = ROUNDING.get(next(model.parameters()).dtype, 0.0)
 
     def row(self, length: int, number: int) -> list[int]:
@@ -106,8 +112,9 @@ class _Asked:
 
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Sequence[int]], padding: int = 0) -> list[Tensor]:
-        """Logits float32 [length, V] of each row, the rows in one forward pass, padded with this token."""
-        device, longest, was_training = next(self.model.parameters()).device, max(map(len, rows)), self.model.training
+        """Logits float32 [length, V] of each row, the rows in one forward pass, padded with this token to `shortest` at least."""
+        device, was_training = next(self.model.parameters()).device, self.model.training
+        longest = max(self.shortest, *map(len, rows))
         tokens = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
         t = torch.full((len(rows),), 0.5, device=device)
@@ -140,8 +147,8 @@ class _Asked:
 
 
 def _study(ask: _Asked) -> Behaviour:
-    shortest = _shortest(ask)
-    long, middle, short = (ask.row(max(length, shortest), number) for number, length in enumerate(ask.lengths))
+    ask.shortest = shortest = _shortest(ask)
+    long, middle, short = (ask.row(length, number) for number, length in enumerate(ask.lengths))
     together = ask([long, middle, short])
     # In the same shape, what stays differs only if it sees what has changed: padding, or the row below.
     beside = ask([long, middle, ask.row(len(short), 3)], padding=ask.vocab_size - 1)
@@ -157,14 +164,22 @@ def _study(ask: _Asked) -> Behaviour:
 
 
 def _shortest(ask: _Asked) -> int:
-    """The fewest tokens that the network takes. Funnel, which pools four into one, fails on four."""
-    for length in range(1, ask.lengths[-1]):
+    """The fewest tokens that the network takes, and from which on it takes any.
+
+    Funnel, which pools four into one, fails on four; Perceiver takes whole sequences alone.
+    """
+    most = ask.longest or LONGEST
+    few = [*range(1, ask.lengths[-1] + 1), *(2**power for power in range(3, most.bit_length())), most]
+    for length in few:
         try:
             ask([ask.row(length, 0)])
-        except ParameterError:
-            continue
-        return length
-    return ask.lengths[-1]
+        except ParameterError as error:
+            reason = error
+        else:
+            if 1 < length < most:
+                ask([ask.row(length + 1, 0)])
+            return length
+    raise reason
 
 
 def _check_seeded(ask: _Asked, row: Sequence[int]) -> None:

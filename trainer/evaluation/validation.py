@@ -41,9 +41,10 @@ def loss_sums(
         part |= {name: grouping.cut(each, rows, lengths[rows[0]]) for name, each in batch.items() if each.dim() == 2}
         return _sums(model, scheduler, part, weighting, head)
 
-    loss, nelbo = (torch.cat(part) for part in zip(*map(sums, passes), strict=True))
     # Wrapped models talk to those of the other processes in each pass: all make as many, whatever their lengths.
-    for _ in range(_most(len(passes), loss.device) - len(passes)):
+    idle = _most(len(passes), batch["clean"].device) - len(passes)
+    loss, nelbo = (torch.cat(part) for part in zip(*map(sums, passes), strict=True))
+    for _ in range(idle):
         loss = loss + 0 * sums(passes[0])[0].sum()
     order = torch.tensor([row for rows in passes for row in rows], device=loss.device).argsort()
     return loss[order], nelbo[order]

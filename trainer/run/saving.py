@@ -147,7 +147,7 @@ class Saver:
                 architecture=type(model).__name__.removeprefix("FSDP"),
                 base_model=None if config.config_name is not None else base_name(config.model_name_or_path),
                 num_parameters=model.num_parameters(),
-                vocab_size=model.config.vocab_size,
+                vocab_size=model.config.get_text_config().vocab_size,
                 max_length=config.max_length,
                 packing=config.packing,
                 command=command_line(self.arguments, self.accelerator.num_processes),

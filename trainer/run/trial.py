@@ -16,9 +16,6 @@ from ..config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-SHORT = 33
-"""Tokens of the row that a network is tried with where rows have lengths of their own."""
-
 
 def try_network(config: TrainingConfig, model: PreTrainedModel, mask_token_id: int) -> Grouping:
     """Tries the network on a few rows; the random generators are as before. Returns which rows share a pass in training.
@@ -31,8 +28,9 @@ def try_network(config: TrainingConfig, model: PreTrainedModel, mask_token_id: i
     name = config.model_name_or_path if config.config_name is None else config.config_name
     try:
         check_masks(model, mask_token_id)
-        for length in {config.max_length} if config.packing else {config.max_length, min(config.max_length, SHORT)}:
-            _train_on(model, mask_token_id, length)
+        # The last piece of a packed text is shorter than the others.
+        for length in (config.max_length, config.max_length - 1):
+            _train_on(model, mask_token_id, max(length, behaviour(model).grouping.shortest))
     except ParameterError as error:
         raise ParameterError(flag, f"be a network that can be trained here ({error})", name) from error
     found = behaviour(model)
@@ -56,7 +54,7 @@ def _switch_off_token_dropout(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _train_on(model: PreTrainedModel, mask_token_id: int, length: int) -> None:
-    """A forward pass in training mode. Raises `ParameterError` if that fails: Reformer then takes but one length."""
+    """A forward pass in training mode. Raises `ParameterError` if that fails: Reformer learns from one length alone."""
     device, was_training = next(model.parameters()).device, model.training
     tokens = torch.full((1, length), mask_token_id, device=device)
     t = torch.full((1,), 0.5, device=device)

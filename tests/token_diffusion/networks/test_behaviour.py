@@ -153,15 +153,22 @@ class Whole(Tiny):
 
 
 class Fixed(Tiny):
-    """As Perceiver: logits for all the positions that it has."""
+    """As Perceiver: logits for all the positions that it has, 256."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
-        logits = super().forward(input_ids, attention_mask).logits
+        logits = super().forward(input_ids, attention_mask).logits + input_ids.sum(1).view(-1, 1, 1) / 1000
         return SimpleNamespace(logits=nn.functional.pad(logits, (0, 0, 0, max(256 - logits.shape[1], 0))))
 
 
+class Bad(Tiny):
+    """Has no logit for the last position."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=super().forward(input_ids, attention_mask).logits[:, :-1])
+
+
 @pytest.mark.parametrize(
-    ("kind", "batching"), [(Tiny, "shared"), (Scaled, "row"), (LongHash, "row"), (Padded, "length")]
+    ("kind", "batching"), [(Tiny, "shared"), (Scaled, "row"), (LongHash, "row"), (Padded, "length"), (Fixed, "length")]
 )
 def test_which_rows_go_together(kind: type[Tiny], batching: str) -> None:
     model = kind()
@@ -185,11 +192,8 @@ def test_which_rows_go_together(kind: type[Tiny], batching: str) -> None:
     ("kind", "message"),
     [
         (Whim, "network must give the same logits for the same tokens, .* got 'Whim'"),
-        (Whole, r"network must take rows of 33 tokens \(.*\), got 'Whole'"),
-        (
-            Fixed,
-            r"network must give logits of shape \(3, 200, 50\) for tokens of shape \(3, 200\), got \(3, 256, 50\)",
-        ),
+        (Whole, r"network must take rows of 3 tokens \(.*\), got 'Whole'"),
+        (Bad, r"network must give logits of shape \(1, 512, 50\) for tokens of shape \(1, 512\), got \(1, 511, 50\)"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(kind: type[Tiny], message: str) -> None:
@@ -207,6 +211,15 @@ def test_it_is_found_out_once() -> None:
     model.bfloat16()
     behaviour(model)
     assert len(passes) == 12
+
+
+def test_a_network_that_takes_whole_sequences_alone_and_no_padding_is_refused() -> None:
+    """A Nystromformer whose landmarks are means of 4 tokens, of 64."""
+    model = mixer("nystromformer", num_landmarks=16, segment_means_seq_len=64, max_position_embeddings=64)
+    with pytest.raises(
+        ParameterError, match=r"network must take rows of 64 tokens \(.*\), got 'NystromformerForMaskedLM'"
+    ):
+        as_denoiser(model)
 
 
 def esm(**changes: Any) -> Any:

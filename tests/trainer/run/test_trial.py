@@ -14,6 +14,7 @@ from tests.tiny import mixer, tiny_model
 from tests.workplaces import make_workplace
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.networks.behaviour import Behaviour, behaviour
 from token_diffusion.networks.groups import SHARED, Grouping
 from token_diffusion.sampling import sample
 from trainer.__main__ import main, parse
@@ -62,14 +63,14 @@ def reformer() -> Any:
     )
 
 
-def test_a_network_that_hashes_has_its_own_length_in_training_alone() -> None:
-    """In evaluation mode it is asked at any length, each row alone, with random planes that are always the same."""
-    assert try_network(config("--packing", max_length=256), reformer(), MASK) == Grouping("length")
-    for switches in ([], ["--packing"]):
+def test_a_network_that_learns_from_one_length_alone_is_refused() -> None:
+    """Reformer; in evaluation mode it takes any, and hashes by random planes: each row alone, with the same ones."""
+    assert behaviour(reformer()) == Behaviour(Grouping("row"), random=True)
+    for length in (256, 64):
         with pytest.raises(
-            ParameterError, match=r"config_name must be a network that can be trained here .* tokens .*got 'bert'"
+            ParameterError, match=r"config_name must be .* \(network must learn from rows of \d+ tokens"
         ):
-            try_network(config(*switches), reformer(), MASK)
+            try_network(config("--packing", max_length=length), reformer(), MASK)
 
 
 def test_what_cannot_be_sampled_from_is_not_trained() -> None:
