@@ -128,8 +128,7 @@ def examine(name: str, workplace: Path) -> Outcome:
         return outcome
     folder = workplace / name
     config.save_pretrained(folder / "config")
-    packing = name == "reformer"
-    code, message = _train(workplace, folder, packing)
+    code, message = _train(workplace, folder)
     if code:
         outcome.refusal = _one_line(message).replace(str(folder / "config"), name)
         return outcome
@@ -144,11 +143,11 @@ def examine(name: str, workplace: Path) -> Outcome:
     check_rows(checkpoint)
     _sample(checkpoint)
     outcome.samples = True
-    outcome.remark = "; ".join(_remarks(checkpoint, packing))
+    outcome.remark = "; ".join(_remarks(checkpoint))
     return outcome
 
 
-def _train(workplace: Path, folder: Path, packing: bool) -> tuple[int, str]:
+def _train(workplace: Path, folder: Path) -> tuple[int, str]:
     """The exit code of three training steps, and what was written to stderr."""
     flags = {
         "config_name": folder / "config",
@@ -157,12 +156,12 @@ def _train(workplace: Path, folder: Path, packing: bool) -> tuple[int, str]:
         "validation_file": workplace / "text.txt",
         "output_dir": folder / "run",
         "max_train_steps": 3,
-        "max_length": 256 if packing else 32,
+        "max_length": 32,
         "per_device_train_batch_size": 4,
         "lr_warmup_steps": 0,
         "report_to": "none",
     }
-    arguments = ["mdlm", *(f"--{key}={value}" for key, value in flags.items()), *(["--packing"] if packing else [])]
+    arguments = ["mdlm", *(f"--{key}={value}" for key, value in flags.items())]
     errors = io.StringIO()
     with redirect_stderr(errors), redirect_stdout(io.StringIO()), _quiet():
         code = train(arguments)
@@ -206,9 +205,7 @@ def _sample(checkpoint: Checkpoint) -> None:
             raise AssertionError("samples must hold no mask")
 
 
-def _remarks(checkpoint: Checkpoint, packing: bool) -> Iterator[str]:
-    if packing:
-        yield "trains with --packing alone"
+def _remarks(checkpoint: Checkpoint) -> Iterator[str]:
     if checkpoint.model.config.is_encoder_decoder:
         yield "encoder and decoder: a token is predicted from its left neighbours and the whole noisy row"
     tokens = torch.full((2, 9), 7)

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.architectures import ARCHITECTURES, Outcome, examine, main, make_workplace, page
 
-REFUSED = {"perceiver": "give logits of shape"}
+REFUSED = {"perceiver": "logits for each position", "reformer": "learn from rows of"}
 """What cannot be asked here, and why; an architecture that needs a package that is not installed is refused, too."""
 
 LENGTH = {"convbert", "fnet", "funnel", "mbart", "mobilebert", "nystromformer", "yoso"}

@@ -51,8 +51,8 @@ def behaviour(model: Any) -> Behaviour:
     Raises:
         ParameterError: it cannot be asked at some length, or gives no logit for each token, or another answer each time.
     """
-    weight = next(model.parameters())
-    state = (weight.device, weight.dtype)
+    weights = list(model.parameters())
+    state = (weights[0].device, weights[0].dtype, len(weights))  # int8's layers have none
     known = _known.get(model)
     if known is None or known[0] != state:
         with seeded(model):

@@ -256,4 +256,5 @@ def test_a_folder_says_which_rows_share_a_pass(tmp_path: Any) -> None:
         save_checkpoint(tmp_path / name, model, tiny_tokenizer(), TokenDiffusionScheduler(VOCAB, MASK))
     assert load_checkpoint(tmp_path / "fnet").batching == "length"
     assert load_checkpoint(tmp_path / "bert").batching == "shared"
-    assert load_checkpoint(tmp_path / "bert", dtype="int8").batching == "row"
+    int8 = load_checkpoint(tmp_path / "bert", dtype="int8")
+    assert int8.batching == "row" and behaviour(int8.model).grouping == Grouping("row")
