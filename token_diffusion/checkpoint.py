@@ -165,9 +165,7 @@ def max_positions(model: PreTrainedModel) -> int | None:
 def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:
     try:
         return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
-    except ParameterError:
-        raise
-    # transformers, diffusers, tokenizers and safetensors each raise what they like for a broken file
+    # transformers, diffusers, tokenizers and safetensors each raise what they like for a broken file, and so do we
     except Exception as error:
         raise ParameterError("checkpoint_path", f"hold {what} ({_first_line(error)})", str(folder)) from error
 

@@ -229,7 +229,13 @@ def test_a_path_that_is_no_folder_is_refused(good: Path, tmp_path: Path) -> None
         ),
         (
             _edited("scheduler_config.json", forward_process="gaussian"),
-            "forward_process must be one of absorbing, uniform, hybrid, got 'gaussian'",
+            "checkpoint_path must hold a readable token diffusion scheduler "
+            "(forward_process must be one of absorbing, uniform, hybrid, got 'gaussian'), got {bad!r}",
+        ),
+        (
+            _edited("scheduler_config.json", alpha_shedule="cosine"),
+            "checkpoint_path must hold a readable token diffusion scheduler "
+            "(alpha_shedule must be a setting of the scheduler (alpha_schedule?), got 'cosine'), got {bad!r}",
         ),
         (_edited("tokenizer_config.json", mask_token=None), "tokenizer must have a mask token, got {bad!r}"),
     ],
