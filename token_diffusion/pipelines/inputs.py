@@ -1,0 +1,65 @@
+"""What a pipeline is given, in the samplers' terms: a folder or a repository, token ids, seeds and generators."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from torch import Tensor
+
+from ..errors import ParameterError
+
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
+"""What of a repository is fetched: no code, no pickles."""
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+
+
+def fetched(name: str | os.PathLike[str], hub: dict[str, Any]) -> Path:
+    """A folder that is there, or a snapshot of the hub's repository of that name."""
+    if Path(name).exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        return Path(name)
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=FILES, **hub))
+    except (OSError, ValueError) as error:  # what the hub's client raises, its HTTP errors included, is one of them
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        rule = f"be an existing folder or a repository of the hub ({reason[0][:200]})"
+        raise ParameterError("pretrained_model_name_or_path", rule, str(name)) from error
+
+
+def token_lists(tokens: Any, seq_len: int | None) -> list[list[int]]:
+    """[L] or [B, L] ids, or lists of such, as B lists."""
+    lists = tokens.tolist() if isinstance(tokens, (Tensor, np.ndarray)) else list(tokens)
+    lists = lists if lists and isinstance(lists[0], (list, tuple, Tensor, np.ndarray)) else [lists]
+    lists = [row.tolist() if isinstance(row, (Tensor, np.ndarray)) else list(row) for row in lists]
+    for row in lists:
+        if not row or not all(type(token) is int for token in row):
+            raise ParameterError("tokens", "be lists of integers, -1 where the sampler fills in", row)
+        if seq_len is not None and len(row) != seq_len:
+            raise ParameterError("tokens", f"have seq_len = {seq_len} entries", len(row))
+    return lists
+
+
+def seeds_of(seed: Any, generator: Any, count: int) -> list[int]:
+    """A seed for each of `count` prompts."""
+    if seed is not None and generator is not None:
+        raise ParameterError("generator", "be absent where seed is given", generator)
+    for name, value in (("seed", seed), ("generator", generator)):
+        if isinstance(value, list) and len(value) != count:
+            raise ParameterError(name, f"be one, or a list of {count}, one for each prompt", value)
+    if seed is not None:
+        return seed if isinstance(seed, list) else [seed] * count
+    generators = generator if isinstance(generator, list) else [generator] * count
+    for each in generators:
+        if each is not None and not isinstance(each, torch.Generator):
+            raise ParameterError("generator", "be a torch.Generator or a list of them", each)
+    return [_drawn_seed(each) for each in generators]
+
+
+def _drawn_seed(generator: torch.Generator | None) -> int:
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))

@@ -1,0 +1,337 @@
+"""TokenDiffusionPipeline: a checkpoint folder as a pipeline of diffusers, around the one sampler code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.utils import BaseOutput
+from huggingface_hub import HfApi
+from torch import Tensor
+
+from ..checkpoint import SCHEDULER_FILE, load_checkpoint, max_positions, save_checkpoint
+from ..diffusion.scheduler import TokenDiffusionScheduler
+from ..errors import ParameterError
+from ..networks.denoiser import Denoiser, as_denoiser
+from ..samplers.parameters import SamplingParameters
+from ..sampling import Requests, evaluating
+from ..text import OPEN, decode, encode
+from .inputs import HUB_ARGUMENTS, fetched, seeds_of, token_lists
+
+OUTPUT_TYPES = ("text", "tokens", "pt", "np")
+DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+@dataclass
+class TokenDiffusionPipelineOutput(BaseOutput):
+    """N sequences, the samples of the first prompt first.
+
+    sequences: int64 [N, L] on the CPU, the frame included; shorter ones end in padding (the mask, where the tokenizer has no
+        padding). An array for "np"; for "tokens" N lists, each of its own length.
+    texts: N strings without frame and special tokens, for "text". seeds: of each prompt; they give the same tokens again.
+    nfe: network evaluations that each prompt needed, one after the other; its samples share them.
+    """
+
+    sequences: Any
+    texts: list[str] | None
+    seeds: list[int]
+    nfe: list[int]
+
+
+class TokenDiffusionPipeline(DiffusionPipeline):
+    """Text from an absorbing (MDLM), uniform (UDLM) or hybrid (GIDD) model, at once or block by block.
+
+    The process is the scheduler's, and `block_size` makes it block-wise, so one class stands where the seed had three. It
+    drives the batch that `sample`, the shell and the server drive: the same seed gives the same tokens.
+
+        pipe = TokenDiffusionPipeline.from_pretrained("checkpoints/mdlm-tinyshakespeare").to("cuda")
+        pipe("ROMEO:", seq_len=64, num_samples=4, seed=0).texts
+
+    Args:
+        model: a masked LM of transformers. scheduler: of its width. tokenizer: None where only tokens go in and out.
+
+    Raises:
+        ParameterError: the parts do not fit each other.
+    """
+
+    model_cpu_offload_seq = "model"
+    _optional_components: ClassVar[list[str]] = ["tokenizer"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["sample"]
+
+    def __init__(self, model: Any, scheduler: TokenDiffusionScheduler, tokenizer: Any | None = None) -> None:
+        super().__init__()
+        if not isinstance(scheduler, TokenDiffusionScheduler):
+            raise ParameterError("scheduler", "be a TokenDiffusionScheduler", type(scheduler).__name__)
+        width, mask = scheduler.config.vocab_size, scheduler.config.mask_token_id
+        if (found := model.config.get_text_config().vocab_size) != width:
+            raise ParameterError("model", f"be as wide as the scheduler's vocab_size {width}", found)
+        if tokenizer is not None and tokenizer.mask_token_id != mask:
+            raise ParameterError("tokenizer", f"have the scheduler's mask_token_id {mask}", tokenizer.mask_token_id)
+        self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer)
+        self._denoiser: tuple[Any, Denoiser] | None = None
+        self._card: str | None = None
+        self._num_timesteps, self._interrupt = 0, False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """A folder that the trainer, one of the seed's scripts or `save_pretrained` wrote; no code in it is run.
+
+        The parts lie side by side in it, or in the subfolders that a `model_index.json` stands beside, or in a repository of
+        either kind on the hub.
+
+        Args:
+            dtype (torch_dtype): of the weights, torch.float32 by default, torch.float16 or torch.bfloat16.
+            device_map: a device to load onto. model, scheduler, tokenizer: in the place of the folder's.
+            cache_dir, force_download, local_files_only, revision, token: for the hub.
+
+        Raises:
+            ParameterError: not such a folder, its parts do not fit each other, or an argument is not one of these.
+        """
+        hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+        parts = {name: kwargs.pop(name) for name in ("model", "scheduler", "tokenizer") if name in kwargs}
+        wanted = kwargs.pop("torch_dtype", None)
+        wanted = kwargs.pop("dtype", wanted) or torch.float32
+        dtype = next((name for known, name in DTYPES.items() if wanted in (known, name)), None)
+        if dtype is None:
+            raise ParameterError("dtype", f"be one of {', '.join(map(str, DTYPES))}", wanted)
+        device = kwargs.pop("device_map", None) or "cpu"
+        for name, value in kwargs.items():
+            raise ParameterError(name, "be an argument of TokenDiffusionPipeline.from_pretrained", value)
+        folder = fetched(pretrained_model_name_or_path, hub)
+        checkpoint = load_checkpoint(folder, device=str(device), dtype=dtype)
+        own: dict[str, Any] = {
+            "model": checkpoint.model,
+            "scheduler": checkpoint.scheduler,
+            "tokenizer": checkpoint.tokenizer,
+        }
+        pipe = cls(**(own | parts))
+        pipe._denoiser = (checkpoint.model, checkpoint.denoiser)
+        card = folder / "README.md"
+        pipe._card = card.read_text("utf-8") if card.is_file() else None
+        pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        return pipe
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the flat folder that the shell, the server and `AutoModelForMaskedLM` read, whole or not at all.
+
+        A checkpoint that was there is replaced. The model card of the folder that the pipeline came from goes along.
+
+        Args:
+            push_to_hub: then upload it; with `repo_id` (the folder's name by default), `token`, `private`,
+                `commit_message`, `create_pr`.
+
+        Raises:
+            ParameterError: the folder holds something that is no checkpoint, or the pipeline has no tokenizer.
+        """
+        rules = {"safe_serialization": (safe_serialization, True), "variant": (variant, None)}
+        for name, (value, needed) in (rules | {"max_shard_size": (max_shard_size, None)}).items():
+            if value != needed:
+                raise ParameterError(name, f"be {needed}: the folder holds one model.safetensors", value)
+        folder = Path(save_directory)
+        if self.tokenizer is None:
+            raise ParameterError("tokenizer", "be there to be saved", None)
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        if not is_free and not (folder / SCHEDULER_FILE).is_file():
+            raise ParameterError("save_directory", "be new, empty or a checkpoint to replace", str(folder))
+        save_checkpoint(folder, self.model, self.tokenizer, self.scheduler, card=self._card)
+        if push_to_hub:
+            api = HfApi(token=kwargs.get("token"))
+            name = kwargs.get("repo_id") or folder.resolve().name
+            repo = api.create_repo(name, private=kwargs.get("private"), exist_ok=True).repo_id
+            message, create_pr = kwargs.get("commit_message"), kwargs.get("create_pr")
+            api.upload_folder(folder_path=folder, repo_id=repo, commit_message=message, create_pr=create_pr)
+
+    @property
+    def num_timesteps(self) -> int:
+        """Grid steps of the last call, those that change nothing included: the bound of `step` in a callback."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `_interrupt` in a callback, and the call ends with the tokens that there are, masks among them."""
+        return self._interrupt
+
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        template: str | list[str] | None = None,
+        *,
+        tokens: Any = None,
+        seq_len: int | None = None,
+        num_samples: int = 1,
+        num_inference_steps: int | None = 128,
+        block_size: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int | list[int] | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        inject_start_token: bool = False,
+        output_type: str = "text",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., Any] | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+    ) -> TokenDiffusionPipelineOutput | tuple[Any, list[str] | None]:
+        """Draws sequences, those of all prompts in one batch.
+
+        Args:
+            prompt: a fixed prefix, or a list of them, of any lengths. template: text whose `[MASK]` holes are filled in, or a
+                list. tokens: [L] or [B, L] ids, or lists of them, -1 where the sampler fills in. Without any of them, one
+                sequence that is all open.
+            seq_len: tokens in all; 64 by default, for templates each its own length.
+            num_samples: sequences drawn of each prompt.
+            num_inference_steps: grid steps, of each block; None (absorbing alone) is the continuous-time limit.
+            block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once.
+            temperature, top_p, top_k: shape each token's distribution; the defaults leave it as it is.
+            seed: as in `sample`; a list has one for each prompt, and one seed is every prompt's: a prompt's tokens do not
+                depend on those beside it.
+            generator: draws a seed for each prompt, or one for each prompt draws its; without seed and generator torch's own
+                draws them. The output's `seeds` says which.
+            inject_start_token: begin with the tokenizer's [CLS] or BOS token.
+            output_type: "text", or "tokens" (lists), "pt" or "np" without texts.
+            return_dict: False gives the tuple `(sequences, texts)`.
+            callback_on_step_end: called `(pipe, step, timestep, callback_kwargs)` after each network evaluation, so not for
+                steps that change nothing. step: the index, from 0, of the grid step done, of the sequence that has the most
+                before it; it rises, with gaps, to `num_timesteps - 1`. timestep: the time in (0, 1] at its start (without a
+                grid the time reached). It may set `pipe._interrupt`, but cannot change tokens: they are a function of the
+                seed, and a changed `sample` is refused.
+            callback_on_step_end_tensor_inputs: ["sample"]: int64 [N, L], the tokens so far.
+
+        Raises:
+            ParameterError: an argument is outside its range, or a callback changed what it was given.
+            FloatingPointError: the network's logits hold no distribution.
+        """
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        inputs = (
+            self._callback_tensor_inputs
+            if callback_on_step_end_tensor_inputs is None
+            else callback_on_step_end_tensor_inputs
+        )
+        self.check_inputs(prompt, template, tokens, output_type, callback_on_step_end, inputs)
+        canvases = self._canvases(prompt, template, tokens, seq_len, inject_start_token)
+        seeds = seeds_of(seed, generator, len(canvases))
+        shaping = (num_inference_steps, temperature, top_p, top_k)
+        parameters = [
+            SamplingParameters(len(canvas), num_samples, *shaping, own_seed, block_size)
+            for canvas, own_seed in zip(canvases, seeds, strict=True)
+        ]
+        self._interrupt = False
+        with evaluating(self.model):
+            requests = Requests(
+                self._denoise(), self.scheduler, list(zip(canvases, parameters, strict=True)), self._execution_device
+            )
+            self._num_timesteps = requests.total
+            with self.progress_bar(total=requests.total) as bar:
+                while not requests.finished and not self._interrupt:
+                    before = requests.done
+                    requests.step()
+                    bar.update(requests.done - before)
+                    if callback_on_step_end is not None and requests.total:
+                        self._call_back(callback_on_step_end, inputs, requests)
+        self.maybe_free_model_hooks()
+        output = self._output(requests.states, output_type, seeds, requests.nfe)
+        return output if return_dict else (output.sequences, output.texts)
+
+    def check_inputs(
+        self, prompt: Any, template: Any, tokens: Any, output_type: Any, callback: Any, callback_inputs: Any
+    ) -> None:
+        """Raises `ParameterError` for what is no text, no known output or no callback."""
+        given = {"prompt": prompt, "template": template, "tokens": tokens}
+        given = {name: value for name, value in given.items() if value is not None}
+        for first, second in zip(given, list(given)[1:], strict=False):
+            raise ParameterError(second, f"be absent where {first} is given", given[second])
+        for name, value in given.items():
+            texts = value if isinstance(value, list) else [value]
+            if name != "tokens" and not (texts and all(isinstance(text, str) for text in texts)):
+                raise ParameterError(name, "be a text or a list of texts", value)
+            if name != "tokens" and self.tokenizer is None:
+                raise ParameterError(name, "be absent where the pipeline has no tokenizer", value)
+        if output_type not in OUTPUT_TYPES:
+            raise ParameterError("output_type", f"be one of {', '.join(OUTPUT_TYPES)}", output_type)
+        if output_type == "text" and self.tokenizer is None:
+            raise ParameterError("output_type", "be tokens, pt or np where the pipeline has no tokenizer", output_type)
+        if callback is not None and not callable(callback):
+            raise ParameterError("callback_on_step_end", "be callable", callback)
+        if unknown := [name for name in callback_inputs if name not in self._callback_tensor_inputs]:
+            rule = f"be among {self._callback_tensor_inputs}"
+            raise ParameterError("callback_on_step_end_tensor_inputs", rule, unknown)
+
+    def _canvases(
+        self, prompt: Any, template: Any, tokens: Any, seq_len: int | None, inject_start_token: bool
+    ) -> list[list[int]]:
+        """The initial tokens of each prompt, `OPEN` where the sampler fills in."""
+        if seq_len is None and template is None and tokens is None:
+            seq_len = 64
+        if seq_len is not None:
+            SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
+            self._check_seq_len(seq_len)
+        if tokens is not None:
+            canvases = token_lists(tokens, seq_len)
+        elif self.tokenizer is None:
+            canvases = [[OPEN] * (seq_len or 0)]
+        else:
+            name = "prompt" if template is None else "template"
+            texts = prompt if template is None else template
+            canvases = [
+                encode(self.tokenizer, seq_len=seq_len, inject_start_token=inject_start_token, **{name: text})
+                for text in (texts if isinstance(texts, list) else [texts])
+            ]
+        self._check_seq_len(max(map(len, canvases)))
+        return canvases
+
+    def _check_seq_len(self, seq_len: int) -> None:
+        most = max_positions(self.model)
+        if most is not None and seq_len > most:
+            raise ParameterError("seq_len", f"be at most {most}, the positions of the model", seq_len)
+
+    def _denoise(self) -> Denoiser:
+        """The model as a denoiser, made once for each that is put in its place."""
+        if self._denoiser is None or self._denoiser[0] is not self.model:
+            self._denoiser = (self.model, as_denoiser(self.model))
+        return self._denoiser[1]
+
+    def _call_back(self, callback: Any, names: Sequence[str], requests: Requests) -> None:
+        sample = self._stacked(requests.states)
+        given = {name: sample.clone() for name in names}
+        returned = callback(self, requests.done - 1, requests.t, dict(given))
+        if not isinstance(returned, (dict, type(None))):
+            raise ParameterError("callback_on_step_end", "return a dict or nothing", returned)
+        for name, value in [*given.items(), *(returned or {}).items()]:
+            if name not in given or not torch.is_tensor(value) or not sample.equal(value.to(sample.device)):
+                rule = "leave the tokens as they are: they are a function of the seed"
+                raise ParameterError("callback_on_step_end", rule, name)
+
+    def _stacked(self, states: list[Tensor]) -> Tensor:
+        """int64 [N, L], L the longest, shorter ones padded at their end."""
+        padding = getattr(self.tokenizer, "pad_token_id", None)
+        padding = self.scheduler.config.mask_token_id if padding is None else padding
+        length = max(state.shape[1] for state in states)
+        pad = torch.nn.functional.pad
+        return torch.cat([pad(state, (0, length - state.shape[1]), value=padding) for state in states])
+
+    def _output(
+        self, states: list[Tensor], output_type: str, seeds: list[int], nfe: list[int]
+    ) -> TokenDiffusionPipelineOutput:
+        rows = [row for state in states for row in state.tolist()]
+        texts = [decode(self.tokenizer, row) for row in rows] if output_type == "text" else None
+        sequences: Any = rows
+        if output_type != "tokens":
+            sequences = self._stacked(states)
+        if output_type == "np":
+            sequences = sequences.numpy()
+        return TokenDiffusionPipelineOutput(sequences, texts, seeds, nfe)
