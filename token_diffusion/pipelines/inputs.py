@@ -1,34 +1,14 @@
-"""What a pipeline is given, in the samplers' terms: a folder or a repository, token ids, seeds and generators."""
+"""What a pipeline is given, in the samplers' terms: token ids, seeds and generators."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from ..errors import ParameterError
-
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
-"""What of a repository is fetched: no code, no pickles."""
-
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-
-
-def fetched(name: str | os.PathLike[str], hub: dict[str, Any]) -> Path:
-    """A folder that is there, or a snapshot of the hub's repository of that name."""
-    if Path(name).exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        return Path(name)
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=FILES, **hub))
-    except (OSError, ValueError) as error:  # what the hub's client raises, its HTTP errors included, is one of them
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        rule = f"be an existing folder or a repository of the hub ({reason[0][:200]})"
-        raise ParameterError("pretrained_model_name_or_path", rule, str(name)) from error
 
 
 def token_lists(tokens: Any, seq_len: int | None) -> list[list[int]]:

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.utils import BaseOutput
-from huggingface_hub import HfApi
-from torch import Tensor
 
-from ..checkpoint import SCHEDULER_FILE, load_checkpoint, max_positions, save_checkpoint
+from ..checkpoint import load_checkpoint, max_positions, save_checkpoint
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
-from ..networks.denoiser import Denoiser, as_denoiser
+from ..facts import UNKNOWN, Facts
+from ..networks.denoiser import Denoiser, MaskedLMDenoiser
 from ..samplers.parameters import SamplingParameters
 from ..sampling import Requests, evaluating
 from ..text import OPEN, decode, encode
-from .inputs import HUB_ARGUMENTS, fetched, seeds_of, token_lists
+from .folder import HUB_ARGUMENTS, check_place, fetched, push
+from .inputs import seeds_of, token_lists
+from .output import OUTPUT_TYPES, TokenDiffusionPipelineOutput, as_output, stacked
 
-OUTPUT_TYPES = ("text", "tokens", "pt", "np")
+PARTS = ("model", "scheduler", "tokenizer", "facts")
 DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-
-
-@dataclass
-class TokenDiffusionPipelineOutput(BaseOutput):
-    """N sequences, the samples of the first prompt first.
-
-    sequences: int64 [N, L] on the CPU, the frame included; shorter ones end in padding (the mask, where the tokenizer has no
-        padding). An array for "np"; for "tokens" N lists, each of its own length.
-    texts: N strings without frame and special tokens, for "text". seeds: of each prompt; they give the same tokens again.
-    nfe: network evaluations that each prompt needed, one after the other; its samples share them.
-    """
-
-    sequences: Any
-    texts: list[str] | None
-    seeds: list[int]
-    nfe: list[int]
 
 
 class TokenDiffusionPipeline(DiffusionPipeline):
@@ -55,16 +38,19 @@ class TokenDiffusionPipeline(DiffusionPipeline):
 
     Args:
         model: a masked LM of transformers. scheduler: of its width. tokenizer: None where only tokens go in and out.
+        facts: the frame of its training sequences, and what of them may be in a sample; None where nothing is known.
 
     Raises:
         ParameterError: the parts do not fit each other.
     """
 
     model_cpu_offload_seq = "model"
-    _optional_components: ClassVar[list[str]] = ["tokenizer"]
+    _optional_components: ClassVar[list[str]] = ["tokenizer", "facts"]
     _callback_tensor_inputs: ClassVar[list[str]] = ["sample"]
 
-    def __init__(self, model: Any, scheduler: TokenDiffusionScheduler, tokenizer: Any | None = None) -> None:
+    def __init__(
+        self, model: Any, scheduler: TokenDiffusionScheduler, tokenizer: Any = None, facts: Facts | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(scheduler, TokenDiffusionScheduler):
             raise ParameterError("scheduler", "be a TokenDiffusionScheduler", type(scheduler).__name__)
@@ -73,8 +59,8 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             raise ParameterError("model", f"be as wide as the scheduler's vocab_size {width}", found)
         if tokenizer is not None and tokenizer.mask_token_id != mask:
             raise ParameterError("tokenizer", f"have the scheduler's mask_token_id {mask}", tokenizer.mask_token_id)
-        self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer)
-        self._denoiser: tuple[Any, Denoiser] | None = None
+        self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer, facts=facts)
+        self._denoiser: tuple[list[Any], Denoiser] | None = None
         self._card: str | None = None
         self._num_timesteps, self._interrupt = 0, False
 
@@ -87,14 +73,14 @@ class TokenDiffusionPipeline(DiffusionPipeline):
 
         Args:
             dtype (torch_dtype): of the weights, torch.float32 by default, torch.float16 or torch.bfloat16.
-            device_map: a device to load onto. model, scheduler, tokenizer: in the place of the folder's.
+            device_map: a device to load onto. model, scheduler, tokenizer, facts: in the place of the folder's.
             cache_dir, force_download, local_files_only, revision, token: for the hub.
 
         Raises:
             ParameterError: not such a folder, its parts do not fit each other, or an argument is not one of these.
         """
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
-        parts = {name: kwargs.pop(name) for name in ("model", "scheduler", "tokenizer") if name in kwargs}
+        parts = {name: kwargs.pop(name) for name in PARTS if name in kwargs}
         wanted = kwargs.pop("torch_dtype", None)
         wanted = kwargs.pop("dtype", wanted) or torch.float32
         dtype = next((name for known, name in DTYPES.items() if wanted in (known, name)), None)
@@ -105,13 +91,10 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             raise ParameterError(name, "be an argument of TokenDiffusionPipeline.from_pretrained", value)
         folder = fetched(pretrained_model_name_or_path, hub)
         checkpoint = load_checkpoint(folder, device=str(device), dtype=dtype)
-        own: dict[str, Any] = {
-            "model": checkpoint.model,
-            "scheduler": checkpoint.scheduler,
-            "tokenizer": checkpoint.tokenizer,
-        }
+        own = {name: getattr(checkpoint, name) for name in PARTS}
         pipe = cls(**(own | parts))
-        pipe._denoiser = (checkpoint.model, checkpoint.denoiser)
+        if not parts:
+            pipe._denoiser = (pipe._parts, checkpoint.denoiser)
         card = folder / "README.md"
         pipe._card = card.read_text("utf-8") if card.is_file() else None
         pipe.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
@@ -131,8 +114,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         A checkpoint that was there is replaced. The model card of the folder that the pipeline came from goes along.
 
         Args:
-            push_to_hub: then upload it; with `repo_id` (the folder's name by default), `token`, `private`,
-                `commit_message`, `create_pr`.
+            push_to_hub: then upload it, with `repo_id`, `token`, `private`, `commit_message`, `create_pr` (`push`).
 
         Raises:
             ParameterError: the folder holds something that is no checkpoint, or the pipeline has no tokenizer.
@@ -144,16 +126,11 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         folder = Path(save_directory)
         if self.tokenizer is None:
             raise ParameterError("tokenizer", "be there to be saved", None)
-        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-        if not is_free and not (folder / SCHEDULER_FILE).is_file():
-            raise ParameterError("save_directory", "be new, empty or a checkpoint to replace", str(folder))
-        save_checkpoint(folder, self.model, self.tokenizer, self.scheduler, card=self._card)
+        check_place(folder)
+        facts = self.facts if self.facts is not None and self.facts.known else None
+        save_checkpoint(folder, self.model, self.tokenizer, self.scheduler, facts=facts, card=self._card)
         if push_to_hub:
-            api = HfApi(token=kwargs.get("token"))
-            name = kwargs.get("repo_id") or folder.resolve().name
-            repo = api.create_repo(name, private=kwargs.get("private"), exist_ok=True).repo_id
-            message, create_pr = kwargs.get("commit_message"), kwargs.get("create_pr")
-            api.upload_folder(folder_path=folder, repo_id=repo, commit_message=message, create_pr=create_pr)
+            push(folder, **kwargs)
 
     @property
     def num_timesteps(self) -> int:
@@ -185,12 +162,12 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., Any] | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
-    ) -> TokenDiffusionPipelineOutput | tuple[Any, list[str] | None]:
+    ) -> Any:
         """Draws sequences, those of all prompts in one batch.
 
         Args:
             prompt: a fixed prefix, or a list of them, of any lengths. template: text whose `[MASK]` holes are filled in, or a
-                list. tokens: [L] or [B, L] ids, or lists of them, -1 where the sampler fills in. Without any of them, one
+                list. tokens: ids, the frame's too, [L], [B, L] or lists, -1 where the sampler fills in. Without any of them, one
                 sequence that is all open.
             seq_len: tokens in all; 64 by default, for templates each its own length.
             num_samples: sequences drawn of each prompt.
@@ -210,6 +187,9 @@ class TokenDiffusionPipeline(DiffusionPipeline):
                 grid the time reached). It may set `pipe._interrupt`, but cannot change tokens: they are a function of the
                 seed, and a changed `sample` is refused.
             callback_on_step_end_tensor_inputs: ["sample"]: int64 [N, L], the tokens so far.
+
+        Returns:
+            `TokenDiffusionPipelineOutput`, or the tuple.
 
         Raises:
             ParameterError: an argument is outside its range, or a callback changed what it was given.
@@ -244,8 +224,14 @@ class TokenDiffusionPipeline(DiffusionPipeline):
                     if callback_on_step_end is not None and requests.total:
                         self._call_back(callback_on_step_end, inputs, requests)
         self.maybe_free_model_hooks()
-        output = self._output(requests.states, output_type, seeds, requests.nfe)
-        return output if return_dict else (output.sequences, output.texts)
+        states = requests.states
+        texts = None
+        if output_type == "text":
+            texts = [decode(self.tokenizer, row) for state in states for row in state.tolist()]
+        sequences = as_output(states, self._padding, output_type)
+        return (
+            TokenDiffusionPipelineOutput(sequences, texts, seeds, requests.nfe) if return_dict else (sequences, texts)
+        )
 
     def check_inputs(
         self, prompt: Any, template: Any, tokens: Any, output_type: Any, callback: Any, callback_inputs: Any
@@ -280,15 +266,22 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         if seq_len is not None:
             SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
             self._check_seq_len(seq_len)
+        frame = (self.facts or UNKNOWN).frame
         if tokens is not None:
             canvases = token_lists(tokens, seq_len)
         elif self.tokenizer is None:
-            canvases = [[OPEN] * (seq_len or 0)]
+            canvases = [frame.around([OPEN] * ((seq_len or 0) - len(frame)))]
         else:
             name = "prompt" if template is None else "template"
             texts = prompt if template is None else template
             canvases = [
-                encode(self.tokenizer, seq_len=seq_len, inject_start_token=inject_start_token, **{name: text})
+                encode(
+                    self.tokenizer,
+                    seq_len=seq_len,
+                    inject_start_token=inject_start_token,
+                    frame=frame,
+                    **{name: text},
+                )
                 for text in (texts if isinstance(texts, list) else [texts])
             ]
         self._check_seq_len(max(map(len, canvases)))
@@ -299,14 +292,27 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         if most is not None and seq_len > most:
             raise ParameterError("seq_len", f"be at most {most}, the positions of the model", seq_len)
 
+    @property
+    def _padding(self) -> int:
+        own = getattr(self.tokenizer, "pad_token_id", None)
+        return self.scheduler.config.mask_token_id if own is None else own
+
+    @property
+    def _parts(self) -> list[Any]:
+        return [getattr(self, name) for name in PARTS]
+
     def _denoise(self) -> Denoiser:
-        """The model as a denoiser, made once for each that is put in its place."""
-        if self._denoiser is None or self._denoiser[0] is not self.model:
-            self._denoiser = (self.model, as_denoiser(self.model))
+        """The model as a denoiser of what samples may hold, made once for the parts that there are."""
+        if self._denoiser is None or any(
+            one is not other for one, other in zip(self._denoiser[0], self._parts, strict=True)
+        ):
+            vocab_size, facts = self.scheduler.config.vocab_size, self.facts or UNKNOWN
+            forbidden = () if self.tokenizer is None else facts.forbidden(self.tokenizer, vocab_size)
+            self._denoiser = (self._parts, MaskedLMDenoiser(self.model, forbidden))
         return self._denoiser[1]
 
     def _call_back(self, callback: Any, names: Sequence[str], requests: Requests) -> None:
-        sample = self._stacked(requests.states)
+        sample = stacked(requests.states, self._padding)
         given = {name: sample.clone() for name in names}
         returned = callback(self, requests.done - 1, requests.t, dict(given))
         if not isinstance(returned, (dict, type(None))):
@@ -315,23 +321,3 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             if name not in given or not torch.is_tensor(value) or not sample.equal(value.to(sample.device)):
                 rule = "leave the tokens as they are: they are a function of the seed"
                 raise ParameterError("callback_on_step_end", rule, name)
-
-    def _stacked(self, states: list[Tensor]) -> Tensor:
-        """int64 [N, L], L the longest, shorter ones padded at their end."""
-        padding = getattr(self.tokenizer, "pad_token_id", None)
-        padding = self.scheduler.config.mask_token_id if padding is None else padding
-        length = max(state.shape[1] for state in states)
-        pad = torch.nn.functional.pad
-        return torch.cat([pad(state, (0, length - state.shape[1]), value=padding) for state in states])
-
-    def _output(
-        self, states: list[Tensor], output_type: str, seeds: list[int], nfe: list[int]
-    ) -> TokenDiffusionPipelineOutput:
-        rows = [row for state in states for row in state.tolist()]
-        texts = [decode(self.tokenizer, row) for row in rows] if output_type == "text" else None
-        sequences: Any = rows
-        if output_type != "tokens":
-            sequences = self._stacked(states)
-        if output_type == "np":
-            sequences = sequences.numpy()
-        return TokenDiffusionPipelineOutput(sequences, texts, seeds, nfe)

@@ -27,17 +27,20 @@ from token_diffusion import (
 )
 from token_diffusion.__main__ import main
 from token_diffusion.checkpoint import load_checkpoint
+from token_diffusion.facts import Facts, Frame
 from token_diffusion.text import OPEN, decode, encode
 
+FRAMED = Facts(Frame((2,), (3,)), known=True)
 ROOT = Path(__file__).parents[3]
 MASK = 4
-STEPS = {"seq_len": 12, "num_inference_steps": 6}
+STEPS: dict[str, Any] = {"seq_len": 12, "num_inference_steps": 6}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("checkpoints")
-    return {process: save_tiny(root / process, process) for process in PROCESSES}
+    folders = {process: save_tiny(root / process, process) for process in PROCESSES}
+    return folders | {"framed": save_tiny(root / "framed", "uniform", facts=FRAMED)}
 
 
 def load(folder: Path, **arguments: Any) -> TokenDiffusionPipeline:
@@ -88,12 +91,33 @@ def test_the_tokens_are_those_of_the_shell(
     shell = [command, f"--checkpoint_path={folders[process]}", "--json", "--num_samples=2", "--num_inference_steps=6"]
     assert main([*shell, "--seed=5", *flags]) == 0
     answer = json.loads(capsys.readouterr().out)
-    named = dict(flag.removeprefix("--").split("=") for flag in flags if "=" in flag)
+    named: dict[str, Any] = dict(flag.removeprefix("--").split("=") for flag in flags if "=" in flag)
     drawn = load(folders[process])(
         num_samples=2, num_inference_steps=6, seed=5, inject_start_token="--inject_start_token" in flags, **named
     )
     assert [each["tokens"] for each in answer["samples"]] == drawn.sequences.tolist()
     assert [each["text"] for each in answer["samples"]] == drawn.texts
+
+
+def test_frame_and_forbidden_ids_go_wherever_the_parts_go(folders: dict[str, Path], tmp_path: Path) -> None:
+    """[CLS] before and [SEP] after, in the tokens and not in the text, and no control token between."""
+    pipe = load(folders["framed"])
+    arguments: dict[str, Any] = {"num_samples": 40, "seed": 3, **STEPS}
+    drawn = pipe("w1", **arguments)
+    assert drawn.sequences[:, :2].tolist() == [[2, 6]] * 40 and drawn.sequences[:, -1].tolist() == [3] * 40
+    assert not bool(torch.isin(drawn.sequences[:, 1:-1], torch.tensor([0, 2, 3, 4])).any())
+    assert not any("[" in text for text in drawn.texts)
+    pipe.save_pretrained(tmp_path / "saved")
+    for other in (TokenDiffusionPipeline(**pipe.components), load(tmp_path / "saved")):
+        other.set_progress_bar_config(disable=True)
+        assert other.facts == FRAMED and other("w1", **arguments).sequences.equal(drawn.sequences)
+    unframed = load(folders["framed"], facts=None)
+    assert bool(torch.isin(unframed("w1", **arguments).sequences, torch.tensor([0, 2, 3])).any())
+    unframed.save_pretrained(tmp_path / "unframed")
+    assert not load_checkpoint(tmp_path / "unframed").facts.known
+    bare = TokenDiffusionPipeline(pipe.model, pipe.scheduler, facts=FRAMED)
+    bare.set_progress_bar_config(disable=True)
+    assert bare(output_type="tokens", seed=1, **STEPS).sequences[0][::11] == [2, 3]
 
 
 def test_first_hitting(pipe: TokenDiffusionPipeline) -> None:
@@ -174,7 +198,8 @@ def test_a_pipeline_without_a_tokenizer(pipe: TokenDiffusionPipeline) -> None:
     drawn = bare(output_type="pt", seed=4, **STEPS)
     assert drawn.sequences.equal(pipe(seed=4, **STEPS).sequences)
     assert bare(tokens=[[6], [OPEN, 6]], output_type="pt", seed=4).sequences[0].tolist() == [6, MASK]
-    for arguments, name in (({}, "output_type"), ({"prompt": "w1"}, "prompt"), ({"template": "w1"}, "template")):
+    calls: list[tuple[dict[str, Any], str]] = [({}, "output_type"), ({"prompt": "w1"}, "prompt")]
+    for arguments, name in [*calls, ({"template": "w1"}, "template")]:
         with pytest.raises(ParameterError, match=f"^{name} must be .* where the pipeline has no tokenizer"):
             bare(**arguments)
     with pytest.raises(ParameterError, match="tokenizer must be there to be saved"):
@@ -434,7 +459,7 @@ BAD_CALLS: list[tuple[dict[str, Any], str]] = [
 def test_bad_calls_are_named_before_any_work(
     pipe: TokenDiffusionPipeline, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(pipe, "_denoiser", (pipe.model, _never))
+    monkeypatch.setattr(pipe, "_denoiser", (pipe._parts, _never))
     with pytest.raises(ParameterError) as raised:
         pipe(**{"seed": None, **arguments})
     assert str(raised.value) == message
@@ -448,14 +473,14 @@ def test_logits_without_a_distribution_are_told(pipe: TokenDiffusionPipeline, mo
     def lost(tokens: Any, t: Any, valid: Any, positions: Any) -> torch.Tensor:
         return torch.full((len(positions), 50), torch.nan)
 
-    monkeypatch.setattr(pipe, "_denoiser", (pipe.model, lost))
+    monkeypatch.setattr(pipe, "_denoiser", (pipe._parts, lost))
     with pytest.raises(FloatingPointError, match="NaN"):
         pipe(["w1", "w2"], seed=1, **STEPS)
 
 
 def test_parts_that_do_not_fit_are_named(pipe: TokenDiffusionPipeline) -> None:
     with pytest.raises(ParameterError, match="scheduler must be a TokenDiffusionScheduler, got 'DDPM'"):
-        TokenDiffusionPipeline(pipe.model, type("DDPM", (), {})(), pipe.tokenizer)  # type: ignore[arg-type]
+        TokenDiffusionPipeline(pipe.model, type("DDPM", (), {})(), pipe.tokenizer)
     with pytest.raises(ParameterError, match="model must be as wide as the scheduler's vocab_size 51, got 50"):
         TokenDiffusionPipeline(pipe.model, TokenDiffusionScheduler(51, 4), pipe.tokenizer)
     with pytest.raises(ParameterError, match="tokenizer must have the scheduler's mask_token_id 5, got 4"):
