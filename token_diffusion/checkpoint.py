@@ -1,6 +1,7 @@
 """A checkpoint is one folder: model and tokenizer of transformers, `scheduler_config.json`, and a model card.
 
-It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionScheduler.from_pretrained` as well.
+It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionScheduler.from_pretrained` as well. The layout of
+diffusers' pipelines, a subfolder for each part beside a `model_index.json`, is read, too.
 """
 
 from __future__ import annotations
@@ -84,14 +85,16 @@ def load_checkpoint(
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
     if not folder.is_dir():
         raise ParameterError("checkpoint_path", "be an existing folder", str(path))
-    for needed in (SCHEDULER_FILE, "config.json", "tokenizer_config.json"):
-        if not (folder / needed).is_file():
-            raise ParameterError("checkpoint_path", f"be a folder that holds {needed}", str(path))
-    scheduler = _load(TokenDiffusionScheduler, folder, "a readable token diffusion scheduler")
-    tokenizer = load_tokenizer(folder)
+    places = {part: _place(folder, part) for part in ("scheduler", "model", "tokenizer")}
+    for place, needed in zip(places.values(), (SCHEDULER_FILE, "config.json", "tokenizer_config.json"), strict=True):
+        if not (place / needed).is_file():
+            missing_file = (place / needed).relative_to(folder).as_posix()
+            raise ParameterError("checkpoint_path", f"be a folder that holds {missing_file}", str(path))
+    scheduler = _load(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
+    tokenizer = load_tokenizer(places["tokenizer"])
     model, report = _load(
         AutoModelForMaskedLM,
-        folder,
+        places["model"],
         "a readable masked language model",
         dtype=DTYPES[dtype],
         trust_remote_code=False,
@@ -173,6 +176,12 @@ def max_positions(model: PreTrainedModel) -> int | None:
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     return int(limit) if padding is None else int(limit) - padding - 1
+
+
+def _place(folder: Path, part: str) -> Path:
+    """Where a part lies: in the folder itself, or in its subfolder where a pipeline of diffusers was saved."""
+    inside = folder / part
+    return inside if (folder / "model_index.json").is_file() and inside.is_dir() else folder
 
 
 def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
 from ..networks.denoiser import Denoiser, MaskedLMDenoiser
+from ..networks.transformer import TokenDiffusionConfig
 from ..samplers.parameters import SamplingParameters
 from ..sampling import Requests, evaluating
 from ..text import OPEN, decode, encode
@@ -52,17 +53,11 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         self, model: Any, scheduler: TokenDiffusionScheduler, tokenizer: Any = None, facts: Facts | None = None
     ) -> None:
         super().__init__()
-        if not isinstance(scheduler, TokenDiffusionScheduler):
-            raise ParameterError("scheduler", "be a TokenDiffusionScheduler", type(scheduler).__name__)
-        width, mask = scheduler.config.vocab_size, scheduler.config.mask_token_id
-        if (found := model.config.get_text_config().vocab_size) != width:
-            raise ParameterError("model", f"be as wide as the scheduler's vocab_size {width}", found)
-        if tokenizer is not None and tokenizer.mask_token_id != mask:
-            raise ParameterError("tokenizer", f"have the scheduler's mask_token_id {mask}", tokenizer.mask_token_id)
         self.register_modules(model=model, scheduler=scheduler, tokenizer=tokenizer, facts=facts)
         self._denoiser: tuple[list[Any], Denoiser] | None = None
         self._card: str | None = None
         self._num_timesteps, self._interrupt = 0, False
+        self._check_parts()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
@@ -236,7 +231,8 @@ class TokenDiffusionPipeline(DiffusionPipeline):
     def check_inputs(
         self, prompt: Any, template: Any, tokens: Any, output_type: Any, callback: Any, callback_inputs: Any
     ) -> None:
-        """Raises `ParameterError` for what is no text, no known output or no callback."""
+        """Raises `ParameterError` for parts that do not fit, and for what is no text, no known output or no callback."""
+        self._check_parts()
         given = {"prompt": prompt, "template": template, "tokens": tokens}
         given = {name: value for name, value in given.items() if value is not None}
         for first, second in zip(given, list(given)[1:], strict=False):
@@ -256,6 +252,19 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         if unknown := [name for name in callback_inputs if name not in self._callback_tensor_inputs]:
             rule = f"be among {self._callback_tensor_inputs}"
             raise ParameterError("callback_on_step_end_tensor_inputs", rule, unknown)
+
+    def _check_parts(self) -> None:
+        """Raises `ParameterError` if they do not fit each other; any of them may have been replaced since the last call."""
+        model, scheduler, tokenizer = self.model, self.scheduler, self.tokenizer
+        if not isinstance(scheduler, TokenDiffusionScheduler):
+            raise ParameterError("scheduler", "be a TokenDiffusionScheduler", type(scheduler).__name__)
+        width, mask = scheduler.config.vocab_size, scheduler.config.mask_token_id
+        if (found := model.config.get_text_config().vocab_size) != width:
+            raise ParameterError("model", f"be as wide as the scheduler's vocab_size {width}", found)
+        if tokenizer is not None and tokenizer.mask_token_id != mask:
+            raise ParameterError("tokenizer", f"have the scheduler's mask_token_id {mask}", tokenizer.mask_token_id)
+        if isinstance(model.config, TokenDiffusionConfig):
+            model.config.check_process(scheduler.process)
 
     def _canvases(
         self, prompt: Any, template: Any, tokens: Any, seq_len: int | None, inject_start_token: bool

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from transformers import AutoModelForMaskedLM
 
@@ -377,6 +378,44 @@ def test_saved_it_is_the_folder_that_all_others_read(
     assert sample_block(model, scheduler, block_size=12, seed=1, **STEPS).sequences.equal(expected)
 
 
+@pytest.fixture
+def in_subfolders(pipes: dict[str, TokenDiffusionPipeline], tmp_path: Path) -> Path:
+    """As diffusers itself saves a pipeline."""
+    parts = TokenDiffusionPipeline(**(pipes["uniform"].components | {"facts": None}))
+    DiffusionPipeline.save_pretrained(parts, tmp_path / "layout")
+    names = ["model", "model_index.json", "scheduler", "tokenizer"]
+    assert sorted(path.name for path in (tmp_path / "layout").iterdir()) == names
+    return tmp_path / "layout"
+
+
+def test_the_layout_of_diffusers_is_read(
+    capsys: pytest.CaptureFixture[str], pipes: dict[str, TokenDiffusionPipeline], in_subfolders: Path
+) -> None:
+    expected = pipes["uniform"](seed=1, **STEPS).sequences
+    assert load(in_subfolders)(seed=1, **STEPS).sequences.equal(expected)
+    flags = ["--json", "--num_samples=1", "--seed=1", "--seq_len=12", "--num_inference_steps=6"]
+    assert main(["sample", f"--checkpoint_path={in_subfolders}", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"][0]["tokens"] == expected[0].tolist()
+
+
+def test_no_code_of_a_folder_is_run(in_subfolders: Path) -> None:
+    """model_index.json may name a module that lies beside the weights; our parts are read whatever it names."""
+    trap = "raise SystemExit('run')"
+    index = json.loads((in_subfolders / "model_index.json").read_text())
+    index |= {"_class_name": ["trap", "Trap"], "model": ["trap", "Trap"], "scheduler": ["trap", "Trap"]}
+    (in_subfolders / "model_index.json").write_text(json.dumps(index))
+    for place in (in_subfolders, in_subfolders / "model", in_subfolders / "scheduler"):
+        (place / "trap.py").write_text(trap)
+    assert load(in_subfolders)(seed=1, **STEPS).sequences.shape == (1, 12)
+
+
+@pytest.mark.parametrize("missing", ["scheduler/scheduler_config.json", "model/config.json"])
+def test_what_a_subfolder_lacks_is_named(in_subfolders: Path, missing: str) -> None:
+    (in_subfolders / missing).unlink()
+    with pytest.raises(ParameterError, match=f"checkpoint_path must be a folder that holds {missing}, got"):
+        load(in_subfolders)
+
+
 def test_a_save_replaces_a_checkpoint_and_nothing_else(pipe: TokenDiffusionPipeline, tmp_path: Path) -> None:
     thesis = tmp_path / "work" / "thesis.tex"
     thesis.parent.mkdir()
@@ -478,9 +517,20 @@ def test_logits_without_a_distribution_are_told(pipe: TokenDiffusionPipeline, mo
         pipe(["w1", "w2"], seed=1, **STEPS)
 
 
+def test_a_part_put_in_later_has_to_fit_as_well(folders: dict[str, Path]) -> None:
+    pipe = load(folders["absorbing"])
+    pipe.scheduler = DDPMScheduler()
+    with pytest.raises(ParameterError, match="scheduler must be a TokenDiffusionScheduler, got 'DDPMScheduler'"):
+        pipe(seed=1, **STEPS)
+    pipe.scheduler = TokenDiffusionScheduler(50, MASK, forward_process="hybrid")
+    pipe.model = tiny_model("token-diffusion", time_conditioning="sigma")
+    with pytest.raises(ParameterError, match="time_conditioning must be none or t for the hybrid process"):
+        pipe(seed=1, **STEPS)
+
+
 def test_parts_that_do_not_fit_are_named(pipe: TokenDiffusionPipeline) -> None:
-    with pytest.raises(ParameterError, match="scheduler must be a TokenDiffusionScheduler, got 'DDPM'"):
-        TokenDiffusionPipeline(pipe.model, type("DDPM", (), {})(), pipe.tokenizer)
+    with pytest.raises(ParameterError, match="scheduler must be a TokenDiffusionScheduler, got 'DDPMScheduler'"):
+        TokenDiffusionPipeline(pipe.model, DDPMScheduler(), pipe.tokenizer)
     with pytest.raises(ParameterError, match="model must be as wide as the scheduler's vocab_size 51, got 50"):
         TokenDiffusionPipeline(pipe.model, TokenDiffusionScheduler(51, 4), pipe.tokenizer)
     with pytest.raises(ParameterError, match="tokenizer must have the scheduler's mask_token_id 5, got 4"):
