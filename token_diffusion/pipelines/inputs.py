@@ -13,15 +13,21 @@ from ..errors import ParameterError
 
 def token_lists(tokens: Any, seq_len: int | None) -> list[list[int]]:
     """[L] or [B, L] ids, or lists of such, as B lists."""
-    lists = tokens.tolist() if isinstance(tokens, (Tensor, np.ndarray)) else list(tokens)
+    lists = _as_list(tokens)
     lists = lists if lists and isinstance(lists[0], (list, tuple, Tensor, np.ndarray)) else [lists]
-    lists = [row.tolist() if isinstance(row, (Tensor, np.ndarray)) else list(row) for row in lists]
+    lists = [_as_list(row) for row in lists]
     for row in lists:
         if not row or not all(type(token) is int for token in row):
             raise ParameterError("tokens", "be lists of integers, -1 where the sampler fills in", row)
         if seq_len is not None and len(row) != seq_len:
             raise ParameterError("tokens", f"have seq_len = {seq_len} entries", len(row))
     return lists
+
+
+def _as_list(values: Any) -> list[Any]:
+    """Empty for what is no list, tuple, tensor or array."""
+    values = values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values
+    return list(values) if isinstance(values, (list, tuple)) else []
 
 
 def seeds_of(seed: Any, generator: Any, count: int) -> list[int]:
@@ -32,7 +38,7 @@ def seeds_of(seed: Any, generator: Any, count: int) -> list[int]:
         if isinstance(value, list) and len(value) != count:
             raise ParameterError(name, f"be one, or a list of {count}, one for each prompt", value)
     if seed is not None:
-        return seed if isinstance(seed, list) else [seed] * count
+        return list(seed) if isinstance(seed, list) else [seed] * count
     generators = generator if isinstance(generator, list) else [generator] * count
     for each in generators:
         if each is not None and not isinstance(each, torch.Generator):

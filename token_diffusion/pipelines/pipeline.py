@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -190,26 +191,20 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             ParameterError: an argument is outside its range, or a callback changed what it was given.
             FloatingPointError: the network's logits hold no distribution.
         """
+        names = callback_on_step_end_tensor_inputs
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        inputs = (
-            self._callback_tensor_inputs
-            if callback_on_step_end_tensor_inputs is None
-            else callback_on_step_end_tensor_inputs
-        )
-        self.check_inputs(prompt, template, tokens, output_type, callback_on_step_end, inputs)
+            names = callback_on_step_end.tensor_inputs
+        names = self._callback_tensor_inputs if names is None else names
+        self.check_inputs(prompt, template, tokens, output_type, callback_on_step_end, names)
         canvases = self._canvases(prompt, template, tokens, seq_len, inject_start_token)
-        seeds = seeds_of(seed, generator, len(canvases))
         shaping = (num_inference_steps, temperature, top_p, top_k)
-        parameters = [
-            SamplingParameters(len(canvas), num_samples, *shaping, own_seed, block_size)
-            for canvas, own_seed in zip(canvases, seeds, strict=True)
-        ]
+        asked = [SamplingParameters(len(canvas), num_samples, *shaping, block_size=block_size) for canvas in canvases]
+        seeds = seeds_of(seed, generator, len(canvases))  # last, for a generator moves on by it
+        parameters = [replace(each, seed=own) for each, own in zip(asked, seeds, strict=True)]
         self._interrupt = False
         with evaluating(self.model):
-            requests = Requests(
-                self._denoise(), self.scheduler, list(zip(canvases, parameters, strict=True)), self._execution_device
-            )
+            together = list(zip(canvases, parameters, strict=True))
+            requests = Requests(self._denoise(), self.scheduler, together, self._execution_device)
             self._num_timesteps = requests.total
             with self.progress_bar(total=requests.total) as bar:
                 while not requests.finished and not self._interrupt:
@@ -217,16 +212,13 @@ class TokenDiffusionPipeline(DiffusionPipeline):
                     requests.step()
                     bar.update(requests.done - before)
                     if callback_on_step_end is not None and requests.total:
-                        self._call_back(callback_on_step_end, inputs, requests)
+                        self._call_back(callback_on_step_end, names, requests)
         self.maybe_free_model_hooks()
-        states = requests.states
-        texts = None
+        sequences, texts = as_output(requests.states, self._padding, output_type), None
         if output_type == "text":
-            texts = [decode(self.tokenizer, row) for state in states for row in state.tolist()]
-        sequences = as_output(states, self._padding, output_type)
-        return (
-            TokenDiffusionPipelineOutput(sequences, texts, seeds, requests.nfe) if return_dict else (sequences, texts)
-        )
+            texts = [decode(self.tokenizer, row) for state in requests.states for row in state.tolist()]
+        output = TokenDiffusionPipelineOutput(sequences, texts, seeds, requests.nfe)
+        return output if return_dict else (sequences, texts)
 
     def check_inputs(
         self, prompt: Any, template: Any, tokens: Any, output_type: Any, callback: Any, callback_inputs: Any
@@ -275,24 +267,20 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         if seq_len is not None:
             SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
             self._check_seq_len(seq_len)
+        if inject_start_token and (tokens is not None or self.tokenizer is None):
+            raise ParameterError("inject_start_token", "be off where tokens are given or there is no tokenizer", True)
         frame = (self.facts or UNKNOWN).frame
         if tokens is not None:
             canvases = token_lists(tokens, seq_len)
         elif self.tokenizer is None:
-            canvases = [frame.around([OPEN] * ((seq_len or 0) - len(frame)))]
+            if (room := (seq_len or 0) - len(frame)) < 1:
+                raise ParameterError("seq_len", f"be more than {len(frame)}, the tokens of the frame", seq_len)
+            canvases = [frame.around([OPEN] * room)]
         else:
-            name = "prompt" if template is None else "template"
-            texts = prompt if template is None else template
-            canvases = [
-                encode(
-                    self.tokenizer,
-                    seq_len=seq_len,
-                    inject_start_token=inject_start_token,
-                    frame=frame,
-                    **{name: text},
-                )
-                for text in (texts if isinstance(texts, list) else [texts])
-            ]
+            name, texts = ("prompt", prompt) if template is None else ("template", template)
+            how: dict[str, Any] = {"seq_len": seq_len, "inject_start_token": inject_start_token, "frame": frame}
+            texts = texts if isinstance(texts, list) else [texts]
+            canvases = [encode(self.tokenizer, **{name: text}, **how) for text in texts]
         self._check_seq_len(max(map(len, canvases)))
         return canvases
 
@@ -312,9 +300,8 @@ class TokenDiffusionPipeline(DiffusionPipeline):
 
     def _denoise(self) -> Denoiser:
         """The model as a denoiser of what samples may hold, made once for the parts that there are."""
-        if self._denoiser is None or any(
-            one is not other for one, other in zip(self._denoiser[0], self._parts, strict=True)
-        ):
+        made_for = [] if self._denoiser is None else self._denoiser[0]
+        if self._denoiser is None or any(one is not other for one, other in zip(made_for, self._parts, strict=True)):
             vocab_size, facts = self.scheduler.config.vocab_size, self.facts or UNKNOWN
             forbidden = () if self.tokenizer is None else facts.forbidden(self.tokenizer, vocab_size)
             self._denoiser = (self._parts, MaskedLMDenoiser(self.model, forbidden))

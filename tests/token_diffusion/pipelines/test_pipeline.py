@@ -13,10 +13,19 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModelForMaskedLM
 
 from tests.fake_hub import fake_hub
-from tests.tiny import MAX_POSITIONS, PROCESSES, byte_tokenizer, save_tiny, tiny_model, tiny_tokenizer
+from tests.tiny import (
+    MAX_POSITIONS,
+    PROCESSES,
+    NeighbourDenoiser,
+    byte_tokenizer,
+    save_tiny,
+    tiny_model,
+    tiny_tokenizer,
+)
 from token_diffusion import (
     ParameterError,
     TokenDiffusionPipeline,
@@ -29,6 +38,7 @@ from token_diffusion import (
 from token_diffusion.__main__ import main
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.facts import Facts, Frame
+from token_diffusion.networks.denoiser import CallableDenoiser
 from token_diffusion.text import OPEN, decode, encode
 
 FRAMED = Facts(Frame((2,), (3,)), known=True)
@@ -119,6 +129,8 @@ def test_frame_and_forbidden_ids_go_wherever_the_parts_go(folders: dict[str, Pat
     bare = TokenDiffusionPipeline(pipe.model, pipe.scheduler, facts=FRAMED)
     bare.set_progress_bar_config(disable=True)
     assert bare(output_type="tokens", seed=1, **STEPS).sequences[0][::11] == [2, 3]
+    with pytest.raises(ParameterError, match="seq_len must be more than 2, the tokens of the frame, got 2"):
+        bare(output_type="tokens", seq_len=2)
 
 
 def test_first_hitting(pipe: TokenDiffusionPipeline) -> None:
@@ -128,9 +140,12 @@ def test_first_hitting(pipe: TokenDiffusionPipeline) -> None:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_prompts_together_are_those_prompts_alone(pipes: dict[str, TokenDiffusionPipeline], process: str) -> None:
+def test_prompts_together_are_those_prompts_alone(
+    pipes: dict[str, TokenDiffusionPipeline], monkeypatch: pytest.MonkeyPatch, process: str
+) -> None:
     """Templates of several lengths, in several lanes; one seed is every prompt's, and a list has one for each."""
     pipe = pipes[process]
+    monkeypatch.setattr(pipe, "_denoiser", (pipe._parts, CallableDenoiser(NeighbourDenoiser(50))))
     templates = ["w1 [MASK] [MASK]", "[MASK] " * 40 + "w2", "w5 w6", "[MASK]"]
     for seed in (3, [3, 1, 4, 1]):
         together = pipe(template=templates, num_samples=2, num_inference_steps=6, seed=seed, output_type="tokens")
@@ -157,6 +172,9 @@ def test_a_generator_draws_the_seeds(pipe: TokenDiffusionPipeline) -> None:
     drawn_on = generator(1)
     first, second = (pipe("w1", generator=drawn_on, **STEPS) for _ in range(2))
     assert first.seeds != second.seeds and [*first.seeds, *second.seeds] == one.seeds[:2]
+    with pytest.raises(ParameterError, match="top_k must be an integer"):
+        pipe("w1", generator=drawn_on, top_k=1.5, **STEPS)  # type: ignore[arg-type]
+    assert pipe("w1", generator=drawn_on, **STEPS).seeds == one.seeds[2:]
     each = pipe(prompts, generator=[generator(3), generator(1), generator(3)], **STEPS)
     assert each.seeds[1] == one.seeds[0] and each.seeds[0] == each.seeds[2]
     with torch.random.fork_rng(devices=[]):
@@ -470,6 +488,13 @@ BAD_CALLS: list[tuple[dict[str, Any], str]] = [
     ({"tokens": [[6], []]}, "tokens must be lists of integers, -1 where the sampler fills in, got []"),
     ({"tokens": [1.0]}, "tokens must be lists of integers, -1 where the sampler fills in, got [1.0]"),
     ({"tokens": [True]}, "tokens must be lists of integers, -1 where the sampler fills in, got [True]"),
+    ({"tokens": 6}, "tokens must be lists of integers, -1 where the sampler fills in, got []"),
+    ({"tokens": [[6], 7]}, "tokens must be lists of integers, -1 where the sampler fills in, got []"),
+    ({"tokens": "w1"}, "tokens must be lists of integers, -1 where the sampler fills in, got []"),
+    (
+        {"tokens": [6], "inject_start_token": True},
+        "inject_start_token must be off where tokens are given or there is no tokenizer, got True",
+    ),
     ({"tokens": [6, -1], "seq_len": 3}, "tokens must have seq_len = 3 entries, got 2"),
     ({"tokens": [6, MASK]}, "tokens must hold -1 where the sampler fills in, not the mask token, got 4"),
     ({"tokens": [6, 50]}, "tokens must be below vocab_size = 50, got 50"),
@@ -565,6 +590,34 @@ def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
+def test_a_repository_of_the_hub_is_fetched_without_code(
+    folders: dict[str, Path], pipe: TokenDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def snapshot(name: str, allow_patterns: list[str], **arguments: Any) -> str:
+        asked.append((name, arguments))
+        kept = filter_repo_objects(
+            ["config.json", "model/model.safetensors", "run.py", "a.bin"], allow_patterns=allow_patterns
+        )
+        assert list(kept) == ["config.json", "model/model.safetensors"]
+        return str(folders["absorbing"])
+
+    monkeypatch.setattr("token_diffusion.pipelines.folder.snapshot_download", snapshot)
+    fetched = TokenDiffusionPipeline.from_pretrained("ann/run", revision="v1", token="hf_x")
+    fetched.set_progress_bar_config(disable=True)
+    assert asked == [("ann/run", {"revision": "v1", "token": "hf_x"})] and fetched.name_or_path == "ann/run"
+    assert fetched(seed=1, **STEPS).sequences.equal(pipe(seed=1, **STEPS).sequences)
+
+
+def test_a_hub_that_does_not_answer_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # discard: nobody listens
+    with pytest.raises(ParameterError) as raised:
+        TokenDiffusionPipeline.from_pretrained("ann/run", cache_dir=tmp_path)
+    assert str(raised.value).startswith("pretrained_model_name_or_path must be an existing folder or a repository")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_byte_level_tokenizer(tmp_path: Path) -> None:
     pipe = load(save_tiny(tmp_path / "bytes", "absorbing", tokenizer=byte_tokenizer()))
     drawn = pipe(["the cat [MASK]", "the"], seq_len=24, num_inference_steps=6, seed=1)
@@ -572,6 +625,7 @@ def test_a_byte_level_tokenizer(tmp_path: Path) -> None:
     assert drawn.sequences.shape == (2, 24)
 
 
+@pytest.mark.slow
 def test_it_is_imported_only_when_it_is_asked_for() -> None:
     program = "import sys, token_diffusion; a = 'diffusers.pipelines.pipeline_utils' in sys.modules;"
     program += "token_diffusion.TokenDiffusionPipeline; print(a, 'diffusers.pipelines.pipeline_utils' in sys.modules)"
