@@ -33,7 +33,8 @@ from ..output.resume import check_same_run, read_facts
 from ..report.watch import Watch
 from ..signals import StopSignals
 from .learner import Learner, StepSums
-from .model import build_model, build_tokenizer
+from .model import build_model, build_tokenizer, vocabulary_size
+from .proof import prove_saving
 from .saving import Progress, Saver
 
 logger = logging.getLogger(__name__)
@@ -93,8 +94,12 @@ class Run:
         set_seed(config.seed)
         self.tokenizer = build_tokenizer(config)
         model = build_model(config, self.tokenizer)
+        if accelerator.is_main_process:
+            named = "model_name_or_path" if config.config_name is None else "config_name"
+            folder = config.output_dir / f".{FINAL}.new"
+            prove_saving(model, folder, named, getattr(config, named), config.max_length)
         self.scheduler = TokenDiffusionScheduler(
-            vocab_size=model.config.vocab_size,
+            vocab_size=vocabulary_size(self.tokenizer),
             mask_token_id=self.tokenizer.mask_token_id,
             **config.scheduler_options(),
         )
