@@ -19,13 +19,16 @@ HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", 
 
 def fetched(name: str | os.PathLike[str], hub: dict[str, Any]) -> Path:
     """A folder that is there, or a snapshot of the hub's repository of that name."""
-    if Path(name).exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+    what = "be an existing folder or a repository of the hub"
+    if Path(name).exists():
         return Path(name)
+    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        raise ParameterError("pretrained_model_name_or_path", what, str(name))
     try:
         return Path(snapshot_download(str(name), allow_patterns=FILES, **hub))
     except (OSError, ValueError) as error:  # what the hub's client raises, its HTTP errors included, is one of them
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        rule = f"be an existing folder or a repository of the hub ({reason[0][:200]})"
+        rule = f"{what} ({reason[0][:200]})"
         raise ParameterError("pretrained_model_name_or_path", rule, str(name)) from error
 
 

@@ -374,6 +374,20 @@ def test_parts_can_be_replaced(folders: dict[str, Path], pipe: TokenDiffusionPip
     assert not same(seed=1, **STEPS).sequences.equal(expected)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_device_and_offloaded(folders: dict[str, Path]) -> None:
+    pipe = load(folders["uniform"]).to("cuda")
+    drawn = pipe(["w1", "w2 w3"], seed=1, **STEPS)
+    expected = sample(pipe.model, pipe.scheduler, seed=1, tokens=[6] + [OPEN] * 11, **STEPS)
+    assert drawn.sequences.device.type == "cpu" and drawn.sequences[:1].equal(expected.sequences)
+    offloaded = load(folders["uniform"])
+    offloaded.enable_model_cpu_offload()
+    for _ in range(2):
+        assert offloaded(["w1", "w2 w3"], seed=1, **STEPS).sequences.equal(drawn.sequences)
+        assert offloaded.model.device.type == "cpu"
+
+
 def test_a_model_in_training_is_back_in_it(folders: dict[str, Path], pipe: TokenDiffusionPipeline) -> None:
     model = AutoModelForMaskedLM.from_pretrained(folders["absorbing"]).train()
     training = TokenDiffusionPipeline(model, pipe.scheduler, pipe.tokenizer)
@@ -580,9 +594,13 @@ def test_bad_ways_to_load_are_named(folders: dict[str, Path], arguments: dict[st
 
 
 def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nowhere", "../a/b", "a/b/c", "nowhere"):
-        with pytest.raises(ParameterError, match=r"checkpoint_path must be (an existing folder|a folder that holds)"):
-            load(Path(path))
+    with pytest.raises(ParameterError, match="checkpoint_path must be a folder that holds scheduler_config"):
+        load(tmp_path)
+    for path in (tmp_path / "nowhere", "../a/b", "a/b/c", "./a", "~/a", "nowhere"):
+        with pytest.raises(ParameterError) as raised:
+            TokenDiffusionPipeline.from_pretrained(path)
+        name = "pretrained_model_name_or_path must be an existing folder or a repository of the hub"
+        assert str(raised.value) == f"{name}, got {str(path)!r}"
     for name in ("ann/nowhere", "ann/not a name"):
         with pytest.raises(ParameterError) as raised:
             TokenDiffusionPipeline.from_pretrained(name, local_files_only=True, cache_dir=tmp_path / "cache")
