@@ -80,6 +80,7 @@ def load_checkpoint(
     if dtype not in DTYPES:
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
     settings, *_ = [_read_json(folder, name) for name in (SCHEDULER_FILE, "config.json", "tokenizer_config.json")]
+    _check_readable(folder)
     _check_scheduler(folder, settings)
     scheduler = _load(TokenDiffusionScheduler, folder, "a readable token diffusion scheduler")
     _load(AutoConfig, folder, "the configuration of a model that is known here", trust_remote_code=False)
@@ -168,8 +169,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
             raise ParameterError("checkpoint_path", f"be a folder that holds {name}", str(folder))
         content = (folder / name).read_bytes()
     except OSError as error:
-        rule = f"be a folder that can be read ({error.strerror or in_short(error)})"
-        raise ParameterError("checkpoint_path", rule, str(folder)) from error
+        raise _unreadable(folder, error) from error
     try:
         settings = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -177,6 +177,21 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ParameterError("checkpoint_path", f"hold a JSON object in {name}", str(folder))
     return settings
+
+
+def _check_readable(folder: Path) -> None:
+    """Opens what will be read: safetensors calls a file that it may not open one that does not exist."""
+    try:
+        for file in folder.iterdir():
+            if file.suffix in (".json", ".safetensors", ".bin") and file.is_file():
+                file.open("rb").close()
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: OSError) -> ParameterError:
+    rule = f"be a folder that can be read ({error.strerror}: {Path(error.filename or folder).name!r})"
+    return ParameterError("checkpoint_path", rule, str(folder))
 
 
 def _check_scheduler(folder: Path, settings: dict[str, Any]) -> None:
