@@ -185,8 +185,9 @@ def _places(folder: Path) -> dict[str, Path]:
         places = {part: folder / part if apart and (folder / part).is_dir() else folder for part in FILES}
         for part, place in places.items():
             _check_json(folder, (place / FILES[part]).relative_to(folder))
+            _check_readable(place)
     except OSError as error:
-        rule = f"be a folder that can be read ({error.strerror or in_short(error)})"
+        rule = f"be a folder that can be read ({error.strerror}: {Path(error.filename or folder).name!r})"
         raise ParameterError("checkpoint_path", rule, str(folder)) from error
     return places
 
@@ -202,6 +203,13 @@ def _check_json(folder: Path, file: Path) -> None:
         raise ParameterError("checkpoint_path", rule, str(folder)) from error
     if not isinstance(settings, dict):
         raise ParameterError("checkpoint_path", f"hold a JSON object in {file.as_posix()}", str(folder))
+
+
+def _check_readable(folder: Path) -> None:
+    """Opens what will be read: safetensors calls a file that it may not open one that does not exist."""
+    for file in folder.iterdir():
+        if file.suffix in (".json", ".safetensors", ".bin") and file.is_file():
+            file.open("rb").close()
 
 
 def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:

@@ -223,7 +223,10 @@ def _of_bytes(name: str) -> Callable[[Path], None]:
 
 GPT2 = json.dumps({"model_type": "gpt2", "vocab_size": VOCAB, "n_embd": 32, "n_layer": 1, "n_head": 2})
 TOKENIZER, MODEL = "hold a readable tokenizer (", "hold a readable masked language model ("
-CONFIG, SCHEDULER = "hold the configuration of a model that is known here (", "hold a readable token diffusion scheduler ("
+CONFIG, SCHEDULER = (
+    "hold the configuration of a model that is known here (",
+    "hold a readable token diffusion scheduler (",
+)
 LAYER = "hold no part of a network that its config.json does not know (bert.encoder.layer."
 NOT_FINITE = "hold weights that are finite in float32 (bert.encoder.layer.1.output.dense.weight is not)"
 SHAPES = "hold weights as its config.json describes them (bert."
@@ -238,7 +241,10 @@ BROKEN = {
     "scheduler not text": (_of_bytes("scheduler_config.json"), "hold JSON in scheduler_config.json ("),
     "scheduler deep": (_holding("scheduler_config.json", "[" * 10**5), "hold JSON in scheduler_config.json ("),
     "scheduler empty": (_holding("scheduler_config.json", "{}"), "hold a readable token diffusion scheduler ("),
-    "another scheduler": (_edited("scheduler_config.json", _class_name="DDPMScheduler"), SCHEDULER + "_class_name must"),
+    "another scheduler": (
+        _edited("scheduler_config.json", _class_name="DDPMScheduler"),
+        SCHEDULER + "_class_name must",
+    ),
     "no class": (_edited("scheduler_config.json", _class_name=["x"]), SCHEDULER + "_class_name must"),
     "an unknown setting": (_edited("scheduler_config.json", beta=0.1), SCHEDULER + "beta must"),
     "configuration cut off": (_holding("config.json", '{"model'), "hold JSON in config.json ("),
@@ -364,19 +370,19 @@ def test_what_only_float16_cannot_hold_is_refused_in_float16(good: Path, bad: Pa
 
 
 def test_a_folder_that_may_not_be_read_is_refused(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = bad / ("x" * 300)
+    """The system says so, wherever it does; the modes of files do not stop whoever is root."""
     with pytest.raises(
-        ParameterError, match=r"checkpoint_path must be a folder that can be read \(File name too long\)"
+        ParameterError, match=r"checkpoint_path must be a folder that can be read \(File name too long: 'xx"
     ):
-        load_checkpoint(long)
+        load_checkpoint(bad / ("x" * 300))
 
-    def refuse(*arguments: Any, **options: Any) -> bool:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    for name in ("is_dir", "is_file", "read_bytes"):
-        with monkeypatch.context() as patch:  # the modes of files do not stop whoever is root
+    for name in ("is_dir", "is_file", "read_bytes", "iterdir", "open"):
+        with monkeypatch.context() as patch:
             patch.setattr(Path, name, refuse)
-            with pytest.raises(ParameterError, match=r"be a folder that can be read \(Permission denied\), got"):
+            with pytest.raises(ParameterError, match=r"be a folder that can be read \(Permission denied: '"):
                 load_checkpoint(bad)
 
 

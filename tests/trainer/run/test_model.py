@@ -135,7 +135,7 @@ MOBILE = {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size":
 
 
 def resized(folder: Path, tokenizer: PreTrainedTokenizerBase, tokenizer_folder: Path) -> PreTrainedModel:
-    options = {"config_name": None, "config_overrides": None, "model_name_or_path": folder}
+    options: dict[str, Any] = {"config_name": None, "config_overrides": None, "model_name_or_path": folder}
     config = parse("mdlm", flags(tokenizer_folder, **options))
     assert isinstance(config, TrainingConfig)
     return build_model(config, tokenizer)
@@ -211,7 +211,8 @@ def test_a_folder_to_start_from_is_refused_in_one_line(
     tiny_model("bert", 50).save_pretrained(folder)
     config = folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | changes))
-    options = {"config_name": None, "config_overrides": None, "model_name_or_path": folder, "train_file": text_file}
+    options: dict[str, Any] = {"config_name": None, "config_overrides": None, "model_name_or_path": folder}
+    options |= {"train_file": text_file}
     capfd.readouterr()
     assert main(["mdlm", *flags(tokenizer_folder, **options, output_dir=text_file.parent / "run")]) == 2
     out, err = capfd.readouterr()

@@ -70,9 +70,8 @@ def test_a_model_that_is_not_saved_whole_is_refused(tmp_path: Path) -> None:
 def test_a_model_that_loads_as_another_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save = PreTrainedModel.save_pretrained
 
-    def save_other(model: PreTrainedModel, *arguments: Any, **options: Any) -> None:
-        weights = {name: tensor + 0.1 for name, tensor in model.state_dict().items()}
-        save(model, *arguments, **options, state_dict=weights)
+    def save_other(model: PreTrainedModel, folder: Path) -> None:
+        save(model, folder, state_dict={name: tensor + 0.1 for name, tensor in model.state_dict().items()})
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", save_other)
     rule = "config_name must be a model that is the same when it is saved and loaded, got 'mine'"
