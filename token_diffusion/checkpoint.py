@@ -21,7 +21,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from .diffusion.scheduler import TokenDiffusionScheduler
 from .errors import ParameterError, in_short
 from .facts import UNKNOWN, Facts, read_facts
+from .networks.behaviour import check_masks
 from .networks.denoiser import Denoiser, MaskedLMDenoiser
+from .networks.groups import Batching
+from .networks.masked_lm import max_positions as max_positions
 from .networks.packing import pack_where_it_pays
 from .networks.quantization import quantised
 from .networks.transformer import TokenDiffusionConfig
@@ -42,7 +45,8 @@ FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "toke
 class Checkpoint:
     """A loaded folder, ready to sample from. `max_seq_len` is None where the model has no bound on positions.
 
-    dtype: of the weights, one of `DTYPES`. facts: how its training sequences were framed, and what of them was learnt.
+    dtype: of the weights, one of `DTYPES`. batching: which rows may share a forward pass. facts: how its training sequences
+    were framed, and what of them was learnt.
     denoiser: what samples are drawn from; it gives no probability to the `forbidden` ids.
     """
 
@@ -54,6 +58,7 @@ class Checkpoint:
     denoiser: Denoiser
     max_seq_len: int | None
     dtype: str
+    batching: Batching = "shared"
     facts: Facts = UNKNOWN
 
     @property
@@ -102,11 +107,18 @@ def load_checkpoint(
     _check_fit(folder, model, tokenizer, scheduler)
     check_logits("checkpoint_path", str(folder), model)
     facts = read_facts(folder, scheduler.config.vocab_size)
-    plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
+    try:
+        plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
+        check_masks(model, scheduler.config.mask_token_id)
+    except ParameterError as error:
+        rule = f"hold a network that can be sampled from ({error})"
+        raise ParameterError("checkpoint_path", rule, str(path)) from error
     denoiser = quantised(plain) if dtype == "int8" else plain
+    batching: Batching = "row" if dtype == "int8" else plain.batching
     pack_where_it_pays(model)
     name = name or folder.resolve().name
-    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype, facts)
+    longest = max_positions(model)
+    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, longest, dtype, batching, facts)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -160,16 +172,6 @@ def save_checkpoint(
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def max_positions(model: PreTrainedModel) -> int | None:
-    """The longest sequence the model takes; RoBERTa's kind of position table spends its first rows on padding."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is None or limit <= 0:
-        return None
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)
-    return int(limit) if padding is None else int(limit) - padding - 1
 
 
 def _places(folder: Path) -> dict[str, Path]:

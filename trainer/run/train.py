@@ -36,6 +36,7 @@ from .learner import Learner, StepSums
 from .model import build_model, build_tokenizer, vocabulary_size
 from .proof import prove_saving
 from .saving import Progress, Saver
+from .trial import try_network
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Run:
         set_seed(config.seed)
         self.tokenizer = build_tokenizer(config)
         model = build_model(config, self.tokenizer)
+        self.grouping = try_network(config, model, self.tokenizer.mask_token_id)
         if accelerator.is_main_process:
             named = "model_name_or_path" if config.config_name is None else "config_name"
             folder = config.output_dir / f".{FINAL}.new"
@@ -208,7 +210,7 @@ class Run:
         """One optimizer step, counted and metered. Raises `TrainingError` if its loss or its gradient is not finite."""
 
         def sums(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head)
+            return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head, self.grouping)
 
         result = self.learner.optimize(window, sums, stopping=lambda: self.signals.received is not None)
         if not result.moved:
@@ -248,6 +250,7 @@ class Run:
                 num_sequences=len(validation.ids),
                 num_times=num_times,
                 head=self.learner.head,
+                grouping=self.grouping,
                 spelling=self.feed.spelling,
                 weights=self.learner.used_weights,
             )
