@@ -68,7 +68,7 @@ def evaluate_folder(config: EvaluateConfig) -> Figures | None:
 
 def _make_accelerator(config: EvaluateConfig) -> Accelerator:
     try:
-        accelerator = Accelerator(cpu=without_devices(), mixed_precision=config.mixed_precision)
+        accelerator = Accelerator(cpu=without_devices(), mixed_precision=config.mixed_precision, dynamo_backend="no")
     except ValueError as error:
         rule = f"be usable here ({str(error).splitlines()[0]})"
         raise ParameterError("mixed_precision", rule, config.mixed_precision) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 
 from token_diffusion.errors import ParameterError
 
-from ..config import FREE_ON_RESUME, TrainingConfig
+from ..config import TrainingConfig
 
 FACTS, TENSORS = "training_state.json", "training_state.pt"
+COUNTED = {"lr_warmup_steps", "max_train_steps"}  # what epochs and the share of warm-up come to
 # With these the learning rate of a step does not depend on how many steps there will be.
 ENDLESS_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt")
 
@@ -25,7 +26,7 @@ class Facts:
     """What identifies a run, and how far it has come; stored as JSON.
 
     `flags` are the command line's, `data` a fingerprint of the training text, `positions` where each process is in a
-    streamed text (None where it is stored).
+    streamed text (None where it is stored), `best` the best validation so far.
     """
 
     process: str
@@ -36,6 +37,7 @@ class Facts:
     num_tokens: int
     meter: dict[str, float]
     positions: list[Any]
+    best: dict[str, Any] = field(default_factory=dict)
 
 
 def write_state(folder: Path, facts: Facts, tensors: dict[str, Any]) -> None:
@@ -68,18 +70,30 @@ def flags_of(config: TrainingConfig) -> dict[str, Any]:
 
 
 def check_same_run(facts: Facts, config: TrainingConfig, num_processes: int, folder: Path) -> None:
-    """Raises `ParameterError` that names the first thing with which the rest of the run would differ from its start."""
+    """Raises `ParameterError` that names the first thing with which the rest of the run would differ from its start.
+
+    Steps that are still to be counted are left to `check_same_steps`.
+    """
     where = f"as in the run that wrote {folder.name}"
     if facts.process != config.process:
         raise ParameterError("the process", f"be {facts.process} {where}", config.process)
     if facts.num_processes != num_processes:
         raise ParameterError("num_processes", f"be {facts.num_processes} {where}", num_processes)
     now = flags_of(config)
-    free = FREE_ON_RESUME | ({"max_train_steps"} if config.lr_scheduler in ENDLESS_SCHEDULES else set())
     for name, value in now.items():
         before = facts.flags.get(name, type(config).model_fields[name].default)
-        if name not in free and before != value:
+        if name not in config.free_on_resume | COUNTED and before != value:
             raise ParameterError(name, f"be {before!r} {where}", value)
+    if not config.counts_epochs:
+        check_same_steps(facts, config, folder)
+
+
+def check_same_steps(facts: Facts, config: TrainingConfig, folder: Path) -> None:
+    """Raises `ParameterError` if the learning rate would be another at some step, or there are fewer steps than done."""
+    for name in sorted(COUNTED - ({"max_train_steps"} if config.lr_scheduler in ENDLESS_SCHEDULES else set())):
+        before, now = facts.flags[name], getattr(config, name)
+        if before != now:
+            raise ParameterError(name, f"be {before!r} as in the run that wrote {folder.name}", now)
     if config.max_train_steps < facts.step:
         raise ParameterError("max_train_steps", f"be at least {facts.step}, the steps done", config.max_train_steps)
 

@@ -36,7 +36,7 @@ def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
     flag = "model_name_or_path" if config.tokenizer_name is None else "tokenizer_name"
     name = getattr(config, flag)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_download(config, flag))
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
         raise ParameterError(flag, f"name a tokenizer that can be loaded ({_reason(error)})", name) from error
     if tokenizer.mask_token_id is None:
@@ -52,8 +52,10 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
     else:
         name = config.model_name_or_path
         try:
-            model = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)
+            options = _download(config, "model_name_or_path") | _attention(config)
+            model = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, **options)
         except Exception as error:  # as above
+            _check_attention(config, error)
             rule = f"name a masked LM that can be loaded ({_reason(error)})"
             raise ParameterError("model_name_or_path", rule, name) from error
     _fit_vocabulary(model, tokenizer)
@@ -63,6 +65,25 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
     if longest is not None and config.max_length > longest:
         raise ParameterError("max_length", f"be <= {longest}, the positions of the model", config.max_length)
     return model
+
+
+def _download(config: TrainingConfig, flag: str) -> dict[str, Any]:
+    """Which revision of what `flag` names, and where it is kept."""
+    revision = config.model_revision if flag == "model_name_or_path" else None
+    return {"cache_dir": config.cache_dir} | ({} if revision is None else {"revision": revision})
+
+
+def _attention(config: TrainingConfig) -> dict[str, Any]:
+    return {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+
+
+def _check_attention(config: TrainingConfig, error: Exception) -> None:
+    """Raises `ParameterError` if the error is about how attention is computed."""
+    name = config.attn_implementation
+    if name is not None and (name in str(error) or "attention" in str(error)):
+        raise ParameterError(
+            "attn_implementation", f"be one that the model has here ({_reason(error)})", name
+        ) from error
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -78,8 +99,10 @@ def _from_scratch(config: TrainingConfig, name: str, tokenizer: PreTrainedTokeni
     if name == TokenDiffusionConfig.model_type:
         overrides.setdefault("time_conditioning", TIME_CONDITIONING[config.process])
     try:
-        return AutoModelForMaskedLM.from_config(_model_config(name, **overrides, **vocabulary), dtype=torch.float32)
+        model_config = _model_config(name, **overrides, **vocabulary)
+        return AutoModelForMaskedLM.from_config(model_config, dtype=torch.float32, **_attention(config))
     except Exception as error:  # as above: a configuration can be wrong in as many ways as there are models
+        _check_attention(config, error)
         rule = f"make a masked LM ({_reason(error)})"
         raise ParameterError("config_name, config_overrides", rule, (name, config.config_overrides)) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.checkpoint import save_checkpoint
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.errors import ParameterError
 
 from ..config import TrainingConfig
 from ..data.feed import Feed
@@ -24,6 +25,7 @@ from ..output.provenance import base_name, code_version, command_line
 from ..output.resume import (
     Facts,
     check_same_data,
+    check_same_steps,
     flags_of,
     random_state,
     read_facts,
@@ -33,6 +35,7 @@ from ..output.resume import (
 )
 from ..report.card import CardFacts, model_card
 from ..report.watch import Watch
+from .best import Best
 from .learner import Learner
 from .meter import Meter
 
@@ -41,11 +44,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """How far a run has come: optimizer steps, tokens that counted, and the running numbers of its next log line."""
+    """How far a run has come: optimizer steps, tokens that counted, its next log line's numbers, its best validation."""
 
     step: int = 0
     num_tokens: int = 0
     meter: Meter = field(default_factory=Meter)
+    best: Best = field(default_factory=Best)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Saver:
             except Exception as error:  # safetensors, tokenizers and torch each raise what they like for a full disk
                 tidy(output_dir)
                 raise TrainingError(self._not_saved(output_dir / name, error)) from error
-            prune(output_dir, self.config.checkpoints_total_limit)
+            best = self.progress.best.step if self.config.load_best_model_at_end else None
+            prune(output_dir, self.config.checkpoints_total_limit, best)
             logger.info("saved %s", output_dir / name)
         self.accelerator.wait_for_everyone()
         self.progress.meter.restart_clock()
@@ -101,15 +106,40 @@ class Saver:
     def resume(self, checkpoint: Path) -> None:
         """Has the run go on from the checkpoint. Raises `ParameterError` if it is not of this run."""
         facts, process = read_facts(checkpoint), self.accelerator.process_index
-        check_same_data(facts, self.config, self.feed.fingerprint, checkpoint)
+        check_same_data(facts, self.config, self._data, checkpoint)
+        check_same_steps(facts, self.config, checkpoint)
+        best = Best(**facts.best)
+        if self.config.load_best_model_at_end and best.step:
+            self._check_best(best.step, checkpoint)
         state = read_tensors(checkpoint)
         self.learner.load_state_dict(state)
         set_random_state(state["random"][process])
         self.progress.meter.load_state_dict(facts.meter)
         position = facts.positions[process]
         self.feed.position = None if position is None else Position(*position)
-        self.progress.step, self.progress.num_tokens = facts.step, facts.num_tokens
+        self.progress.step, self.progress.num_tokens, self.progress.best = facts.step, facts.num_tokens, best
         logger.info("resumed from %s at step %d of %d", checkpoint, facts.step, self.config.max_train_steps)
+
+    def load_best(self) -> None:
+        """Ends with the weights of the best validation on the way. Every process must call it."""
+        folder = self.config.output_dir / checkpoint_name(self.progress.best.step)
+        self.learner.choose(self.progress.best.step, read_tensors(folder))
+        logger.info("the best validation was that of step %d: final is made of it", self.progress.best.step)
+
+    def _check_best(self, step: int, checkpoint: Path) -> None:
+        """Raises `ParameterError` if the checkpoint that final/ may be made of is not there."""
+        name = checkpoint_name(step)
+        if not (self.config.output_dir / name).is_dir():
+            rule = f"have {name}, the best so far, beside it in output_dir (load_best_model_at_end)"
+            raise ParameterError("resume_from_checkpoint", rule, str(checkpoint))
+
+    @property
+    def _data(self) -> str:
+        """Identifies the training text, and the validation text where that has a say in the weights."""
+        validation = self.feed.validation
+        if not self.config.chooses or validation is None:
+            return self.feed.fingerprint
+        return f"{self.feed.fingerprint}, chosen on {validation.fingerprint}"
 
     def checkpoint_bytes(self) -> int:
         """About what a checkpoint takes on disk: the weights to serve and to train on, two moments, the moving average."""
@@ -121,11 +151,12 @@ class Saver:
             process=self.config.process,
             num_processes=self.accelerator.num_processes,
             flags=flags_of(self.config),
-            data=self.feed.fingerprint,
+            data=self._data,
             step=self.progress.step,
             num_tokens=self.progress.num_tokens,
             meter=self.progress.meter.state_dict(),
             positions=positions,
+            best=asdict(self.progress.best),
         )
 
     def _not_saved(self, folder: Path, error: Exception) -> str:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.errors import ParameterError
 
 from ..accelerator import make_accelerator
 from ..config import TrainingConfig
@@ -98,6 +99,11 @@ class Run:
             **config.scheduler_options(),
         )
         self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler)
+        if config.chooses and self.feed.validation is None:
+            raise ParameterError("validation_file", "be given: which step is best is found out by it", None)
+        if config.num_train_epochs is not None and not config.counts_epochs:
+            logger.warning("num_train_epochs has no effect: max_train_steps is given")
+        config = self.config = self.feed.config = config.with_steps(self.feed.num_sequences, self.feed.window)
         self.learner = Learner(config, accelerator, model)
         self.progress, self.signals = Progress(), StopSignals()
         self.watch = Watch(config, accelerator)
@@ -143,8 +149,9 @@ class Run:
             delete_run(config.output_dir)
         self.model.train()
         main = self.accelerator.is_main_process
-        bar = tqdm(total=config.max_train_steps, initial=self.step, desc="train", disable=not main)
-        steps = range(self.step + 1, config.max_train_steps + 1)
+        # None: no bar either where nobody would see it move.
+        bar = tqdm(total=config.max_train_steps, initial=self.step, desc="train", disable=None if main else True)
+        steps = range(self.step + 1, 1 if self._is_over else config.max_train_steps + 1)
         with closing(self.feed.batches(self.step)) as batches, bar:
             for self.progress.step in steps:
                 sums = self._optimize(list(islice(batches, config.gradient_accumulation_steps)))
@@ -153,16 +160,32 @@ class Run:
                 # Alone, it need not ask the others, so even a signal at the very end of the step is heard.
                 alone = self.accelerator.num_processes == 1
                 self._follow(sums.stop or (alone and self.signals.received is not None))
+                if self._is_over:
+                    logger.info(
+                        "step %d: no better validation since step %d: over", self.step, self.progress.best.step
+                    )
+                    break
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether patience has run out: before the last step, or before this run went on from a checkpoint."""
+        patience = self.config.early_stopping_patience
+        return patience is not None and self.progress.best.since >= patience
 
     def _follow(self, stop: bool) -> None:
         """What comes after a step: log, validation, checkpoint. Raises `Stopped` if a signal came."""
         config, step = self.config, self.step
         last = step == config.max_train_steps
+        # Where validation has a say, none may be missing: neither the last one, nor one just before a stop.
+        skipped = (last or stop) and not config.chooses
         if step % config.logging_steps == 0 or last:
             self._log()
         bound = None
-        if config.eval_steps and step % config.eval_steps == 0 and not last and not stop:
+        if config.eval_steps and step % config.eval_steps == 0 and not skipped:
             bound = self._validate(QUICK_TIMES)
+        if bound is not None:
+            self.progress.best.add(step, bound.nelbo)
+        last = last or self._is_over
         if config.sample_steps and step % config.sample_steps == 0 and not last and not stop:
             self._sample()
         # The last step's is what a run goes on from that is stopped, or crashes, while it validates.
@@ -181,6 +204,8 @@ class Run:
         """
         try:
             with self.signals.at_once():
+                if self.config.load_best_model_at_end and self.progress.best.step:
+                    self.saver.load_best()
                 bound = self._validate(FULL_TIMES)
                 self._sample()
                 self.saver.save(FINAL, bound, self.config.save_dtype)
@@ -241,6 +266,7 @@ class Run:
                 head=self.learner.head,
                 spelling=self.feed.spelling,
                 weights=self.learner.used_weights,
+                progress=self.accelerator.is_main_process,
             )
         logger.info("step %d: validation %s", self.step, bound)
         self.watch.validated(self.step, bound)
