@@ -38,7 +38,7 @@ def spell(
     packing: bool,
     max_length: int,
 ) -> Spelling | None:
-    """The spelling of `ids`, which `data.tokenize` made of `documents`; None if the tokenizer cannot tell (a slow one)."""
+    """The spelling of `ids`, which `corpus.tokenize` made of `documents`; None if the tokenizer cannot tell (a slow one)."""
     if not tokenizer.is_fast:
         return None
     texts = list(_tokenized(tokenizer, documents, packing, max_length))

@@ -22,7 +22,7 @@ ENDLESS_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt")
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """What identifies a run, and how far it has come; stored as JSON.
 
     `flags` are the command line's, `data` a fingerprint of the training text, `positions` where each process is in a
@@ -40,16 +40,16 @@ class Facts:
     best: dict[str, Any] = field(default_factory=dict)
 
 
-def write_state(folder: Path, facts: Facts, tensors: dict[str, Any]) -> None:
+def write_state(folder: Path, facts: RunFacts, tensors: dict[str, Any]) -> None:
     """Both files of the state, into a checkpoint's folder."""
     torch.save(tensors, folder / TENSORS)
     (folder / FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
 
 
-def read_facts(folder: Path) -> Facts:
+def read_facts(folder: Path) -> RunFacts:
     """Raises `ParameterError` if the folder has no readable state."""
     try:
-        return Facts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        return RunFacts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         rule = f"be a checkpoint with a readable {FACTS} ({type(error).__name__})"
         raise ParameterError("resume_from_checkpoint", rule, str(folder)) from error
@@ -69,7 +69,7 @@ def flags_of(config: TrainingConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def check_same_run(facts: Facts, config: TrainingConfig, num_processes: int, folder: Path) -> None:
+def check_same_run(facts: RunFacts, config: TrainingConfig, num_processes: int, folder: Path) -> None:
     """Raises `ParameterError` that names the first thing with which the rest of the run would differ from its start.
 
     Steps that are still to be counted are left to `check_same_steps`.
@@ -88,7 +88,7 @@ def check_same_run(facts: Facts, config: TrainingConfig, num_processes: int, fol
         check_same_steps(facts, config, folder)
 
 
-def check_same_steps(facts: Facts, config: TrainingConfig, folder: Path) -> None:
+def check_same_steps(facts: RunFacts, config: TrainingConfig, folder: Path) -> None:
     """Raises `ParameterError` if the learning rate would be another at some step, or there are fewer steps than done."""
     for name in sorted(COUNTED - ({"max_train_steps"} if config.lr_scheduler in ENDLESS_SCHEDULES else set())):
         before, now = facts.flags[name], getattr(config, name)
@@ -98,7 +98,7 @@ def check_same_steps(facts: Facts, config: TrainingConfig, folder: Path) -> None
         raise ParameterError("max_train_steps", f"be at least {facts.step}, the steps done", config.max_train_steps)
 
 
-def check_same_data(facts: Facts, config: TrainingConfig, data: str, folder: Path) -> None:
+def check_same_data(facts: RunFacts, config: TrainingConfig, data: str, folder: Path) -> None:
     """Raises `ParameterError` if the text is no longer the same, token by token."""
     if facts.data != data:
         name = "train_file" if config.dataset_name is None else "dataset_name"

@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError
+from token_diffusion.facts import Facts, Frame, frame_of
 
 from ..accelerator import make_accelerator
 from ..config import TrainingConfig
@@ -98,6 +99,8 @@ class Run:
             mask_token_id=self.tokenizer.mask_token_id,
             **config.scheduler_options(),
         )
+        # Control tokens are never noised here, so none of them is learnt.
+        self.facts = Facts(Frame() if config.packing else frame_of(self.tokenizer), known=True)
         self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler)
         if config.chooses and self.feed.validation is None:
             raise ParameterError("validation_file", "be given: which step is best is found out by it", None)
@@ -112,6 +115,7 @@ class Run:
             accelerator,
             self.tokenizer,
             self.scheduler,
+            self.facts,
             self.feed,
             self.learner,
             self.watch,
@@ -277,6 +281,6 @@ class Run:
     def _sample(self) -> None:
         if self.config.num_validation_samples:
             with self.learner.averaged():
-                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler)
+                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler, self.facts)
             self.accelerator.wait_for_everyone()
             self.progress.meter.restart_clock()
