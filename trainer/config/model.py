@@ -34,6 +34,14 @@ class ModelFlags(CommandLine):
     torch_compile: bool = False
     """Compile the model with torch.compile; saved folders are the same. Default: what accelerate launch says."""
 
+    @property
+    def precision(self) -> str:
+        """In words."""
+        kept = (
+            "float32" if self.mixed_precision == "no" else f"float32 weights, forward passes in {self.mixed_precision}"
+        )
+        return f"{kept}; compiled" if self.torch_compile else kept
+
     @model_validator(mode="after")
     def _one_model(self) -> ModelFlags:
         given = self.model_fields_set

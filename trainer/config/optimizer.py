@@ -40,6 +40,12 @@ class OptimizerFlags(CommandLine):
     ema_decay: float = Field(0, ge=0, lt=1)
     """Keep a moving average of the weights (0.9999 is usual); validation and saved folders then use it. 0: off."""
 
+    @property
+    def optimizer(self) -> str:
+        """In words."""
+        rate = f"learning rate {self.learning_rate:g}, {self.lr_scheduler}, after {self.lr_warmup_steps:,} steps of warm-up"
+        return f"`{self.optim}`, {rate}; weight decay {self.weight_decay:g}, gradients scaled down to {self.max_grad_norm:g}"
+
     @model_validator(mode="after")
     def _one_optimizer(self) -> OptimizerFlags:
         given = self.model_fields_set

@@ -75,6 +75,11 @@ class Feed:
         """Sequences in the training text; None of one that is streamed."""
         return None
 
+    @property
+    def num_dropped_tokens(self) -> int | None:
+        """Tokens of the training text that are in no sequence, as their documents are too long; None where nobody counted."""
+        return None
+
     def validation_loader(self, num_times: int) -> DataLoader:
         assert self.validation is not None
         batches = ValidationBatches(

@@ -22,7 +22,7 @@ from ..data.streaming import Position
 from ..errors import TrainingError, in_one_line
 from ..evaluation.bound import ValidationBound
 from ..output.checkpoints import FINAL, checkpoint_name, prune, saved_steps, set_dtype, tidy
-from ..output.provenance import base_name, code_version, command_line
+from ..output.provenance import base_name, code_version, command_line, hub_dataset, hub_model
 from ..output.resume import (
     RunFacts,
     check_same_data,
@@ -35,6 +35,7 @@ from ..output.resume import (
     write_state,
 )
 from ..report.card import CardFacts, model_card
+from ..report.metadata import HubFacts
 from ..report.watch import Watch
 from .best import Best
 from .learner import Learner
@@ -55,7 +56,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Saver:
-    """Writes a run's folders, and has the run go on from one; `arguments` is its command line, for the model card."""
+    """Writes a run's folders, and has the run go on from one.
+
+    For the model card: `arguments` is the run's command line, `repo_id` where on the hub it is pushed.
+    """
 
     config: TrainingConfig
     accelerator: Accelerator
@@ -67,6 +71,7 @@ class Saver:
     watch: Watch
     progress: Progress
     arguments: Sequence[str]
+    repo_id: str | None = None
 
     def save(self, name: str, bound: ValidationBound | None, dtype: str = "float32") -> None:
         """Writes the folder `name`, with what it takes to resume unless it is the final one. Every process must call it.
@@ -168,31 +173,45 @@ class Saver:
         return f"{folder} could not be saved at step {self.progress.step} ({in_one_line(error)}); {whole}"
 
     def _card(self, bound: ValidationBound | None, dtype: str) -> str:
-        config, model = self.config, self.learner.bare
-        options = config.scheduler_options()
+        config, model, corpus = self.config, self.learner.bare, self.feed.corpus
+        from_scratch = config.config_name is not None
+        name = self.repo_id or config.output_dir.resolve().name
+        hub = HubFacts(
+            name=name.split("/")[-1],
+            process=config.process,
+            model_type=model.config.model_type,
+            base_model=None if from_scratch else hub_model(config.model_name_or_path),
+            datasets=hub_dataset(config.dataset_name),
+            license=config.license,
+            language=config.language,
+            validated_on=corpus.validation_source,
+            bound=bound,
+        )
         return model_card(
             CardFacts(
-                process=config.process,
-                scheduler_options=options,
+                hub=hub,
+                place=self.repo_id or "THIS_FOLDER",
+                scheduler_options=config.scheduler_options(),
                 weighting=config.weighting,
                 architecture=type(model).__name__.removeprefix("FSDP"),
-                base_model=None if config.config_name is not None else base_name(config.model_name_or_path),
+                start=None if from_scratch else base_name(config.model_name_or_path),
                 num_parameters=model.num_parameters(),
                 vocab_size=model.config.vocab_size,
                 max_length=config.max_length,
                 packing=config.packing,
                 command=command_line(self.arguments, self.accelerator.num_processes),
                 code=code_version(),
-                train_source=self.feed.corpus.train_source,
-                validation_source=self.feed.corpus.validation_source,
+                train_source=corpus.train_source,
                 num_train_sequences=self.feed.num_sequences,
+                num_dropped_tokens=self.feed.num_dropped_tokens,
                 step=self.progress.step,
                 max_train_steps=config.max_train_steps,
                 num_tokens=self.progress.num_tokens,
                 window=self.feed.window,
                 weights=self.learner.used_weights,
                 dtype=dtype,
-                bound=bound,
+                precision=config.precision,
+                optimizer=config.optimizer,
                 history=self.watch.history.records,
                 samples=self.watch.samples.records,
                 has_picture=self.watch.has_picture,

@@ -66,7 +66,7 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
     hub = open_hub(config) if accelerator.is_main_process else None
     corpus = load_corpus(config)
     with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
-        run = Run(config, accelerator, corpus, arguments, checkpoint)
+        run = Run(config, accelerator, corpus, arguments, checkpoint, None if hub is None else hub.repo_id)
         with run.signals:
             run.fit()
             bound = run.finish()
@@ -89,6 +89,7 @@ class Run:
         corpus: Corpus,
         arguments: Sequence[str] = (),
         checkpoint: Path | None = None,
+        repo_id: str | None = None,
     ) -> None:
         self.config, self.accelerator = config, accelerator
         set_seed(config.seed)
@@ -121,6 +122,7 @@ class Run:
             self.watch,
             self.progress,
             arguments,
+            repo_id,
         )
         # From here on only dropout draws from the global generators, and it should differ between processes.
         set_seed(config.seed, device_specific=True)

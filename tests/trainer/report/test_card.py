@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from trainer.data.spelling import Spelling
 from trainer.evaluation.bound import summarise
 from trainer.output.provenance import base_name, code_version, command_line
 from trainer.report.card import CardFacts, model_card
+from trainer.report.metadata import HubFacts
 
 HISTORY = (
     {"step": 50, "nelbo": 5.25, "lr": 1e-3, "num_tokens": 100},
@@ -23,12 +24,20 @@ HISTORY = (
 )
 SPELLING = Spelling(np.array([40, 30]), np.array([41, 30]), 5, False)
 BOUND = summarise(torch.tensor([40.0, 36.0]).double(), torch.tensor([8.0, 8.0]).double(), 8, SPELLING)
-FACTS = CardFacts(
+HUB = HubFacts(
+    name="run",
     process="hybrid",
+    model_type="bert",
+    validated_on="input.txt (last 10 %)",
+    bound=BOUND,
+)
+FACTS = CardFacts(
+    hub=HUB,
+    place="ann/run",
     scheduler_options={"forward_process": "hybrid", "p_uniform": 0.1},
     weighting="dynamic",
     architecture="BertForMaskedLM",
-    base_model=None,
+    start=None,
     num_parameters=12345,
     vocab_size=300,
     max_length=16,
@@ -36,7 +45,6 @@ FACTS = CardFacts(
     command="python -m trainer hybrid --train_file input.txt",
     code="commit v1-2-gabc",
     train_source="input.txt (first 90 %)",
-    validation_source="input.txt (last 10 %)",
     num_train_sequences=99,
     step=100,
     max_train_steps=100,
@@ -44,7 +52,9 @@ FACTS = CardFacts(
     window=8,
     weights="moving average, decay 0.999",
     dtype="float32",
-    bound=BOUND,
+    precision="float32",
+    optimizer="`adamw_torch`, learning rate 0.001",
+    num_dropped_tokens=None,
     history=HISTORY,
     samples=({"step": 50, "samples": ["early text"]}, {"step": 100, "samples": ["later\ntext", "other"]}),
 )
@@ -77,12 +87,11 @@ def test_a_card_has_data_command_code_bound_and_limits() -> None:
 
 
 def test_what_is_not_known_is_not_claimed() -> None:
-    bare = model_card(dataclasses.replace(FACTS, bound=None, history=(), samples=(), num_train_sequences=None))
+    bare = model_card(replace(FACTS, hub=replace(HUB, bound=None), history=(), samples=(), num_train_sequences=None))
     assert "Not validated" in bare and "streamed" in bare
     assert not any(title in bare for title in ("## Training", "## Samples", ".png"))
-    pictured = model_card(dataclasses.replace(FACTS, has_picture=True, base_model="bert-base-uncased"))
+    pictured = model_card(replace(FACTS, has_picture=True, start="bert-base-uncased"))
     assert "![NELBO over steps](loss_curve.png)" in pictured and "started from `bert-base-uncased`" in pictured
-    assert ModelCard(pictured).data.to_dict()["base_model"] == "bert-base-uncased"
 
 
 @pytest.mark.parametrize(
