@@ -26,7 +26,8 @@ class RunFacts:
     """What identifies a run, and how far it has come; stored as JSON.
 
     `flags` are the command line's, `data` a fingerprint of the training text, `positions` where each process is in a
-    streamed text (None where it is stored), `best` the best validation so far.
+    streamed text (None where it is stored), `best` the best validation so far, `chosen_on` a fingerprint of the text of those
+    validations if they have a say in the weights.
     """
 
     process: str
@@ -38,6 +39,7 @@ class RunFacts:
     meter: dict[str, float]
     positions: list[Any]
     best: dict[str, Any] = field(default_factory=dict)
+    chosen_on: str | None = None
 
 
 def write_state(folder: Path, facts: RunFacts, tensors: dict[str, Any]) -> None:
@@ -98,12 +100,16 @@ def check_same_steps(facts: RunFacts, config: TrainingConfig, folder: Path) -> N
         raise ParameterError("max_train_steps", f"be at least {facts.step}, the steps done", config.max_train_steps)
 
 
-def check_same_data(facts: RunFacts, config: TrainingConfig, data: str, folder: Path) -> None:
+def check_same_data(facts: RunFacts, config: TrainingConfig, data: str, chosen_on: str | None, folder: Path) -> None:
     """Raises `ParameterError` if the text is no longer the same, token by token."""
     if facts.data != data:
         name = "train_file" if config.dataset_name is None else "dataset_name"
         value = [path.name for path in config.train_file] if config.dataset_name is None else config.dataset_name
         raise ParameterError(name, f"hold the same text as in the run that wrote {folder.name}", value)
+    if facts.chosen_on != chosen_on:
+        files = [path.name for path in config.validation_file]
+        rule = f"hold the same text as in the run that wrote {folder.name}, which it has a say in"
+        raise ParameterError("validation_file", rule, files)
 
 
 def random_state() -> dict[str, Any]:

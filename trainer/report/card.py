@@ -150,7 +150,7 @@ def _elsewhere(hub: HubFacts) -> str:
     loads = "`AutoModelForMaskedLM.from_pretrained` loads the network alone"
     if hub.fills_masks:
         return f'{loads}, and `pipeline("fill-mask")` of transformers fills in single masks; neither samples texts.'
-    return f'{loads}. It has never seen a mask, so `pipeline("fill-mask")` says nothing.'
+    return f'{loads}. It has not learnt what a mask is: `pipeline("fill-mask")` says nothing.'
 
 
 def _validation(facts: CardFacts) -> str:

@@ -45,7 +45,7 @@ class HubFacts:
 def metadata(facts: HubFacts) -> ModelCardData:
     """The head. No pipeline of transformers samples from a diffusion: the one that fills a mask is named where it works."""
     return ModelCardData(
-        model_name=facts.name,
+        model_name=None if facts.bound is None else facts.name,
         library_name="token-diffusion" if facts.is_native else "transformers",
         pipeline_tag="fill-mask" if facts.fills_masks else None,
         base_model=facts.base_model,

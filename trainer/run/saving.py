@@ -114,7 +114,7 @@ class Saver:
     def resume(self, checkpoint: Path) -> None:
         """Has the run go on from the checkpoint. Raises `ParameterError` if it is not of this run."""
         facts, process = read_facts(checkpoint), self.accelerator.process_index
-        check_same_data(facts, self.config, self._data, checkpoint)
+        check_same_data(facts, self.config, self.feed.fingerprint, self._chosen_on, checkpoint)
         check_same_steps(facts, self.config, checkpoint)
         best = Best(**facts.best)
         if self.config.load_best_model_at_end and best.step:
@@ -142,12 +142,10 @@ class Saver:
             raise ParameterError("resume_from_checkpoint", rule, str(checkpoint))
 
     @property
-    def _data(self) -> str:
-        """Identifies the training text, and the validation text where that has a say in the weights."""
+    def _chosen_on(self) -> str | None:
+        """Identifies the validation text where that has a say in the weights."""
         validation = self.feed.validation
-        if not self.config.chooses or validation is None:
-            return self.feed.fingerprint
-        return f"{self.feed.fingerprint}, chosen on {validation.fingerprint}"
+        return validation.fingerprint if self.config.chooses and validation is not None else None
 
     def checkpoint_bytes(self) -> int:
         """About what a checkpoint takes on disk: the weights to serve and to train on, two moments, the moving average."""
@@ -159,12 +157,13 @@ class Saver:
             process=self.config.process,
             num_processes=self.accelerator.num_processes,
             flags=flags_of(self.config),
-            data=self._data,
+            data=self.feed.fingerprint,
             step=self.progress.step,
             num_tokens=self.progress.num_tokens,
             meter=self.progress.meter.state_dict(),
             positions=positions,
             best=asdict(self.progress.best),
+            chosen_on=self._chosen_on,
         )
 
     def _not_saved(self, folder: Path, error: Exception) -> str:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from trainer.data.spelling import Spelling
 from trainer.evaluation.bound import summarise
-from trainer.output.provenance import base_name, code_version, command_line
+from trainer.output.provenance import base_name, code_version, command_line, hub_dataset, hub_model
 from trainer.report.card import CardFacts, model_card
 from trainer.report.metadata import HubFacts
 
@@ -141,3 +141,21 @@ def test_without_git_it_is_the_version(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_folder_goes_by_its_name(tmp_path: Path) -> None:
     assert base_name(str(tmp_path)) == tmp_path.name and base_name("owner/model") == "owner/model"
+
+
+def test_the_hub_is_told_only_ids_that_it_knows(tmp_path: Path) -> None:
+    """A folder's name is none of them, nor a path that its config.json calls `_name_or_path`."""
+    assert hub_model("bert-base-uncased") == "bert-base-uncased"
+    assert hub_model("answerdotai/ModernBERT-base") == "answerdotai/ModernBERT-base"
+    (tmp_path / "config.json").write_text('{"_name_or_path": "runs/best"}')
+    assert hub_model(str(tmp_path)) is None
+    (tmp_path / "README.md").write_text("---\nbase_model: ann/base\n---\n# a card\n")
+    assert hub_model(str(tmp_path)) == "ann/base"
+    for head in ("base_model: /home/me/run", "base_model: [a/b, c/d]", "base_model: [", ""):
+        (tmp_path / "README.md").write_text(f"---\n{head}\n---\n# a card\n")
+        assert hub_model(str(tmp_path)) is None
+    cached = tmp_path / "models--google-bert--bert-base-uncased" / "snapshots" / "0123abc"
+    cached.mkdir(parents=True)
+    assert hub_model(str(cached)) == "google-bert/bert-base-uncased"
+    assert hub_dataset("ann/texts") == ["ann/texts"] and hub_dataset("wikitext") == ["wikitext"]
+    assert hub_dataset(None) == hub_dataset(str(tmp_path)) == hub_dataset("./texts") == []
