@@ -32,6 +32,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         message = str(error).splitlines()[0]
         name = "report_to" if any(tracker in message for tracker in trackers) else "mixed_precision"
         raise ParameterError(name, f"be usable here ({message})", getattr(config, name)) from error
+    check_precision(accelerator, config.mixed_precision)
     # The learner divides by the tokens of the whole window; accelerate would divide once more by what its variable says.
     accelerator.gradient_accumulation_steps = 1
     if len(accelerator.log_with) < len(set(trackers)):
@@ -53,6 +54,12 @@ def check_launch() -> None:
     version = os.environ.get("FSDP_VERSION", "1")
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and version != "2":
         raise ParameterError("fsdp_version", "be 2 (trainer/configs/fsdp.yaml)", version)
+
+
+def check_precision(accelerator: Accelerator, precision: str) -> None:
+    """Raises `ParameterError` for fp16 on a CPU: accelerate says nothing, and computes in float32."""
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise ParameterError("mixed_precision", "be no or bf16 on a CPU", precision)
 
 
 def without_devices() -> bool:
