@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -98,28 +98,31 @@ class Plain:
 
     def _encode(self, texts: Sequence[str], continuing: bool, offsets: bool) -> list[tuple[list[int], list[int]]]:
         if self._slow is not None:
-            return [(self._without_control(_slow_ids(self._slow, text))[0], []) for text in texts]
+            return [self._without_control(_slow_ids(self._slow, text), []) for text in texts]
         tokenizer = self._continuing if continuing else self._tokenizer
         assert tokenizer is not None
         batch = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
         found = []
         for text, encoding in zip(texts, batch(list(texts), add_special_tokens=False), strict=True):
-            if not self.control.isdisjoint(encoding.ids):
-                strict = self._strict_continuing if continuing else self._strict
-                assert strict is not None
-                encoding = strict.encode(text, add_special_tokens=False)
-            ends = [end for _, end in encoding.offsets] if offsets else []
-            found.append(self._without_control(encoding.ids, ends))
+            ids = encoding.ids
+            if self.control.isdisjoint(ids):
+                found.append((ids, [end for _, end in encoding.offsets] if offsets else []))
+            else:
+                found.append(self._encode_strictly(text, continuing, offsets))
         return found
 
-    def _without_control(self, ids: list[int], ends: Iterable[int] = ()) -> tuple[list[int], list[int]]:
-        """What is left is text; the ids of a tokenizer that has no other tokens for some become the unknown token, or go."""
-        if self.control.isdisjoint(ids):
-            return ids, list(ends)
-        ends = list(ends) or [0] * len(ids)
-        pairs = [(self.unknown if id in self.control else id, end) for id, end in zip(ids, ends, strict=True)]
-        kept = [(id, end) for id, end in pairs if id is not None]
-        return [id for id, _ in kept], [end for _, end in kept]
+    def _encode_strictly(self, text: str, continuing: bool, offsets: bool) -> tuple[list[int], list[int]]:
+        """Text that spells control tokens which the tokenizer's model knows as pieces."""
+        tokenizer = self._strict_continuing if continuing else self._strict
+        assert tokenizer is not None
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        return self._without_control(encoding.ids, [end for _, end in encoding.offsets] if offsets else [])
+
+    def _without_control(self, ids: list[int], ends: list[int]) -> tuple[list[int], list[int]]:
+        """Control tokens that are still there, for want of any others, become the unknown token, or go where there is none."""
+        written = [self.unknown if id in self.control else id for id in ids]
+        kept = [index for index, id in enumerate(written) if id is not None]
+        return [id for id in written if id is not None], [ends[index] for index in kept] if ends else []
 
     @cached_property
     def _continuing(self) -> Tokenizer | None:
