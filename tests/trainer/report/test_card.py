@@ -11,6 +11,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from trainer.command_line import spelled
+from trainer.config import MDLMConfig
 from trainer.data.spelling import Spelling
 from trainer.evaluation.bound import summarise
 from trainer.output.provenance import base_name, code_version, command_line, hub_dataset, hub_model
@@ -108,6 +110,11 @@ def test_what_is_not_known_is_not_claimed() -> None:
 )
 def test_a_command_shows_neither_the_machine_nor_a_secret(arguments: list[str], shown: str) -> None:
     assert command_line(["mdlm", *arguments]) == f"python -m trainer mdlm {shown}"
+
+
+def test_a_secret_by_another_name_is_none_the_less() -> None:
+    for flags in (["--hub-token", "hf_secret"], ["--push_to_hub_token=hf_secret"], ["--hub_token", "hf_secret"]):
+        assert command_line(spelled(MDLMConfig, [*flags, "--packing"])) == "python -m trainer --packing"
 
 
 def test_the_command_of_several_processes() -> None:

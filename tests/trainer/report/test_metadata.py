@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from transformers import pipeline
 
 from tests.tiny import save_tiny
@@ -44,8 +44,8 @@ def test_what_was_said_is() -> None:
     assert (found["base_model"], found["license"], found["language"]) == ("ann/base", "apache-2.0", ["en", "de"])
     assert found["datasets"] == ["ann/texts"]
     card = ModelCard(model_card(replace(FACTS, hub=told)))
+    assert isinstance(card.data, ModelCardData) and card.data.eval_results is not None
     (result,) = card.data.eval_results
-    assert isinstance(result, EvalResult)
     assert (result.metric_type, result.verified) == ("perplexity", False) and "upper bound" in str(result.metric_name)
     assert result.metric_value == pytest.approx(BOUND.perplexity, abs=1e-4)
     assert (result.dataset_type, result.dataset_name) == ("ann/texts", "input.txt (last 10 %)")
