@@ -1,11 +1,11 @@
 """A checkpoint is one folder: model and tokenizer of transformers, `scheduler_config.json`, and a model card.
 
-It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionScheduler.from_pretrained` as well.
+It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionScheduler.from_pretrained` as well. The layout of
+diffusers' pipelines, a subfolder for each part beside a `model_index.json`, is read, too.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import shutil
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .diffusion.scheduler import TokenDiffusionScheduler, modernise
+from .diffusion.scheduler import TokenDiffusionScheduler
 from .errors import ParameterError, in_short
 from .facts import UNKNOWN, Facts, read_facts
 from .networks.behaviour import check_masks
@@ -37,8 +37,8 @@ DTYPES = {
     "int8": torch.float32,  # read as that, quantised then
 }
 SCHEDULER_FILE = "scheduler_config.json"
-SCHEDULERS = tuple(f"{kind}TokenDiffusionScheduler" for kind in ("", "Block", "Hybrid"))
-"""The classes that its `_class_name` may name: ours, and those of the seed's scripts."""
+FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "tokenizer_config.json"}
+"""The file that each part cannot be without, by the part's name in diffusers' layout."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def load_checkpoint(
     folder = Path(path)
     if dtype not in DTYPES:
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
-    settings, *_ = [_read_json(folder, name) for name in (SCHEDULER_FILE, "config.json", "tokenizer_config.json")]
-    _check_scheduler(folder, settings)
-    scheduler = _load(TokenDiffusionScheduler, folder, "a readable token diffusion scheduler")
-    _load(AutoConfig, folder, "the configuration of a model that is known here", trust_remote_code=False)
-    tokenizer = load_tokenizer(folder)
-    model, missing = read_masked_lm("checkpoint_path", str(folder), dtype=DTYPES[dtype], local_files_only=True)
+    places = _places(folder)
+    scheduler = _load(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
+    _load(AutoConfig, places["model"], "the configuration of a model that is known here", trust_remote_code=False)
+    tokenizer = load_tokenizer(places["tokenizer"])
+    options = {"dtype": DTYPES[dtype], "local_files_only": True}
+    model, missing = read_masked_lm("checkpoint_path", str(places["model"]), **options)
     if missing:
         raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", str(path))
     try:
@@ -174,46 +174,52 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    """The object in a JSON file of the folder."""
+def _places(folder: Path) -> dict[str, Path]:
+    """Where each part lies: in the folder itself, or in its subfolder where a pipeline of diffusers was saved.
+
+    Raises:
+        ParameterError: a part's file is missing, or holds no JSON object.
+    """
     try:
         if not folder.is_dir():
             raise ParameterError("checkpoint_path", "be an existing folder", str(folder))
-        if not (folder / name).is_file():
-            raise ParameterError("checkpoint_path", f"be a folder that holds {name}", str(folder))
-        content = (folder / name).read_bytes()
+        apart = (folder / "model_index.json").is_file()
+        places = {part: folder / part if apart and (folder / part).is_dir() else folder for part in FILES}
+        for part, place in places.items():
+            _check_json(folder, (place / FILES[part]).relative_to(folder))
+            _check_readable(place)
     except OSError as error:
-        rule = f"be a folder that can be read ({error.strerror or in_short(error)})"
+        rule = f"be a folder that can be read ({error.strerror}: {Path(error.filename or folder).name!r})"
         raise ParameterError("checkpoint_path", rule, str(folder)) from error
+    return places
+
+
+def _check_json(folder: Path, file: Path) -> None:
+    if not (folder / file).is_file():
+        raise ParameterError("checkpoint_path", f"be a folder that holds {file.as_posix()}", str(folder))
+    content = (folder / file).read_bytes()
     try:
         settings = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ParameterError("checkpoint_path", f"hold JSON in {name} ({in_short(error)})", str(folder)) from error
+        rule = f"hold JSON in {file.as_posix()} ({in_short(error)})"
+        raise ParameterError("checkpoint_path", rule, str(folder)) from error
     if not isinstance(settings, dict):
-        raise ParameterError("checkpoint_path", f"hold a JSON object in {name}", str(folder))
-    return settings
+        raise ParameterError("checkpoint_path", f"hold a JSON object in {file.as_posix()}", str(folder))
 
 
-def _check_scheduler(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises `ParameterError` where diffusers would take another scheduler's settings for ours, or leave some out."""
-    name = settings.get("_class_name", SCHEDULERS[0])
-    if name not in SCHEDULERS:
-        rule = f"hold a {SCHEDULER_FILE} of {', '.join(SCHEDULERS)}, not of {name!r}"
-        raise ParameterError("checkpoint_path", rule, str(folder))
-    known = inspect.signature(TokenDiffusionScheduler).parameters
-    for setting in modernise(settings):
-        if setting not in known and not setting.startswith("_"):
-            rule = f"hold a {SCHEDULER_FILE} with settings that are known here ({setting!r} is not)"
-            raise ParameterError("checkpoint_path", rule, str(folder))
+def _check_readable(folder: Path) -> None:
+    """Opens what will be read: safetensors calls a file that it may not open one that does not exist."""
+    for file in folder.iterdir():
+        if file.suffix in (".json", ".safetensors", ".bin") and file.is_file():
+            file.open("rb").close()
 
 
 def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:
     try:
         with quiet():
             return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
-    except ParameterError:
-        raise
-    except Exception as error:  # transformers, diffusers and tokenizers each raise what they like for a broken file
+    # transformers, diffusers and tokenizers each raise what they like for a broken file, and so do we
+    except Exception as error:
         raise ParameterError("checkpoint_path", f"hold {what} ({in_short(error)})", str(folder)) from error
 
 

@@ -80,7 +80,7 @@ def _broken_rule(model: PreTrainedModel, report: Mapping[str, Any]) -> str | Non
         return f"hold weights as its config.json describes them ({name} is {list(there)}, not {list(wanted)})"
     for name in sorted(report["unexpected_keys"]):
         if _is_of_a_layer(name, model):
-            return f"hold no layer that its config.json does not know ({name} is left over)"
+            return f"hold no part of a network that its config.json does not know ({name} is left over)"
     for name in _not_finite(model):
         return f"hold weights that are finite in {_name(model.dtype)} ({name} is not)"
     return None

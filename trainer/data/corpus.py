@@ -152,7 +152,7 @@ def _load_dataset(config: TrainingConfig) -> Corpus:
 
     name = str(config.dataset_name)
     try:
-        splits = load_dataset(name, config.dataset_config_name)
+        splits = load_dataset(name, config.dataset_config_name, cache_dir=config.cache_dir)
     except Exception as error:  # `datasets` raises many kinds; each means that this name cannot be loaded here
         raise ParameterError(
             "dataset_name", f"be a data set that can be loaded ({in_one_line(error)})", name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import count
 from os import SEEK_END
@@ -74,12 +75,17 @@ class Feed:
         """Sequences in the training text; None of one that is streamed."""
         return None
 
+    @property
+    def num_dropped_tokens(self) -> int | None:
+        """Tokens of the training text that are in no sequence, as their documents are too long; None where nobody counted."""
+        return None
+
     def validation_loader(self, num_times: int) -> DataLoader:
         assert self.validation is not None
         batches = ValidationBatches(
             num_sequences=len(self.validation.ids),
             num_times=num_times,
-            batch_size=self.config.per_device_train_batch_size,
+            batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             power=time_power(self.scheduler.process),
         )
         examples = NoisyExamples(self.validation.ids, self.scheduler, self.tokenizer.all_special_ids)
@@ -87,9 +93,10 @@ class Feed:
 
     def tokenize(self, flag: str, documents: Sequence[str]) -> Sequences:
         config = self.config
+        most = config.max_train_samples if flag == "train_file" else config.max_eval_samples
         flag = "text_column" if flag == "train_file" and config.dataset_name is not None else flag
         with self.accelerator.main_process_first():  # the others then find its cache
-            return tokenize(
+            sequences = tokenize(
                 self.tokenizer,
                 documents,
                 flag=flag,
@@ -97,6 +104,7 @@ class Feed:
                 max_length=config.max_length,
                 num_workers=config.preprocessing_num_workers,
             )
+        return replace(sequences, ids=sequences.ids.first(most))
 
     def examples(self, ids: Sequence[Any]) -> NoisyExamples:
         """Training examples: counts and times are drawn as the flags say."""

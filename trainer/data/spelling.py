@@ -47,8 +47,11 @@ def spell(
         gaps = (separator(tokenizer), 0, 0)
         columns = [list(pack(column, gap, max_length)) for column, gap in zip(columns, gaps, strict=True)]
     special = np.array(sorted(set(tokenizer.all_special_ids)))
-    chars, utf8_bytes, given, kept = [], [], 0, []
+    chars, utf8_bytes, given = [], [], 0
+    kept: list[np.ndarray] = []
     for tokens, token_chars, token_bytes in zip(*columns, strict=True):
+        if len(kept) == len(ids):  # the first ones only were asked for
+            break
         counted = ~np.isin(tokens, special)
         given += int(token_chars[~counted].sum())
         if counted.any():

@@ -28,6 +28,12 @@ class TokenTable(Sequence[np.ndarray]):
         ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
         return cls(np.concatenate(parts) if parts else np.empty(0, np.int32), ends)
 
+    def first(self, count: int | None) -> TokenTable:
+        """The first `count` sequences; None for all."""
+        if count is None or count >= len(self):
+            return self
+        return TokenTable(self.tokens[: self.ends[count - 1]], self.ends[:count])
+
     def __len__(self) -> int:
         return len(self.ends)
 

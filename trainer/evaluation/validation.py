@@ -96,13 +96,13 @@ def evaluate(
     """The bound over `loader`, whose draws are numbered as `noising.ValidationBatches` does. Every process gets it.
 
     `head` and `grouping` are as for `loss_sums`; `spelling` tells the characters of the sequences, `weights` (words for the
-    report) what the model's weights are; `progress` shows a bar on stderr.
+    report) what the model's weights are; `progress` shows a bar on stderr if that is a terminal.
     """
     was_training = model.training
     model.eval()
     sums = torch.zeros(num_sequences * num_times, dtype=torch.float64)
     counts = torch.zeros_like(sums)
-    for batch in tqdm(loader, desc="validate", disable=not progress, leave=False):
+    for batch in tqdm(loader, desc="validate", disable=None if progress else True, leave=False):
         _, nelbo = loss_sums(model, scheduler, batch, head=head, grouping=grouping)
         row = (batch["position"], nelbo.double() * batch["weight"], batch["noisable"].sum(-1))
         position, nelbo, count = (part.cpu() for part in accelerator.gather(row))

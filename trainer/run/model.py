@@ -40,7 +40,7 @@ def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
     flag = "model_name_or_path" if config.tokenizer_name is None else "tokenizer_name"
     name = getattr(config, flag)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_download(config, flag))
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
         raise ParameterError(flag, f"name a tokenizer that can be loaded ({in_short(error)})", name) from error
     if tokenizer.mask_token_id is None:
@@ -56,7 +56,13 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
     if config.config_name is not None:
         model = _from_scratch(config, config.config_name, tokenizer)
     else:
-        model, missing = read_masked_lm("model_name_or_path", config.model_name_or_path, dtype=torch.float32)
+        name = config.model_name_or_path
+        options = {"dtype": torch.float32, **_download(config, "model_name_or_path"), **_attention(config)}
+        try:
+            model, missing = read_masked_lm("model_name_or_path", name, **options)
+        except ParameterError as error:
+            _check_attention(config, error)
+            raise
         if missing:
             logger.warning("%d weights are not there and start at random: %s", len(missing), ", ".join(missing[:3]))
     _fit_vocabulary(model, tokenizer)
@@ -66,6 +72,25 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
     if longest is not None and config.max_length > longest:
         raise ParameterError("max_length", f"be <= {longest}, the positions of the model", config.max_length)
     return model
+
+
+def _download(config: TrainingConfig, flag: str) -> dict[str, Any]:
+    """Which revision of what `flag` names, and where it is kept."""
+    revision = config.model_revision if flag == "model_name_or_path" else None
+    return {"cache_dir": config.cache_dir} | ({} if revision is None else {"revision": revision})
+
+
+def _attention(config: TrainingConfig) -> dict[str, Any]:
+    return {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+
+
+def _check_attention(config: TrainingConfig, error: Exception) -> None:
+    """Raises `ParameterError` if the error is about how attention is computed."""
+    name = config.attn_implementation
+    if name is not None and (name in str(error) or "attention" in str(error)):
+        raise ParameterError(
+            "attn_implementation", f"be one that the model has here ({in_short(error.__cause__ or error)})", name
+        ) from error
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -81,8 +106,10 @@ def _from_scratch(config: TrainingConfig, name: str, tokenizer: PreTrainedTokeni
     if name == TokenDiffusionConfig.model_type:
         overrides.setdefault("time_conditioning", TIME_CONDITIONING[config.process])
     try:
-        return AutoModelForMaskedLM.from_config(_model_config(name, **overrides, **vocabulary), dtype=torch.float32)
+        model_config = _model_config(name, **overrides, **vocabulary)
+        return AutoModelForMaskedLM.from_config(model_config, dtype=torch.float32, **_attention(config))
     except Exception as error:  # as above: a configuration can be wrong in as many ways as there are models
+        _check_attention(config, error)
         rule = f"make a masked LM ({in_short(error)})"
         raise ParameterError("config_name, config_overrides", rule, (name, config.config_overrides)) from error
 
