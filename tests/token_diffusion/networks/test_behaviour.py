@@ -15,7 +15,7 @@ from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
 from token_diffusion.engine.batch import Batch
 from token_diffusion.networks.behaviour import Behaviour, behaviour, check_masks
 from token_diffusion.networks.denoiser import MaskedLMDenoiser, as_denoiser
-from token_diffusion.networks.groups import SHARED
+from token_diffusion.networks.groups import SHARED, Grouping
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.text import OPEN
 
