@@ -170,15 +170,17 @@ def _shortest(ask: _Asked) -> int:
     """
     most = ask.longest or LONGEST
     few = [*range(1, ask.lengths[-1] + 1), *(2**power for power in range(3, most.bit_length())), most]
+    reason: ParameterError | None = None
     for length in few:
         try:
             ask([ask.row(length, 0)])
         except ParameterError as error:
-            reason = error
+            reason = reason or error
         else:
             if 1 < length < most:
                 ask([ask.row(length + 1, 0)])
             return length
+    assert reason is not None
     raise reason
 
 
