@@ -1,4 +1,4 @@
-"""A masked LM from a folder or a hub, with all the weights that are there: none left over, and all of them numbers."""
+"""A network from a folder or a hub, with all the weights that are there: none left over, and all of them numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ParameterError, in_short
 from .masked_lm import probe
 
-COMPUTED = ("inv_freq", "position_ids", "token_type_ids")
+COMPUTED = ("inv_freq", "position_ids", "token_type_ids", "masked_bias")
 """Buffers that older folders hold and networks now make themselves."""
 
 
@@ -34,7 +34,7 @@ def quiet() -> Iterator[None]:
 
 
 def read_masked_lm(parameter: str, place: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
-    """The network of `place`, a folder or a name on a hub, and the names of the weights that it does not hold.
+    """The masked LM of `place`, a folder or a name on a hub, and the names of the weights that it does not hold.
 
     Those are random: a new head on a body that had none. Runs no code from the folder.
 
@@ -45,12 +45,23 @@ def read_masked_lm(parameter: str, place: str, **options: Any) -> tuple[PreTrain
     Raises:
         ParameterError: it cannot be read, or its weights are not those of the network in its config.json.
     """
+    return _read(AutoModelForMaskedLM, "masked", parameter, place, options)
+
+
+def read_causal_lm(parameter: str, place: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+    """The same for a causal LM."""
+    return _read(AutoModelForCausalLM, "causal", parameter, place, options)
+
+
+def _read(
+    kind: Any, name: str, parameter: str, place: str, options: dict[str, Any]
+) -> tuple[PreTrainedModel, list[str]]:
     options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with quiet():
-            model, report = AutoModelForMaskedLM.from_pretrained(place, **options)
+            model, report = kind.from_pretrained(place, **options)
     except Exception as error:  # transformers, tokenizers, safetensors and torch each raise what they like
-        raise ParameterError(parameter, f"hold a readable masked language model ({in_short(error)})", place) from error
+        raise ParameterError(parameter, f"hold a readable {name} language model ({in_short(error)})", place) from error
     if rule := _broken_rule(model, report):
         raise ParameterError(parameter, rule, place)
     return model, sorted(report["missing_keys"])

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from token_diffusion.errors import ParameterError
+from token_diffusion.errors import ParameterError, in_short
+from token_diffusion.networks.weights import quiet, read_causal_lm
 
 from ..output.provenance import base_name
 from .bound import Estimate, pooled_ratio
@@ -70,17 +71,20 @@ class Judge(NamedTuple):
 
 def load_judge(name: str, device: str | torch.device = "cpu") -> Judge:
     """The causal LM of a folder or id. Raises `ParameterError`."""
+    parameter = "generative_model_name_or_path"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
-    except Exception as error:  # whatever transformers raises, this name holds no causal LM for us
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        rule = f"name a causal language model and its tokenizer ({reason})"
-        raise ParameterError("generative_model_name_or_path", rule, name) from error
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
+        raise ParameterError(parameter, f"hold a readable tokenizer ({in_short(error)})", name) from error
+    model: Any
+    model, missing = read_causal_lm(parameter, name, dtype=torch.float32)
+    if missing:
+        raise ParameterError(parameter, f"hold all weights of its model ({missing[0]} is missing)", name)
     config = model.config.get_text_config()
     if (largest := max(tokenizer.get_vocab().values())) >= config.vocab_size:
         rule = f"have a tokenizer with ids below the model's {config.vocab_size}"
-        raise ParameterError("generative_model_name_or_path", rule, largest)
+        raise ParameterError(parameter, rule, largest)
     context = getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT
     return Judge(base_name(name), model.to(device).eval(), tokenizer, int(context))
 

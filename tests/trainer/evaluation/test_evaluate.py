@@ -123,7 +123,10 @@ def test_samples_alone(workplace: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("--num_samples 1 --temperature -1", "temperature must be greater than or equal to 0, got '-1'"),
         ("--num_samples 1 --num_times 0", "num_times must be greater than 0, got '0'"),
         ("--validation_file {text} --generative_model_name_or_path x", "generative_model_name_or_path must come with"),
-        ("--num_samples 1 --generative_model_name_or_path {text}", "generative_model_name_or_path must name a causal"),
+        (
+            "--num_samples 1 --generative_model_name_or_path {text}",
+            "generative_model_name_or_path must hold a readable",
+        ),
         ("--num_samples 1 --output_file {text}/x", "output_file must be a writable file (Not a directory)"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -136,5 +137,27 @@ def test_a_judge_without_bos_and_eos_reads_the_text_alone(make_judge: MakeJudge)
 
 
 def test_what_is_no_causal_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="generative_model_name_or_path must name a causal language model"):
+    with pytest.raises(ParameterError, match="generative_model_name_or_path must hold a readable tokenizer"):
         load_judge(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("layers", "value", "rule"),
+    [
+        (2, 1.0, "hold all weights of its model (transformer.h.1."),
+        (0, 1.0, "hold no part of a network that its config.json does not know (transformer.h.0."),
+        (1, math.nan, "hold weights that are finite in float32 (transformer.h.0.mlp.c_fc.bias is not)"),
+    ],
+)
+def test_a_judge_that_is_not_whole_is_refused(layers: int, value: float, rule: str, tmp_path: Path) -> None:
+    """Its figures would be those of another model, and nobody would be told."""
+    tokenizer = with_ends(eos_token="</s>")
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=16, n_embd=16, n_layer=1, n_head=2))
+    model.get_parameter("transformer.h.0.mlp.c_fc.bias").data[0] = value
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"n_layer": layers}))
+    with pytest.raises(ParameterError) as caught:
+        load_judge(str(tmp_path))
+    assert str(caught.value).startswith(f"generative_model_name_or_path must {rule}")

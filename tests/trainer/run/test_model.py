@@ -160,7 +160,6 @@ def logits(model: PreTrainedModel) -> Tensor:
         ("bert", {"tie_word_embeddings": False}),
         ("bert", {"tie_word_embeddings": True}),
         ("albert", {"tie_word_embeddings": False}),
-        ("deberta-v2", {"tie_word_embeddings": False}),
         ("mpnet", {"tie_word_embeddings": False}),
         ("fnet", {"tie_word_embeddings": False}),
         ("mobilebert", {"tie_word_embeddings": False, **MOBILE}),
