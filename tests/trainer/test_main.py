@@ -119,7 +119,7 @@ def test_a_missing_model_folder(workplace: Path, capsys: pytest.CaptureFixture[s
     flags = [f"--train_file={workplace / 'text.txt'}", f"--model_name_or_path={workplace / 'none'}"]
     flags.append(f"--output_dir={workplace / 'out'}")
     (line,) = errors(capsys, ["hybrid", *flags, f"--tokenizer_name={workplace / 'tokenizer'}"])
-    assert line.startswith("model_name_or_path must name a masked LM that can be loaded") and "none'" in line
+    assert line.startswith("model_name_or_path must hold a readable masked language model") and "none'" in line
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

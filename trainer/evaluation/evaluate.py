@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.networks.behaviour import behaviour
 from token_diffusion.networks.masked_lm import Head
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
@@ -118,6 +119,7 @@ def _validate(
         num_sequences=len(ids),
         num_times=config.num_times,
         head=Head(checkpoint.model),
+        grouping=behaviour(checkpoint.model).grouping,
         spelling=spell(tokenizer, documents, ids, packing=packing, max_length=max_length),
         weights=_weights(checkpoint.path),
         progress=accelerator.is_main_process,

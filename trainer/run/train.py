@@ -34,8 +34,10 @@ from ..output.resume import check_same_run, read_facts
 from ..report.watch import Watch
 from ..signals import StopSignals
 from .learner import Learner, StepSums
-from .model import build_model, build_tokenizer
+from .model import build_model, build_tokenizer, vocabulary_size
+from .proof import prove_saving
 from .saving import Progress, Saver
+from .trial import try_network
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +97,13 @@ class Run:
         set_seed(config.seed)
         self.tokenizer = build_tokenizer(config)
         model = build_model(config, self.tokenizer)
+        self.grouping = try_network(config, model, self.tokenizer.mask_token_id)
+        if accelerator.is_main_process:
+            named = "model_name_or_path" if config.config_name is None else "config_name"
+            folder = config.output_dir / f".{FINAL}.new"
+            prove_saving(model, folder, named, getattr(config, named), config.max_length)
         self.scheduler = TokenDiffusionScheduler(
-            vocab_size=model.config.vocab_size,
+            vocab_size=vocabulary_size(self.tokenizer),
             mask_token_id=self.tokenizer.mask_token_id,
             **config.scheduler_options(),
         )
@@ -230,7 +237,7 @@ class Run:
         """One optimizer step, counted and metered. Raises `TrainingError` if its loss or its gradient is not finite."""
 
         def sums(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head)
+            return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head, self.grouping)
 
         result = self.learner.optimize(window, sums, stopping=lambda: self.signals.received is not None)
         if not result.moved:
@@ -270,6 +277,7 @@ class Run:
                 num_sequences=len(validation.ids),
                 num_times=num_times,
                 head=self.learner.head,
+                grouping=self.grouping,
                 spelling=self.feed.spelling,
                 weights=self.learner.used_weights,
                 progress=self.accelerator.is_main_process,
