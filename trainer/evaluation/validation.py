@@ -95,8 +95,7 @@ def evaluate(
     """The bound over `loader`, whose draws are numbered as `noising.ValidationBatches` does. Every process gets it.
 
     `head` and `grouping` are as for `loss_sums`; `spelling` tells the characters of the sequences, `weights` (words for the
-    report) what the model's weights are; `progress` shows a bar on stderr if
-    that is a terminal.
+    report) what the model's weights are; `progress` shows a bar on stderr if that is a terminal.
     """
     was_training = model.training
     model.eval()

@@ -56,11 +56,10 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
     if config.config_name is not None:
         model = _from_scratch(config, config.config_name, tokenizer)
     else:
-        options = _download(config, "model_name_or_path") | _attention(config)
+        name = config.model_name_or_path
+        options = {"dtype": torch.float32, **_download(config, "model_name_or_path"), **_attention(config)}
         try:
-            model, missing = read_masked_lm(
-                "model_name_or_path", config.model_name_or_path, dtype=torch.float32, **options
-            )
+            model, missing = read_masked_lm("model_name_or_path", name, **options)
         except ParameterError as error:
             _check_attention(config, error)
             raise
@@ -90,7 +89,7 @@ def _check_attention(config: TrainingConfig, error: Exception) -> None:
     name = config.attn_implementation
     if name is not None and (name in str(error) or "attention" in str(error)):
         raise ParameterError(
-            "attn_implementation", f"be one that the model has here ({in_short(error)})", name
+            "attn_implementation", f"be one that the model has here ({in_short(error.__cause__ or error)})", name
         ) from error
 
 

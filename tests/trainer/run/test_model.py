@@ -128,52 +128,6 @@ def parse_training(tokenizer_folder: Path) -> TrainingConfig:
     return config
 
 
-def test_what_is_asked_of_the_hub_is_the_models_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not that of another tokenizer; and everything is kept where the flag says."""
-    asked: dict[str, dict[str, Any]] = {}
-
-    def loading(kind: str) -> Any:
-        def load(name: str, **options: Any) -> Any:
-            asked[f"{kind} {name}"] = options
-            return tiny_tokenizer() if kind == "tokenizer" else tiny_model()
-
-        return load
-
-    monkeypatch.setattr("trainer.run.model.AutoTokenizer.from_pretrained", loading("tokenizer"))
-    monkeypatch.setattr(
-        "trainer.run.model.read_masked_lm", lambda _, name, **options: (loading("model")(name, **options), [])
-    )
-    common = ["--train_file=a", "--model_name_or_path=ann/model", "--model_revision=v2", f"--cache_dir={tmp_path}"]
-    for more in ([], ["--tokenizer_name=ann/words", "--attn_implementation=eager"]):
-        config = parse("mdlm", [*common, "--max_length=16", *more])
-        assert isinstance(config, TrainingConfig)
-        build_model(config, build_tokenizer(config))
-    assert asked["tokenizer ann/model"] == {"cache_dir": tmp_path, "revision": "v2"}
-    assert asked["tokenizer ann/words"] == {"cache_dir": tmp_path}
-    assert asked["model ann/model"] | {"dtype": None} == {
-        "cache_dir": tmp_path,
-        "revision": "v2",
-        "attn_implementation": "eager",
-        "dtype": None,
-    }
-
-
-def test_how_attention_is_computed(tokenizer_folder: Path) -> None:
-    options: dict[str, Any] = {
-        "config_name": "bert",
-        "config_overrides": "hidden_size=32,num_hidden_layers=1,num_attention_heads=2",
-    }
-    for name in ("eager", "sdpa"):
-        config = parse("mdlm", flags(tokenizer_folder, **options, attn_implementation=name))
-        assert isinstance(config, TrainingConfig)
-        assert build_model(config, tiny_tokenizer()).config._attn_implementation == name
-    config = parse("mdlm", flags(tokenizer_folder, **options, attn_implementation="no_such"))
-    assert isinstance(config, TrainingConfig)
-    with pytest.raises(ParameterError, match="attn_implementation must be one that the model has here") as wrong:
-        build_model(config, tiny_tokenizer())
-    assert "\n" not in str(wrong.value)
-
-
 OLD = 64
 """Token ids of the models that are resized below."""
 ESM = {"pad_token_id": 0, "mask_token_id": 4, "position_embedding_type": "absolute", "emb_layer_norm_before": True}
@@ -276,3 +230,50 @@ def test_a_run_from_an_untied_model_of_another_vocabulary_can_be_served(
     checkpoint = load_checkpoint(output / "final")
     assert logits(checkpoint.model).shape == (2, 6, 50)
     assert sorted(path.name for path in output.iterdir() if path.name.startswith(".")) == []
+
+
+def test_what_is_asked_of_the_hub_is_the_models_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not that of another tokenizer; and everything is kept where the flag says."""
+    asked: dict[str, dict[str, Any]] = {}
+
+    def loading(kind: str) -> Any:
+        def load(name: str, **options: Any) -> Any:
+            asked[f"{kind} {name}"] = options
+            return tiny_tokenizer() if kind == "tokenizer" else tiny_model()
+
+        return load
+
+    def reading(flag: str, name: str, **options: Any) -> Any:
+        return loading("model")(name, **options), []
+
+    monkeypatch.setattr("trainer.run.model.AutoTokenizer.from_pretrained", loading("tokenizer"))
+    monkeypatch.setattr("trainer.run.model.read_masked_lm", reading)
+    common = ["--train_file=a", "--model_name_or_path=ann/model", "--model_revision=v2", f"--cache_dir={tmp_path}"]
+    for more in ([], ["--tokenizer_name=ann/words", "--attn_implementation=eager"]):
+        config = parse("mdlm", [*common, "--max_length=16", *more])
+        assert isinstance(config, TrainingConfig)
+        build_model(config, build_tokenizer(config))
+    assert asked["tokenizer ann/model"] == {"cache_dir": tmp_path, "revision": "v2"}
+    assert asked["tokenizer ann/words"] == {"cache_dir": tmp_path}
+    assert asked["model ann/model"] | {"dtype": None} == {
+        "cache_dir": tmp_path,
+        "revision": "v2",
+        "attn_implementation": "eager",
+        "dtype": None,
+    }
+
+
+def test_how_attention_is_computed(tokenizer_folder: Path) -> None:
+    options: dict[str, Any] = {
+        "config_name": "bert",
+        "config_overrides": "hidden_size=32,num_hidden_layers=1,num_attention_heads=2",
+    }
+    for name in ("eager", "sdpa"):
+        config = parse("mdlm", flags(tokenizer_folder, **options, attn_implementation=name))
+        assert isinstance(config, TrainingConfig)
+        assert build_model(config, tiny_tokenizer()).config._attn_implementation == name
+    config = parse("mdlm", flags(tokenizer_folder, **options, attn_implementation="no_such"))
+    assert isinstance(config, TrainingConfig)
+    with pytest.raises(ParameterError, match="attn_implementation must be one that the model has here") as wrong:
+        build_model(config, tiny_tokenizer())
+    assert "\n" not in str(wrong.value)
