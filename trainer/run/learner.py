@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from token_diffusion.networks.masked_lm import Head, probe
 
 from ..config import TrainingConfig
 from ..output.resume import random_state, set_random_state
+from .attention import ProductAttention
 from .optimizer import make_optimizer
 
 logger = logging.getLogger(__name__)
@@ -54,13 +55,18 @@ class Learner:
     def __init__(self, config: TrainingConfig, accelerator: Accelerator, model: PreTrainedModel) -> None:
         self.accelerator, self.max_grad_norm, self.ema_decay = accelerator, config.max_grad_norm, config.ema_decay
         self.chosen_step: int | None = None
+        self._by_products = (
+            accelerator.device.type == "cpu" and config.mixed_precision == "bf16" and not config.torch_compile
+        )
         if config.gradient_checkpointing:
             if not model.supports_gradient_checkpointing:
                 raise ParameterError("gradient_checkpointing", "be off for this model", type(model).__name__)
             # transformers has renamed it; the older name warns.
             name = "activation_checkpointing_enable"
             enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
-            enable({"use_reentrant": False})
+            # What is computed again is so on the way back, where no mode of the way there holds.
+            again = {"context_fn": lambda: (nullcontext(), self._attention())} if self._by_products else {}
+            enable({"use_reentrant": False, **again})
         # A compiled forward pass would not see the head's hook.
         self.head = None if config.torch_compile else Head(model)
         if accelerator.num_processes > 1:
@@ -107,7 +113,7 @@ class Learner:
         count = int(accelerator.reduce(torch.as_tensor(counted), "sum"))
         totals = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
         for i, batch in enumerate(window):
-            with nullcontext() if i == len(window) - 1 else accelerator.no_sync(self.model):
+            with self._attention(), nullcontext() if i == len(window) - 1 else accelerator.no_sync(self.model):
                 loss, nelbo = ((values * batch["weight"]).sum() for values in sums(self.model, batch))
                 # Distributed training averages gradients over processes; the sum is wanted.
                 accelerator.backward(loss * (accelerator.num_processes / count))
@@ -120,6 +126,9 @@ class Learner:
         if moved:
             self._move()
         return StepSums(loss_sum, nelbo_sum, count, bool(stop), gradient, moved)
+
+    def _attention(self) -> AbstractContextManager[Any]:
+        return ProductAttention() if self._by_products else nullcontext()
 
     def _clip(self) -> Tensor:
         """Scales the gradient down to its highest norm; returns what the norm was."""

@@ -394,3 +394,30 @@ def test_epochs_and_their_steps_are_one_run(
     assert main(["mdlm", *flags(workplace, tmp_path, **epochs | {"num_train_epochs": 1}), *LATEST]) == 2
     problem = "max_train_steps must be 5 as in the run that wrote checkpoint-5, got 10"
     assert capsys.readouterr().err.splitlines()[-1] == problem
+
+
+@pytest.mark.parametrize("switches", [(), ("--gradient_checkpointing",)])
+def test_bfloat16_on_a_cpu_learns_what_float32_does(
+    switches: tuple[str, ...], workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With attention by products, on the way back, too."""
+    if torch.accelerator.is_available():
+        pytest.skip("there is a device")
+    calls: list[int] = []
+    softmax = torch.nn.functional.softmax
+
+    def counted(scores: torch.Tensor, dim: int) -> torch.Tensor:
+        calls.append(1)
+        return softmax(scores, dim)
+
+    monkeypatch.setattr("trainer.run.attention.F.softmax", counted)
+    found = {}
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state(True)
+        changes = {"mixed_precision": precision, "max_train_steps": 30, "validation_split_percentage": 20}
+        found[precision] = train(configure("mdlm", workplace, tmp_path / precision, "--packing", *switches, **changes))
+        assert bool(calls) == (precision == "bf16")
+    AcceleratorState._reset_state(True)
+    assert len(calls) == 30 * (2 if switches else 1)
+    assert found["no"] is not None and found["bf16"] is not None
+    assert found["bf16"].nelbo == pytest.approx(found["no"].nelbo, rel=0.02)
