@@ -38,7 +38,9 @@ class TokenizerConfig(CommandLine):
     """Train a byte-level BPE tokenizer on text; decoding gives the text back exactly."""
 
     train_file: list[Path] = Field(min_length=1)
-    """Text files (UTF-8), one or more."""
+    """Text files (UTF-8), one or more, or tables: .csv, .tsv, .json, .jsonl, .parquet, .arrow; compressed or not."""
+    text_column: str = "text"
+    """Column of a table that holds the text."""
     output_dir: Path = Path("tokenizer-output")
     """Folder to write; AutoTokenizer and --tokenizer_name read it."""
     vocab_size: int = Field(4096, ge=261)
@@ -64,14 +66,16 @@ class TrainingConfig(CommandLine):
     """Tokenizer folder or id, if it is not the model's own. `python -m trainer tokenizer` makes one."""
 
     dataset_name: str | None = None
-    """Data set id or folder for the `datasets` library. Either this or --train_file."""
+    """Data set for the `datasets` library: an id, a folder, what `save_to_disk` wrote, or a file. Either this or
+    --train_file."""
     dataset_config_name: str | None = None
     """Configuration of the data set."""
     text_column: str = "text"
-    """Column of the data set that holds the text."""
+    """Column of the data set, or of a table, that holds the text."""
     train_file: list[Path] = Field(default_factory=list)
     """Text files (UTF-8), one or more. With --packing a file is one document, newlines included; without it each line
-    is an example and blank lines are dropped."""
+    is an example and blank lines are dropped. Or tables, in which a row is a document: .csv, .tsv, .json (a list), .jsonl,
+    .parquet, .arrow, see --text_column. Files may be compressed: .gz, .bz2, .xz."""
     validation_file: list[Path] = Field(default_factory=list)
     """Text files to validate on, read as --train_file."""
     validation_split_percentage: float = Field(0, ge=0, lt=100)
@@ -85,9 +89,9 @@ class TrainingConfig(CommandLine):
     """Tokens in an example at most."""
     dataloader_num_workers: int = Field(0, ge=0)
     """Processes that prepare batches; 0 prepares them in the training process."""
-    preprocessing_num_workers: PositiveInt = 1
-    """Processes that tokenise the text before training. Text of over a million characters is tokenised once and kept
-    in the cache folder of `datasets` (HF_DATASETS_CACHE)."""
+    preprocessing_num_workers: PositiveInt | None = None
+    """Threads that tokenise the text before training (a tokenizer written in Python has one). Default: one a core. Text
+    of over a million characters is tokenised once and kept in the cache folder of `datasets` (HF_DATASETS_CACHE)."""
     streaming: bool = False
     """Read and tokenise the text while training, never all of it at once. Needs --max_train_steps."""
     shuffle_buffer_size: PositiveInt = 10_000
