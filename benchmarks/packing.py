@@ -3,8 +3,8 @@
     python -m benchmarks packing [--quick]
 
 Forward passes as the samplers make them: the body over rows x tokens, the head at a few positions or at all. "Used here" says
-whether `load_checkpoint` packs on this machine (token_diffusion/packing.py); both are measured where oneDNN has them. And how
-often the rounding of a row depends on the rows beside it: its logits alone, bit for bit against those among others.
+whether `load_checkpoint` packs on this machine (token_diffusion/networks/packing.py); both are measured where oneDNN has them.
+And how often the rounding of a row depends on the rows beside it: its logits alone, bit for bit against those among others.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from token_diffusion import __version__
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.networks.memory import prepare
+from token_diffusion.plain import plain
 
 from .api import sampling, state
 from .api.admission import Service
@@ -74,10 +75,13 @@ def load_engine(settings: Settings) -> Engine:
         torch.set_num_threads(settings.num_threads)
 
     def load() -> dict[str, Checkpoint]:
-        return {
+        checkpoints = {
             name: load_checkpoint(folder, name=name, device=device, dtype=settings.dtype)
             for name, folder in settings.checkpoint_folders().items()
         }
+        for checkpoint in checkpoints.values():
+            plain(checkpoint.tokenizer)  # seconds for a large vocabulary, which the first request need not wait for
+        return checkpoints
 
     prepare()
     # GNU's OpenMP keeps workers for each thread that has computed anything, and where they are more than the cores, all of

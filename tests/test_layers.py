@@ -30,6 +30,8 @@ STOREYS = {
         {"__main__", "pipelines"},
         {"sampling"},
         {"checkpoint", "engine", "text"},
+        {"facts"},
+        {"plain"},
         {"samplers", "networks"},
         {"diffusion"},
         {"errors"},

@@ -20,6 +20,7 @@ from transformers import (
 
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import save_checkpoint
+from token_diffusion.facts import Facts
 
 PROCESSES = ("absorbing", "uniform", "hybrid")
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -94,13 +95,17 @@ def _with_special_tokens(tokenizer: Tokenizer, mask: str = "[MASK]") -> PreTrain
 
 
 def save_tiny(
-    folder: Path, process: str, architecture: str = "bert", tokenizer: PreTrainedTokenizerBase | None = None
+    folder: Path,
+    process: str,
+    architecture: str = "bert",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    facts: Facts | None = None,
 ) -> Path:
     """A checkpoint folder of a random model with a scheduler of `process`."""
     tokenizer = tokenizer or tiny_tokenizer()
     scheduler = TokenDiffusionScheduler(len(tokenizer), tokenizer.mask_token_id, forward_process=process)
     model = tiny_model(architecture, len(tokenizer), seed=PROCESSES.index(process))
-    save_checkpoint(folder, model, tokenizer, scheduler)
+    save_checkpoint(folder, model, tokenizer, scheduler, facts=facts)
     return folder
 
 

@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("--seed", type=int, default=0, help="same seed, same samples (default: %(default)s)")
         add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
         add("--dtype", choices=list(DTYPES), default="float32", help="of the weights (default: %(default)s)")
-        add("--inject_start_token", action="store_true", help="begin with the tokenizer's [CLS] or BOS token")
+        add("--inject_start_token", action="store_true", help="begin with [CLS] or BOS where the frame does not")
         add("--json", action="store_true", help="print one JSON object instead of text")
     return parser
 
@@ -78,6 +78,7 @@ def sample_text(arguments: argparse.Namespace) -> None:
         prompt=arguments.prompt,
         template=arguments.template,
         inject_start_token=arguments.inject_start_token,
+        frame=checkpoint.facts.frame,
     )
     parameters = SamplingParameters(
         seq_len=len(tokens),

@@ -18,6 +18,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, P
 
 from .diffusion.scheduler import TokenDiffusionScheduler
 from .errors import ParameterError
+from .facts import UNKNOWN, Facts, read_facts
 from .networks.denoiser import Denoiser, MaskedLMDenoiser
 from .networks.packing import pack_where_it_pays
 from .networks.quantization import quantised
@@ -36,7 +37,8 @@ SCHEDULER_FILE = "scheduler_config.json"
 class Checkpoint:
     """A loaded folder, ready to sample from. `max_seq_len` is None where the model has no bound on positions.
 
-    dtype: of the weights, one of `DTYPES`.
+    dtype: of the weights, one of `DTYPES`. facts: how its training sequences were framed, and what of them was learnt.
+    denoiser: what samples are drawn from; it gives no probability to the `forbidden` ids.
     """
 
     name: str
@@ -47,6 +49,12 @@ class Checkpoint:
     denoiser: Denoiser
     max_seq_len: int | None
     dtype: str
+    facts: Facts = UNKNOWN
+
+    @property
+    def forbidden(self) -> tuple[int, ...]:
+        """Ids that no sample holds: padding, control tokens that are not learnt, and ids without a token."""
+        return self.facts.forbidden(self.tokenizer, self.scheduler.config.vocab_size)
 
     @property
     def process(self) -> str:
@@ -96,11 +104,12 @@ def load_checkpoint(
     except (RuntimeError, AssertionError) as error:
         raise ParameterError("device", f"be available ({_first_line(error)})", device) from error
     _check_fit(folder, model, tokenizer, scheduler)
-    plain = MaskedLMDenoiser(model)
+    facts = read_facts(folder, scheduler.config.vocab_size)
+    plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
     denoiser = quantised(plain) if dtype == "int8" else plain
     pack_where_it_pays(model)
     name = name or folder.resolve().name
-    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype)
+    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype, facts)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -117,6 +126,7 @@ def save_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     scheduler: TokenDiffusionScheduler,
     *,
+    facts: Facts | None = None,
     card: str | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
     write_more: Callable[[Path], None] | None = None,
@@ -124,6 +134,7 @@ def save_checkpoint(
     """Writes the folder whole or not at all: beside its place first, then renamed; what was there before is replaced.
 
     Args:
+        facts: what is known of the training sequences; without it the folder says nothing of them.
         card: the text of its README.md.
         state_dict: the weights to save; without it those that `model` holds.
         write_more: adds files to the folder that it is given, before that gets its name.
@@ -138,6 +149,8 @@ def save_checkpoint(
         tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     tokenizer.save_pretrained(fresh)
     scheduler.save_pretrained(fresh)
+    if facts is not None:
+        facts.write(fresh)
     if card is not None:
         (fresh / "README.md").write_text(card, encoding="utf-8")
     if write_more is not None:

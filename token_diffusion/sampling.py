@@ -13,6 +13,7 @@ from .diffusion.scheduler import TokenDiffusionScheduler
 from .engine.batch import Batch
 from .engine.updates import Update
 from .errors import ParameterError
+from .networks.denoiser import MaskedLMDenoiser
 from .samplers.parameters import SamplingParameters
 
 
@@ -115,17 +116,23 @@ def run(
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
+    forbidden: Sequence[int] = (),
 ) -> SampleOutput:
     """One request alone in a batch, to its end. A model in training mode is back in it afterwards.
+
+    Args:
+        forbidden: ids that no sample of a masked LM of transformers may hold; the denoiser of a `Checkpoint` has its own.
 
     Raises:
         FloatingPointError: the network's logits hold no distribution.
     """
     if isinstance(denoiser, nn.Module) and denoiser.training:
         try:
-            return run(denoiser.eval(), scheduler, parameters, tokens, callback, device)
+            return run(denoiser.eval(), scheduler, parameters, tokens, callback, device, forbidden)
         finally:
             denoiser.train()
+    if forbidden:
+        denoiser = MaskedLMDenoiser(denoiser, forbidden)
     batch = Batch(denoiser, scheduler, device=device)
     batch.add(0, [-1] * parameters.seq_len if tokens is None else tokens, parameters)
     while True:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from transformers import PreTrainedTokenizerBase
 
 from .errors import ParameterError
+from .facts import UNKNOWN, Frame
+from .plain import plain
 
 OPEN = -1
 """Marks a position that the sampler fills in."""
@@ -23,40 +25,42 @@ def encode(
     template: str | None = None,
     inject_start_token: bool = False,
     max_tokens: int | None = None,
+    frame: Frame = UNKNOWN.frame,
 ) -> list[int]:
     """Token ids [seq_len], `OPEN` where the sampler fills in.
 
     Args:
-        seq_len: tokens in all; None is the length of the template.
-        prompt: a fixed prefix. Special tokens typed in it, `[MASK]` too, are ordinary text.
+        seq_len: tokens in all, the frame's too; None is the length of the template in its frame.
+        prompt: a fixed prefix. Control tokens typed in it, `[MASK]` too, are ordinary text.
         template: text whose `[MASK]` holes are one open position each, all else fixed; positions beyond it are open.
-        inject_start_token: begin with the tokenizer's [CLS] or BOS token, fixed.
+        inject_start_token: begin with the tokenizer's [CLS] or BOS token, fixed; without effect where the frame begins with one.
         max_tokens: bound of the template's length where seq_len is None; only its holes are held against it here.
+        frame: control tokens around the text, fixed.
 
     Raises:
-        ParameterError: the text does not fit `seq_len`, or prompt and template are both given.
+        ParameterError: the text does not fit `seq_len`, it spells a control token that the tokenizer cannot write as text, or
+            prompt and template are both given.
     """
     if prompt is not None and template is not None:
         raise ParameterError("template", "be absent where prompt is given", template)
     name, text = ("prompt", prompt) if template is None else ("template", template)
     if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
         raise ParameterError(name, "be valid Unicode, without lone surrogates", text)
-    tokens = _plain(tokenizer, prompt) if prompt else []
-    if template is not None:
-        most = max_tokens if seq_len is None else seq_len
-        if most is not None and (holes := template.count(MASK_TEXT)) > most:
-            rule = f"fit into {'' if seq_len is None else 'seq_len = '}{most} tokens"
-            raise ParameterError("template", rule, f"{holes} holes")
-        tokens = _with_holes(tokenizer, template)
-    if inject_start_token:
+    room = None if seq_len is None else _room(seq_len, frame)
+    most = room if seq_len is not None or max_tokens is None else max_tokens - len(frame)
+    if template is not None and most is not None and (holes := template.count(MASK_TEXT)) > most:
+        raise ParameterError("template", _fits(seq_len, max_tokens, frame), f"{holes} holes")
+    _check_written(tokenizer, name, text)
+    tokens = _with_holes(tokenizer, template) if template is not None else _plain(tokenizer, prompt or "")
+    if inject_start_token and not frame.prefix:
         tokens = [_start_token(tokenizer), *tokens]
-    if seq_len is None:
+    if room is None:
         if not tokens:
             raise ParameterError(name, "hold at least one token where seq_len is not given", text)
-        return tokens
-    if len(tokens) > seq_len:
-        raise ParameterError(name, f"fit into seq_len = {seq_len} tokens", f"{len(tokens)} tokens")
-    return tokens + [OPEN] * (seq_len - len(tokens))
+        return frame.around(tokens)
+    if len(tokens) > room:
+        raise ParameterError(name, _fits(seq_len, max_tokens, frame), f"{len(tokens)} tokens")
+    return frame.around(tokens + [OPEN] * (room - len(tokens)))
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep_masks: bool = False) -> str:
@@ -65,23 +69,43 @@ def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep
     return str(tokenizer.decode([token for token in token_ids if token not in hidden]))
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _room(seq_len: int, frame: Frame) -> int:
+    """Tokens that the frame leaves for text."""
+    if seq_len <= len(frame):
+        raise ParameterError("seq_len", f"be more than {len(frame)}, the control tokens of the frame", seq_len)
+    return seq_len - len(frame)
+
+
+def _fits(seq_len: int | None, max_tokens: int | None, frame: Frame) -> str:
+    less = f", {len(frame)} of which are the frame's" if frame else ""
+    return f"fit into {f'{max_tokens}' if seq_len is None else f'seq_len = {seq_len}'} tokens{less}"
+
+
+def _check_written(tokenizer: PreTrainedTokenizerBase, name: str, text: str | None) -> None:
+    """Raises `ParameterError` for text with a control token that would not be there any more as text."""
+    for piece in (text or "").split(MASK_TEXT) if name == "template" else [text or ""]:
+        if (lost := plain(tokenizer).lost(piece)) is not None:
+            rule = f"hold no {lost!r}, which the tokenizer knows as a control token and cannot write as text"
+            raise ParameterError(name, rule, text)
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, text: str, *, continuing: bool = False) -> list[int]:
     """Ids of text in which nothing is special."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return plain(tokenizer).ids([text], continuing=continuing)[0] if text else []
 
 
 def _with_holes(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
-    """Ids with OPEN at each `[MASK]`; the pieces between are tokenised on their own.
+    """Ids with OPEN at each `[MASK]`; the pieces between are tokenised on their own, without a space that is not there.
 
     Where words hold the space before them (byte-level tokenizers), a hole does too, if the mask token says so (`lstrip`).
     """
     takes_space = tokenizer.added_tokens_decoder[tokenizer.mask_token_id].lstrip
     *pieces, last = template.split(MASK_TEXT)
-    tokens = []
+    tokens: list[int] = []
     for piece in pieces:
         text = piece.removesuffix(" ") if takes_space else piece
-        tokens += [*(_plain(tokenizer, text) if text else ()), OPEN]
-    return tokens + _plain(tokenizer, last)
+        tokens += [*_plain(tokenizer, text, continuing=bool(tokens)), OPEN]
+    return tokens + _plain(tokenizer, last, continuing=bool(tokens))
 
 
 def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:

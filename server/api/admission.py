@@ -70,6 +70,7 @@ async def admit(service: Service, wire: SampleRequest, processes: Sequence[Proce
         prompt=wire.prompt,
         template=wire.template,
         max_tokens=service.settings.max_seq_len,
+        frame=checkpoint.facts.frame,
     )
     tokens = await asyncio.get_running_loop().run_in_executor(service.text, encoding)
     _check_seq_len(len(tokens), service.settings, checkpoint)

@@ -124,7 +124,7 @@ class Narrator:
             step_map=result.step_map,
             finish_reason="stop",
             usage=Usage(
-                prompt_tokens=result.prompt_tokens,
+                prompt_tokens=result.prompt_tokens - len(self._checkpoint.facts.frame),
                 completion_tokens=result.completion_tokens,
                 nfe=result.nfe,
                 forwards_skipped=result.forwards_skipped,

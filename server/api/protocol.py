@@ -41,7 +41,7 @@ class SampleRequest(BaseModel):
     num_samples: Count = 1
     """samples drawn; sample i of a seed is the same however many are drawn beside it"""
     seq_len: Count = 64
-    """length of a sample in tokens, prompt included"""
+    """length of a sample in tokens, prompt and frame included"""
     num_inference_steps: Count | None = 128
     """steps of the time grid, for each block; null is the continuous-time limit"""
     temperature: Annotated[float, _bounds(minimum=0)] = 1.0
@@ -127,7 +127,7 @@ class Sample(BaseModel):
 
 
 class Usage(BaseModel):
-    """What the request cost; tokens are summed over its samples."""
+    """What the request cost; tokens are without the frame's, and completion_tokens are summed over the samples."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -178,6 +178,13 @@ class Health(BaseModel):
     status: str
 
 
+class Frame(BaseModel):
+    """Token ids before and after the text of every sample, fixed: how the checkpoint's training sequences were framed."""
+
+    prefix: list[int]
+    suffix: list[int]
+
+
 class ModelInfo(BaseModel):
     """A loaded checkpoint."""
 
@@ -187,6 +194,7 @@ class ModelInfo(BaseModel):
     vocab_size: int
     mask_token_id: int
     mask_token: str
+    frame: Frame
 
 
 class Models(BaseModel):

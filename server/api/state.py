@@ -12,7 +12,7 @@ from token_diffusion.checkpoint import Checkpoint
 
 from ..errors import ErrorEvent, unavailable
 from .admission import Service, ServiceDep
-from .protocol import Health, Info, Limits, Load, ModelInfo, Models
+from .protocol import Frame, Health, Info, Limits, Load, ModelInfo, Models
 
 router = APIRouter()
 
@@ -68,4 +68,5 @@ def _model_info(checkpoint: Checkpoint) -> ModelInfo:
         vocab_size=checkpoint.scheduler.config["vocab_size"],
         mask_token_id=checkpoint.scheduler.config["mask_token_id"],
         mask_token=str(checkpoint.tokenizer.mask_token),
+        frame=Frame(prefix=list(checkpoint.facts.frame.prefix), suffix=list(checkpoint.facts.frame.suffix)),
     )

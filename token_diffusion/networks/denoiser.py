@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -44,11 +44,14 @@ class MaskedLMDenoiser:
 
     A forward pass with a `timesteps` parameter is told t, float32 [B] (`time_arguments`). `gathers` says whether the head can
     be run at the asked positions alone (`Head`); where it cannot, full logits are computed and gathered.
+
+    forbidden: ids that get no probability, as no sample may hold them; the model itself, and its bound, know nothing of that.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, forbidden: Sequence[int] = ()) -> None:
         self.model = model.eval()
         self._head = Head(model)
+        self._forbidden = torch.tensor(forbidden, dtype=torch.int64)
 
     @property
     def gathers(self) -> bool:
@@ -60,6 +63,12 @@ class MaskedLMDenoiser:
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+        logits = self._logits(tokens, t, valid, positions)
+        if not self._forbidden.numel():
+            return logits
+        return logits.index_fill(-1, self._forbidden.to(logits.device), -torch.inf)
+
+    def _logits(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         if not self.gathers:
             return self._forward(tokens, t, valid).flatten(0, 1)[positions]
         with self._head.at(positions):

@@ -1,9 +1,9 @@
 """Uniform and hybrid: a position is offered to the network only where its draw could make it leave.
 
 Each position has one route draw u a step. It leaves when u < b / Z, which needs the network's theta_z; but b / Z is at most
-the bound b / f_z(t) that needs none (processes.py). So positions with u above the bound stay whatever the network says, a
-step in which all do is passed over without a forward pass, and the head runs at the others alone. As the accepted draws
-are the very ones that a plain loop would accept, the result is that of the plain loop token for token, not only in law.
+the bound b / f_z(t) that needs none (diffusion/processes.py). So positions with u above the bound stay whatever the network
+says, a step in which all do is passed over without a forward pass, and the head runs at the others alone. As the accepted
+draws are the very ones that a plain loop would accept, the result is that of the plain loop token for token, not only in law.
 """
 
 from __future__ import annotations

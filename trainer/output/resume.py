@@ -21,7 +21,7 @@ ENDLESS_SCHEDULES = ("constant", "constant_with_warmup", "inverse_sqrt")
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """What identifies a run, and how far it has come; stored as JSON.
 
     `flags` are the command line's, `data` a fingerprint of the training text, `positions` where each process is in a
@@ -38,16 +38,16 @@ class Facts:
     positions: list[Any]
 
 
-def write_state(folder: Path, facts: Facts, tensors: dict[str, Any]) -> None:
+def write_state(folder: Path, facts: RunFacts, tensors: dict[str, Any]) -> None:
     """Both files of the state, into a checkpoint's folder."""
     torch.save(tensors, folder / TENSORS)
     (folder / FACTS).write_text(json.dumps(asdict(facts), indent=2) + "\n", encoding="utf-8")
 
 
-def read_facts(folder: Path) -> Facts:
+def read_facts(folder: Path) -> RunFacts:
     """Raises `ParameterError` if the folder has no readable state."""
     try:
-        return Facts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        return RunFacts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         rule = f"be a checkpoint with a readable {FACTS} ({type(error).__name__})"
         raise ParameterError("resume_from_checkpoint", rule, str(folder)) from error
@@ -67,7 +67,7 @@ def flags_of(config: TrainingConfig) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def check_same_run(facts: Facts, config: TrainingConfig, num_processes: int, folder: Path) -> None:
+def check_same_run(facts: RunFacts, config: TrainingConfig, num_processes: int, folder: Path) -> None:
     """Raises `ParameterError` that names the first thing with which the rest of the run would differ from its start."""
     where = f"as in the run that wrote {folder.name}"
     if facts.process != config.process:
@@ -84,7 +84,7 @@ def check_same_run(facts: Facts, config: TrainingConfig, num_processes: int, fol
         raise ParameterError("max_train_steps", f"be at least {facts.step}, the steps done", config.max_train_steps)
 
 
-def check_same_data(facts: Facts, config: TrainingConfig, data: str, folder: Path) -> None:
+def check_same_data(facts: RunFacts, config: TrainingConfig, data: str, folder: Path) -> None:
     """Raises `ParameterError` if the text is no longer the same, token by token."""
     if facts.data != data:
         name = "train_file" if config.dataset_name is None else "dataset_name"

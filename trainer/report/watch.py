@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError
+from token_diffusion.facts import Facts
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
-from token_diffusion.text import decode
+from token_diffusion.text import decode, encode
 
 from ..config import TrainingConfig
 from ..evaluation.bound import ValidationBound
@@ -65,7 +66,12 @@ class Watch:
             self.history.append({**record, "num_times": bound.num_times, "weights": bound.weights})
 
     def sample(
-        self, step: int, model: nn.Module, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
+        self,
+        step: int,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        scheduler: TokenDiffusionScheduler,
+        facts: Facts,
     ) -> None:
         """Draws texts, the same noise each time; logs them, writes them down, and shows them in TensorBoard."""
         count = self.config.num_validation_samples
@@ -73,7 +79,9 @@ class Watch:
             return
         seq_len = min(self.config.max_length, MAX_SAMPLE_LEN)
         parameters = SamplingParameters(seq_len=seq_len, num_samples=count, seed=self.config.seed)
-        rows = run(model, scheduler, parameters).sequences.tolist()
+        tokens = encode(tokenizer, seq_len=seq_len, frame=facts.frame)
+        forbidden = facts.forbidden(tokenizer, scheduler.config.vocab_size)
+        rows = run(model, scheduler, parameters, tokens, forbidden=forbidden).sequences.tolist()
         texts = [decode(tokenizer, row) for row in rows]
         for index, text in enumerate(texts):
             logger.info("step %d: sample %d: %s", step, index, text)

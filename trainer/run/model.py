@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import AddedToken
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -21,6 +22,7 @@ from token_diffusion.checkpoint import max_positions
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
+from token_diffusion.plain import plain
 
 from ..config import TrainingConfig
 
@@ -40,7 +42,9 @@ def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
         raise ParameterError(flag, f"name a tokenizer that can be loaded ({_reason(error)})", name) from error
     if tokenizer.mask_token_id is None:
-        tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+        # Where words hold the space before them, so does what fills a mask.
+        mask = AddedToken("[MASK]", lstrip=plain(tokenizer).holds_space, special=True)
+        tokenizer.add_special_tokens({"mask_token": mask})
         logger.info("the tokenizer has no mask token: added [MASK] as token %d", tokenizer.mask_token_id)
     return tokenizer
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.checkpoint import save_checkpoint
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.facts import Facts
 
 from ..config import TrainingConfig
 from ..data.feed import Feed
@@ -22,7 +23,7 @@ from ..evaluation.bound import ValidationBound
 from ..output.checkpoints import FINAL, checkpoint_name, prune, saved_steps, set_dtype, tidy
 from ..output.provenance import base_name, code_version, command_line
 from ..output.resume import (
-    Facts,
+    RunFacts,
     check_same_data,
     flags_of,
     random_state,
@@ -56,6 +57,7 @@ class Saver:
     accelerator: Accelerator
     tokenizer: PreTrainedTokenizerBase
     scheduler: TokenDiffusionScheduler
+    facts: Facts
     feed: Feed
     learner: Learner
     watch: Watch
@@ -86,6 +88,7 @@ class Saver:
                     self.learner.bare,
                     self.tokenizer,
                     self.scheduler,
+                    facts=self.facts,
                     card=self._card(bound, dtype),
                     state_dict=weights,
                     write_more=write_more,
@@ -116,8 +119,8 @@ class Saver:
         copies = 4 + (self.learner.ema is not None)
         return 4 * copies * self.learner.bare.num_parameters()
 
-    def _facts(self, positions: list[Position | None]) -> Facts:
-        return Facts(
+    def _facts(self, positions: list[Position | None]) -> RunFacts:
+        return RunFacts(
             process=self.config.process,
             num_processes=self.accelerator.num_processes,
             flags=flags_of(self.config),

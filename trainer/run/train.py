@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.facts import Facts, Frame, frame_of
 
 from ..accelerator import make_accelerator
 from ..config import TrainingConfig
@@ -97,6 +98,8 @@ class Run:
             mask_token_id=self.tokenizer.mask_token_id,
             **config.scheduler_options(),
         )
+        # Control tokens are never noised here, so none of them is learnt.
+        self.facts = Facts(Frame() if config.packing else frame_of(self.tokenizer), known=True)
         self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler)
         self.learner = Learner(config, accelerator, model)
         self.progress, self.signals = Progress(), StopSignals()
@@ -106,6 +109,7 @@ class Run:
             accelerator,
             self.tokenizer,
             self.scheduler,
+            self.facts,
             self.feed,
             self.learner,
             self.watch,
@@ -251,6 +255,6 @@ class Run:
     def _sample(self) -> None:
         if self.config.num_validation_samples:
             with self.learner.averaged():
-                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler)
+                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler, self.facts)
             self.accelerator.wait_for_everyone()
             self.progress.meter.restart_clock()

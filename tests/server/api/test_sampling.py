@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -27,7 +28,9 @@ from tests.live_server import (
     tokens_of,
     wait_until,
 )
-from token_diffusion.checkpoint import Checkpoint
+from tests.tiny import save_tiny
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.facts import Facts, Frame
 from token_diffusion.text import decode
 
 pytest_plugins = ["tests.server_fixtures"]
@@ -140,6 +143,32 @@ def test_a_template_is_filled_in_at_its_own_length(live: LiveServer) -> None:
     assert len(tokens) == 5 and [tokens[0], tokens[2]] == fixed
     assert done["usage"]["prompt_tokens"] == 2 and done["usage"]["completion_tokens"] == 3
     assert len(tokens_of(live.post("/sample", body | {"seq_len": 9}).json())[0]) == 9
+
+
+def test_a_sample_lies_in_the_frame_of_its_checkpoint(tmp_path: Path) -> None:
+    """Its control tokens are fixed positions of `tokens`, and neither text nor counted."""
+    facts = Facts(Frame((2,), (3,)), known=True)
+    folder = save_tiny(tmp_path / "framed", "absorbing", facts=facts)
+    with serving({"framed": load_checkpoint(folder, name="framed")}) as server:
+        (model,) = server.get("/models").json()["models"]
+        assert model["frame"] == {"prefix": [2], "suffix": [3]}
+        body = {"prompt": "w1 w2", "seq_len": 9, "num_samples": 2, "num_inference_steps": 4}
+        events = server.events("/sample", body)
+        done = done_of(events)
+        assert replay(events) == tokens_of(done)
+        for sample in done["samples"]:
+            assert sample["tokens"][:3] == [2, 6, 7] and sample["tokens"][-1] == 3 and len(sample["tokens"]) == 9
+            assert not {0, 2, 3, 4} & set(sample["tokens"][1:-1])
+            assert sample["text"].startswith("w1 w2") and "[" not in sample["text"]
+        assert done["usage"]["prompt_tokens"] == 2 and done["usage"]["completion_tokens"] == 10
+        assert all(row[:3] == [0, 0, 0] and row[-1] == 0 for row in done["step_map"])
+        filled = server.post("/sample/block", {"template": "w1 [MASK]", "stream": False}).json()
+        assert len(tokens_of(filled)[0]) == 4
+        refused = server.post("/sample", {"seq_len": 2})
+        assert refused.status_code == 422
+        assert (
+            refused.json()["error"]["message"] == "seq_len must be more than 2, the control tokens of the frame, got 2"
+        )
 
 
 def test_a_template_without_holes_is_done_at_once(live: LiveServer) -> None:
@@ -314,6 +343,7 @@ def test_the_server_describes_itself(live: LiveServer) -> None:
         "vocab_size": 50,
         "mask_token_id": MASK,
         "mask_token": "[MASK]",
+        "frame": {"prefix": [], "suffix": []},
     }
     info = live.get("/info").json()
     assert info["models"] == models

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import PROCESSES, tiny_tokenizer
 from token_diffusion import ParameterError, TokenDiffusionForMaskedLM, sample_block
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.networks.denoiser import MaskedLMDenoiser
+from token_diffusion.text import OPEN, decode, encode
 from trainer.__main__ import main, parse
 from trainer.config import TrainingConfig
-from trainer.run.model import build_model
+from trainer.run.model import build_model, build_tokenizer
 
 COMMANDS = dict(zip(PROCESSES, ("mdlm", "udlm", "hybrid"), strict=True))
 SIZES = "hidden_size=32,num_hidden_layers=1,num_attention_heads=2,intermediate_size=48,cond_dim=16"
@@ -96,3 +99,26 @@ def test_a_run_leaves_a_folder_that_samples(process: str, tokenizer_folder: Path
     assert moved == timed
     sequences = sample_block(checkpoint.denoiser, checkpoint.scheduler, seq_len=8, num_inference_steps=4).sequences
     assert sequences.shape == (1, 8) and not bool((sequences == checkpoint.tokenizer.mask_token_id).any())
+
+
+def test_a_mask_that_is_added_takes_the_space_before_it(tmp_path: Path) -> None:
+    """Where words hold the space before them, or a hole that is filled with " good" would leave two."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(["Hello good world, hello good day"] * 3, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(tmp_path)
+    made = build_tokenizer(parse_training(tmp_path))
+    ids = encode(made, seq_len=None, template="Hello [MASK] world")
+    (good,) = made(" good", add_special_tokens=False)["input_ids"]
+    assert ids.count(OPEN) == 1
+    assert decode(made, [good if id == OPEN else id for id in ids]) == "Hello good world"
+
+
+def parse_training(tokenizer_folder: Path) -> TrainingConfig:
+    config = parse("mdlm", flags(tokenizer_folder, output_dir=tokenizer_folder / "run"))
+    assert isinstance(config, TrainingConfig)
+    return config

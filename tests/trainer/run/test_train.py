@@ -18,6 +18,8 @@ from transformers import AutoModelForMaskedLM
 from tests.tiny import tiny_model
 from tests.workplaces import make_workplace
 from token_diffusion.checkpoint import load_checkpoint
+from token_diffusion.facts import Facts, Frame
+from token_diffusion.text import encode
 from trainer.__main__ import main, parse
 from trainer.accelerator import make_accelerator
 from trainer.config import TrainingConfig
@@ -323,3 +325,18 @@ def test_mixed_precision_lasts_through_logs_validations_and_checkpoints(workplac
     AcceleratorState._reset_state(True)
     assert {training for training, _ in seen} == {True, False}
     assert {dtype for _, dtype in seen} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_folder_carries_the_frame_that_was_trained(workplace: Path, tmp_path: Path, packing: bool) -> None:
+    """Whoever samples from it shows the network what it was trained on."""
+    options = flags(workplace, tmp_path / "run", max_train_steps=1, num_validation_samples=1)
+    assert main(["mdlm", *options, "--packing" if packing else "--no-packing"]) == 0
+    checkpoint = load_checkpoint(tmp_path / "run" / "final")
+    tokenizer, facts = checkpoint.tokenizer, checkpoint.facts
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    assert facts == Facts(Frame() if packing else Frame((cls,), (sep,)), known=True)
+    assert checkpoint.forbidden == tuple(sorted({tokenizer.pad_token_id, cls, sep, tokenizer.mask_token_id}))
+    trained = tokenizer("the cat sat")["input_ids"]
+    framed = encode(tokenizer, seq_len=None, prompt="the cat sat", frame=facts.frame)
+    assert framed == (trained[1:-1] if packing else trained)

@@ -1,0 +1,200 @@
+"""Text as text: token ids of strings in which nothing that is typed becomes a control token, for prompts and training data alike.
+
+Most tokenizers only have to be told not to look for control tokens. Some know them as pieces of their model, too: a unigram model
+has `<mask>` in its vocabulary, a word-level one `[MASK]` among its words. For text that spells one of those there is a second
+tokenizer, whose pieces of control tokens have names that nobody can type.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that mean something else than text: mask, padding, CLS, SEP, BOS, EOS, and whatever else is marked as special.
+
+    The unknown token stands for text that has no token, and is not among them, unless it serves as one of these as well.
+    """
+    names = tokenizer.special_tokens_map
+    marked = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = (set(tokenizer.all_special_ids) | marked) - {tokenizer.unk_token_id}
+    if names.get("unk_token") in [token for name, token in names.items() if name != "unk_token"]:
+        ids.add(tokenizer.unk_token_id)
+    return frozenset(ids)
+
+
+def plain(tokenizer: PreTrainedTokenizerBase) -> Plain:
+    """The tokenizer's way with plain text; made once, and anew after control tokens were added."""
+    known = _known.get(tokenizer)
+    if known is None or known.state != _state(tokenizer):
+        known = _known[tokenizer] = Plain(tokenizer)
+    return known
+
+
+class Plain:
+    """Tokenises text in which nothing is special. `control`: the ids that never come of it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.state, self.control = _state(tokenizer), control_ids(tokenizer)
+        self.unknown = None if tokenizer.unk_token_id in self.control else tokenizer.unk_token_id
+        self._names = dict(zip(self.control, tokenizer.convert_ids_to_tokens(list(self.control)), strict=True))
+        self._backend = _rust(tokenizer)
+        self._slow = tokenizer if self._backend is None else None
+        self._tokenizer = None if self._backend is None else _copy(self._backend, lambda layout: None)
+
+    def ids(self, texts: Sequence[str], *, continuing: bool = False) -> list[list[int]]:
+        """The token ids of each text, no frame around them.
+
+        A control token that is spelled out and that the tokenizer cannot write in other tokens becomes the unknown token, or
+        nothing where there is none: see `lost`.
+
+        continuing: the texts go on after something; no space is put before them.
+        """
+        return [ids for ids, _ in self._encode(texts, continuing, offsets=False)]
+
+    def ids_and_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """The same, each token with the character that it ends at. Raises `NotImplementedError` for a slow tokenizer."""
+        if self._slow is not None:
+            raise NotImplementedError(f"{type(self._slow).__name__} does not tell where its tokens end")
+        return self._encode(texts, False, offsets=True)
+
+    def lost(self, text: str) -> str | None:
+        """The first control token that `text` spells and that this tokenizer cannot write in other tokens, if there is one."""
+        for id in self._spelled(text):
+            name = self._names[id]
+            written = [] if self._strict is None else self._strict.encode(name, add_special_tokens=False).ids
+            if not written or self.unknown in written or not self.control.isdisjoint(written):
+                return name
+        return None
+
+    @cached_property
+    def holds_space(self) -> bool:
+        """Whether a word's token holds the space before it, as byte-level and sentencepiece ones do."""
+        together, apart = self.ids(["a a", "a"])
+        rest = together[len(apart) :]
+        return bool(rest) and self._piece(rest[0]).startswith(("\u0120", "\u2581"))
+
+    def _piece(self, id: int) -> str:
+        if self._slow is not None:
+            return str(self._slow.convert_ids_to_tokens(id))
+        assert self._tokenizer is not None
+        return str(self._tokenizer.id_to_token(id))
+
+    def _spelled(self, text: str) -> list[int]:
+        """The control tokens that come of `text` where only looking for them is left off."""
+        if self._tokenizer is None:
+            ids = _slow_ids(self._slow, text)
+        else:
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [id for id in ids if id in self.control]
+
+    def _encode(self, texts: Sequence[str], continuing: bool, offsets: bool) -> list[tuple[list[int], list[int]]]:
+        if self._slow is not None:
+            return [self._without_control(_slow_ids(self._slow, text), []) for text in texts]
+        tokenizer = self._continuing if continuing else self._tokenizer
+        assert tokenizer is not None
+        batch = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+        found = []
+        for text, encoding in zip(texts, batch(list(texts), add_special_tokens=False), strict=True):
+            ids = encoding.ids
+            if self.control.isdisjoint(ids):
+                found.append((ids, [end for _, end in encoding.offsets] if offsets else []))
+            else:
+                found.append(self._encode_strictly(text, continuing, offsets))
+        return found
+
+    def _encode_strictly(self, text: str, continuing: bool, offsets: bool) -> tuple[list[int], list[int]]:
+        """Text that spells control tokens which the tokenizer's model knows as pieces."""
+        tokenizer = self._strict_continuing if continuing else self._strict
+        assert tokenizer is not None
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        return self._without_control(encoding.ids, [end for _, end in encoding.offsets] if offsets else [])
+
+    def _without_control(self, ids: list[int], ends: list[int]) -> tuple[list[int], list[int]]:
+        """Control tokens that are still there, for want of any others, become the unknown token, or go where there is none."""
+        written = [self.unknown if id in self.control else id for id in ids]
+        kept = [index for index, id in enumerate(written) if id is not None]
+        return [id for id in written if id is not None], [ends[index] for index in kept] if ends else []
+
+    @cached_property
+    def _continuing(self) -> Tokenizer | None:
+        return self._backend and _copy(self._backend, _put_no_space_before)
+
+    @cached_property
+    def _strict(self) -> Tokenizer | None:
+        return self._backend and _copy(self._backend, self._rename_control)
+
+    @cached_property
+    def _strict_continuing(self) -> Tokenizer | None:
+        return self._strict and _copy(self._strict, _put_no_space_before)
+
+    def _rename_control(self, layout: dict[str, Any]) -> None:
+        """Gives the control tokens names that nobody can type, in the vocabulary and among the added tokens; their ids stay."""
+        # A noncharacter of Unicode, and a number that is drawn now.
+        names = {name: f"\uffff{secrets.token_hex(8)}{id}" for id, name in self._names.items()}
+        for token in layout["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        model = layout["model"]
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {names.get(piece, piece): id for piece, id in model["vocab"].items()}
+        else:  # unigram
+            model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+        if model.get("unk_token") in names:
+            model["unk_token"] = names[model["unk_token"]]
+        if model.get("merges"):
+            pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+            model["merges"] = [pair for pair in pairs if names.keys().isdisjoint({*pair, "".join(pair)})]
+
+
+_known: WeakKeyDictionary[PreTrainedTokenizerBase, Plain] = WeakKeyDictionary()
+
+
+def _state(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:
+    return len(tokenizer), tuple(tokenizer.all_special_ids), tokenizer.unk_token_id
+
+
+def _rust(tokenizer: PreTrainedTokenizerBase) -> Tokenizer | None:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend if isinstance(backend, Tokenizer) else None
+
+
+def _copy(backend: Tokenizer, edit: Callable[[dict[str, Any]], None]) -> Tokenizer:
+    """A tokenizer of its own, told not to look for control tokens: a call of transformers sets the original as it likes."""
+    layout = json.loads(backend.to_str())
+    layout["truncation"] = layout["padding"] = None
+    edit(layout)
+    tokenizer = Tokenizer.from_str(json.dumps(layout))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _put_no_space_before(layout: dict[str, Any]) -> None:
+    """Takes away whatever puts a space before a text: it is there where the text has one."""
+    layout["normalizer"] = _parts(layout["normalizer"], "normalizers")
+    layout["pre_tokenizer"] = _parts(layout["pre_tokenizer"], "pretokenizers")
+
+
+def _parts(part: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    if part is None or part["type"] == "Prepend":
+        return None
+    if part["type"] == "Sequence":
+        kept = [inner for each in part[name] if (inner := _parts(each, name)) is not None]
+        return part | {name: kept} if kept else None
+    if part["type"] == "Metaspace":
+        return part | {"prepend_scheme": "never"}
+    if part["type"] == "ByteLevel":
+        return part | {"add_prefix_space": False}
+    return part
+
+
+def _slow_ids(tokenizer: PreTrainedTokenizerBase | None, text: str) -> list[int]:
+    assert tokenizer is not None
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
