@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import csv
 import gzip
+import json
 import logging
 import lzma
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape
-from io import BufferedReader, TextIOWrapper
+from functools import partial
+from io import BufferedReader, StringIO, TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
+
+import pyarrow
+from pyarrow.parquet import ParquetFile
 
 from token_diffusion.errors import ParameterError
 
 from ..errors import in_one_line
-
-TABLES: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".ndjson": ("json", {}),
-    ".parquet": ("parquet", {}),
-    ".arrow": ("arrow", {}),
-}
-"""End of a name -> the builder of `datasets` that reads it, with its options. All other files are text."""
 
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 SIGNATURES = {
@@ -43,7 +38,9 @@ SIGNATURES = {
     b"%PDF": "a PDF",
 }
 BROKEN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+NO_FOLDER = "be a file; a folder of data goes to dataset_name"
 CHUNK_CHARS = 1 << 15
+MAX_CELL_CHARS = 2**31 - 1
 BATCH_ROWS = 1000
 PEEK_BYTES = 1 << 12
 
@@ -79,7 +76,7 @@ def read_lines(flag: str, path: Path) -> Iterator[str]:
 def _opened(flag: str, path: Path) -> Iterator[TextIOWrapper]:
     """The file as text, and its errors in one line."""
     if path.is_dir():
-        raise ParameterError(flag, "be a file; a folder of data goes to dataset_name", str(path))
+        raise ParameterError(flag, NO_FOLDER, str(path))
     try:
         with _binary(path) as binary:
             buffered = cast(BufferedReader, binary)
@@ -106,29 +103,31 @@ def _binary(path: Path) -> IO[bytes]:
 def _complaint(path: Path) -> tuple[int, str]:
     """The first byte that is no UTF-8, and what the file looks like instead."""
     with _binary(path) as file:
-        start = file.read(PEEK_BYTES)
-        decoder, place, chunk = codecs.getincrementaldecoder("utf-8")(), 0, start
-        while chunk:
-            pending = len(decoder.getstate()[0])
+        start = chunk = file.read(PEEK_BYTES)
+        decoder, place = codecs.getincrementaldecoder("utf-8")(), 0
+        while True:
+            pending = decoder.getstate()[0]
             try:
-                decoder.decode(chunk)
+                decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                place += error.start - pending
+                place += error.start - len(pending)
+                cut_off = not chunk and error.end - error.start > 1
                 break
             place += len(chunk)
             chunk = file.read(1 << 16)
     for signature, what in SIGNATURES.items():
         if start.startswith(signature):
             return place, f"it looks like {what}"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return place, _remedy("UTF-16", path)
-    around = chunk[max(place % (1 << 16) - 100, 0) :][:PEEK_BYTES] if chunk else start
-    odd = sum(byte < 32 and byte not in b"\t\n\r\f\v" for byte in around)
-    return place, "it looks like no text at all" if odd > len(around) // 20 else _remedy("LATIN1", path)
+    if cut_off:
+        return place, "the file ends within a character"
+    wrong = sum(byte < 32 and byte not in b"\t\n\r\f\v" for byte in start)
+    return place, "it looks like no text at all" if wrong > len(start) // 20 else _remedy("LATIN1", path)
 
 
 def _is_utf16(start: bytes) -> str | None:
-    """UTF-16 without a mark is valid UTF-8 with a NUL beside each letter of the first 256."""
+    """UTF-16 says so in its first bytes, or it has a NUL beside each letter of the first 256, which is valid UTF-8."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
     for name, zeros, letters in (("UTF-16LE", start[1::2], start[::2]), ("UTF-16BE", start[::2], start[1::2])):
         if zeros and zeros.count(0) > len(zeros) // 2 and letters.count(0) <= len(letters) // 10:
             return name
@@ -142,29 +141,101 @@ def _remedy(encoding: str, path: Path) -> str:
 
 def read_cells(flag: str, path: Path, column: str) -> Iterator[str]:
     """The text column of a table, "" where a row has none. Raises `ParameterError` for what cannot be read as such a table."""
-    from datasets import load_dataset
-
-    quiet()
-    builder, options = TABLES[_kind(path)]
-    if builder == "csv":
-        # What a cell holds is text, also where it looks like a number or like pandas' words for nothing (NA, null).
-        options = {**options, "converters": {column: str}}
-    if not path.is_file():
-        raise ParameterError(flag, "be a file" if path.exists() else "be a readable file (there is none)", str(path))
+    read = TABLES[_kind(path)]
     try:
-        rows = load_dataset(builder, data_files=escape(str(path)), split="train", streaming=True, **options)
-        first = next(iter(rows.take(1)), None)
-        if first is None:
-            raise ParameterError(flag, "hold text, and not be empty", str(path))
-        check_column(column, first)
-        yield from table_cells(rows, column)
-    except (ParameterError, GeneratorExit):
-        raise
-    except (
-        Exception
-    ) as error:  # pyarrow, pandas and `datasets` each raise what they like for a file that is not theirs
-        rule = f"be a readable {''.join(path.suffixes)} file ({in_one_line(error)})"
+        for cell in read(flag, path, column):
+            yield as_text(cell, column)
+    except (csv.Error, ValueError, pyarrow.ArrowException) as error:
+        if isinstance(error, ParameterError):
+            raise
+        rule = f"be a readable {_kind(path)} file ({in_one_line(error)})"
         raise ParameterError(flag, rule, str(path)) from error
+
+
+def _delimited(flag: str, path: Path, column: str, delimiter: str) -> Iterator[str | None]:
+    """Each cell is text, also where it looks like a number or a word for nothing (NA, null)."""
+    csv.field_size_limit(MAX_CELL_CHARS)
+    with _opened(flag, path) as file:
+        rows = csv.reader(file, delimiter=delimiter, strict=True)
+        columns = next(rows, [])
+        check_column(column, columns)
+        index = columns.index(column)
+        for row in rows:
+            if len(row) > len(columns):
+                raise ValueError(f"line {rows.line_num} has {len(row)} cells, the first {len(columns)}")
+            yield row[index] if index < len(row) else None
+
+
+def _json(flag: str, path: Path, column: str) -> Iterator[object]:
+    """A list of objects, or an object a line."""
+    seen: dict[str, None] = {}
+    found = False
+    for number, row in _json_rows(flag, path):
+        if not isinstance(row, dict):
+            raise ValueError(f"{number} is no object but {type(row).__name__}")
+        cell = row.get(column)
+        if isinstance(cell, str) and not cell.isascii() and any("\ud800" <= letter <= "\udfff" for letter in cell):
+            raise ValueError(f"{number} has half a surrogate pair in it")
+        found = found or column in row
+        seen |= dict.fromkeys(row) if not found else {}
+        yield cell
+    if seen and not found:
+        check_column(column, seen)
+
+
+def _json_rows(flag: str, path: Path) -> Iterator[tuple[str, object]]:
+    with _opened(flag, path) as file:
+        start = file.read(PEEK_BYTES)
+        lines = chain(StringIO(start + file.readline(), newline=""), file)
+        if start.lstrip().startswith("["):
+            rows = json.loads("".join(lines))
+            yield from ((f"row {index + 1}", row) for index, row in enumerate(rows))
+            return
+        for index, line in enumerate(lines):
+            if line.strip():
+                try:
+                    yield f"line {index + 1}", json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"line {index + 1}: {error}") from error
+
+
+def _parquet(flag: str, path: Path, column: str) -> Iterator[object]:
+    _check_file(flag, path)
+    with ParquetFile(path) as file:
+        check_column(column, file.schema_arrow.names)
+        for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
+            yield from batch.column(0).to_pylist()
+
+
+def _arrow(flag: str, path: Path, column: str) -> Iterator[object]:
+    """As `datasets` writes it."""
+    from datasets import Dataset
+
+    _check_file(flag, path)
+    rows = Dataset.from_file(str(path))
+    check_column(column, rows.column_names)
+    yield from table_cells(rows, column)
+
+
+def _check_file(flag: str, path: Path) -> None:
+    if path.is_dir():
+        raise ParameterError(flag, NO_FOLDER, str(path))
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ParameterError(flag, f"be a readable file ({error.strerror})", str(path)) from error
+
+
+TABLES: dict[str, Callable[[str, Path, str], Iterator[object]]] = {
+    ".csv": partial(_delimited, delimiter=","),
+    ".tsv": partial(_delimited, delimiter="\t"),
+    ".json": _json,
+    ".jsonl": _json,
+    ".ndjson": _json,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+}
+"""End of a name -> what reads the column of such a file. All other files are text."""
 
 
 def table_cells(rows: Any, column: str) -> Iterator[str]:

@@ -15,7 +15,23 @@ from trainer.data import cutting
 from trainer.data.cutting import Cutter, cut, cutter_of
 from trainer.data.documents import Piece
 
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "w1", "w2", "unable", "naïve", "猫が", "3.14", "don't", "e\u0301", "x" * 40]
+WORDS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "w1",
+    "w2",
+    "unable",
+    "naïve",
+    "猫が",
+    "3.14",
+    "don't",
+    "e\u0301",
+    "x" * 40,
+]
 SPACES = [" "] * 12 + ["\n", "\n\n", "  ", "\t", "\r\n", " \n  ", "\u00a0", "\u2028", "\x0c", " " * 30, "\n" * 9]
 MARKS = ["", "", "", "", ".", ",", "!", '."', " —", "…", "[MASK]", " [SEP]", "</s>", " <mask>"]
 CL100K = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
