@@ -202,7 +202,7 @@ class SequenceMaker:
             (start,), (end,) = truncated(self.tokenizer, np.array([0]), np.array([len(ids)]), room)
             if end - start < len(ids) and not self.told_too_long:
                 logger.warning(
-                    "%s: documents are cut off at --max_length %d; --packing would lose none",
+                    "%s: documents are cut off at --max_length %d; --packing would keep what is lost",
                     self.flag,
                     self.config.max_length,
                 )

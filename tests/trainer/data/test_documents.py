@@ -63,7 +63,7 @@ def test_the_parts_are_the_whole() -> None:
     assert tuple(map(list, documents.split(50, "documents"))) == (["0123456789\n"], ["abcdefgh\n"])
     for unit in ("documents", "characters"):
         with pytest.raises(ParameterError, match="validation_split_percentage must leave text on both sides"):
-            documents.split(1, unit)  # type: ignore[arg-type]
+            documents.split(1, unit)
 
 
 def test_each_part_has_its_own_identity() -> None:

@@ -103,7 +103,7 @@ def test_control_tokens_that_cannot_be_written_are_said(caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         words = {word: id for id, word in enumerate([*NAMES.values(), "the", "cat", "<unk>"])}
         tokenizer = spaced(models.WordLevel(words, unk_token="<unk>"), unk_token="<unk>")
-        rows = [tokenizer.convert_ids_to_tokens(ids) for ids in made(tokenizer, texts).ids]
+        rows = [tokenizer.convert_ids_to_tokens(ids.tolist()) for ids in made(tokenizer, texts).ids]
     assert rows == [["the", "cat", "<unk>"], ["the", "cat"], ["<unk>", "the", "<unk>"]]
     assert caplog.messages == [
         "train_file: 2 documents spell control tokens that the tokenizer cannot write as text: they are unknown tokens there"
