@@ -41,7 +41,8 @@ def build_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    cutter = Cutter(tokenizer)  # words are counted, whichever pieces they come in
+    # Words are counted, whichever pieces they come in; a tokenizer that is being trained cannot be asked for its words.
+    cutter = Cutter(Tokenizer.from_str(tokenizer.to_str()))
     tokenizer.train_from_iterator((piece for text in texts for piece in cutter.pieces([text])), trainer)
     frame = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
