@@ -43,6 +43,14 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "electra": {"embedding_size": 16},
     "token-diffusion": {},
 }
+MIXERS: dict[str, dict[str, Any]] = {
+    "fnet": {"pad_token_id": 0},
+    "convbert": {"embedding_size": 32},
+    "nystromformer": {},
+    "funnel": {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "block_sizes": [1, 1, 1]},
+    "yoso": {},
+}
+"""Networks that let a row's padding into its logits."""
 
 
 def tiny_model(architecture: str = "bert", vocab_size: int = 50, seed: int = 0, **overrides: Any) -> PreTrainedModel:
@@ -51,6 +59,16 @@ def tiny_model(architecture: str = "bert", vocab_size: int = 50, seed: int = 0, 
     config = AutoConfig.for_model(architecture, vocab_size=vocab_size, **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        return AutoModelForMaskedLM.from_config(config).eval()
+
+
+def mixer(name: str, scale: float = 0.5) -> Any:
+    """One of `MIXERS`, in evaluation mode; Funnel has names of its own for sizes."""
+    if name != "funnel":
+        return tiny_model(name, initializer_range=scale, **MIXERS[name])
+    config = AutoConfig.for_model(name, vocab_size=50, initializer_std=scale, **MIXERS[name])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         return AutoModelForMaskedLM.from_config(config).eval()
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .diffusion.scheduler import TokenDiffusionScheduler, TokenDiffusionSchedulerOutput
 from .errors import ParameterError
 from .networks.transformer import TokenDiffusionConfig, TokenDiffusionForMaskedLM
 from .sampling import SampleOutput, sample, sample_block, sample_hybrid
+
+if TYPE_CHECKING:
+    from .pipelines import TokenDiffusionPipeline, TokenDiffusionPipelineOutput
 
 __version__ = "0.1.0"
 __all__ = [
@@ -13,9 +18,20 @@ __all__ = [
     "SampleOutput",
     "TokenDiffusionConfig",
     "TokenDiffusionForMaskedLM",
+    "TokenDiffusionPipeline",
+    "TokenDiffusionPipelineOutput",
     "TokenDiffusionScheduler",
     "TokenDiffusionSchedulerOutput",
     "sample",
     "sample_block",
     "sample_hybrid",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The pipeline is imported when it is asked for: diffusers' own, which it stands on, are slow to import."""
+    if name not in ("TokenDiffusionPipeline", "TokenDiffusionPipelineOutput"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import pipelines
+
+    return getattr(pipelines, name)

@@ -1,10 +1,12 @@
 """A checkpoint is one folder: model and tokenizer of transformers, `scheduler_config.json`, and a model card.
 
-It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionScheduler.from_pretrained` as well.
+It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionScheduler.from_pretrained` as well. The layout of
+diffusers' pipelines, a subfolder for each part beside a `model_index.json`, is read, too.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,15 +16,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .diffusion.scheduler import TokenDiffusionScheduler
-from .errors import ParameterError
+from .errors import ParameterError, in_short
 from .facts import UNKNOWN, Facts, read_facts
+from .networks.behaviour import check_masks
 from .networks.denoiser import Denoiser, MaskedLMDenoiser
+from .networks.groups import Batching
+from .networks.masked_lm import max_positions as max_positions
 from .networks.packing import pack_where_it_pays
 from .networks.quantization import quantised
 from .networks.transformer import TokenDiffusionConfig
+from .networks.weights import check_logits, quiet, read_masked_lm
 
 DTYPES = {
     "float32": torch.float32,
@@ -31,13 +37,16 @@ DTYPES = {
     "int8": torch.float32,  # read as that, quantised then
 }
 SCHEDULER_FILE = "scheduler_config.json"
+FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "tokenizer_config.json"}
+"""The file that each part cannot be without, by the part's name in diffusers' layout."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A loaded folder, ready to sample from. `max_seq_len` is None where the model has no bound on positions.
 
-    dtype: of the weights, one of `DTYPES`. facts: how its training sequences were framed, and what of them was learnt.
+    dtype: of the weights, one of `DTYPES`. batching: which rows may share a forward pass. facts: how its training sequences
+    were framed, and what of them was learnt.
     denoiser: what samples are drawn from; it gives no probability to the `forbidden` ids.
     """
 
@@ -49,6 +58,7 @@ class Checkpoint:
     denoiser: Denoiser
     max_seq_len: int | None
     dtype: str
+    batching: Batching = "shared"
     facts: Facts = UNKNOWN
 
     @property
@@ -82,34 +92,33 @@ def load_checkpoint(
     folder = Path(path)
     if dtype not in DTYPES:
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
-    if not folder.is_dir():
-        raise ParameterError("checkpoint_path", "be an existing folder", str(path))
-    for needed in (SCHEDULER_FILE, "config.json", "tokenizer_config.json"):
-        if not (folder / needed).is_file():
-            raise ParameterError("checkpoint_path", f"be a folder that holds {needed}", str(path))
-    scheduler = _load(TokenDiffusionScheduler, folder, "a readable token diffusion scheduler")
-    tokenizer = load_tokenizer(folder)
-    model, report = _load(
-        AutoModelForMaskedLM,
-        folder,
-        "a readable masked language model",
-        dtype=DTYPES[dtype],
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    if missing := sorted(report["missing_keys"]):
+    places = _places(folder)
+    scheduler = _load(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
+    _load(AutoConfig, places["model"], "the configuration of a model that is known here", trust_remote_code=False)
+    tokenizer = load_tokenizer(places["tokenizer"])
+    options = {"dtype": DTYPES[dtype], "local_files_only": True}
+    model, missing = read_masked_lm("checkpoint_path", str(places["model"]), **options)
+    if missing:
         raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", str(path))
     try:
-        model = model.to(device)
+        model.to(device)  # type: ignore[arg-type]  # its decorator hides the method
     except (RuntimeError, AssertionError) as error:
-        raise ParameterError("device", f"be available ({_first_line(error)})", device) from error
+        raise ParameterError("device", f"be available ({in_short(error)})", device) from error
     _check_fit(folder, model, tokenizer, scheduler)
+    check_logits("checkpoint_path", str(folder), model)
     facts = read_facts(folder, scheduler.config.vocab_size)
-    plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
+    try:
+        plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
+        check_masks(model, scheduler.config.mask_token_id)
+    except ParameterError as error:
+        rule = f"hold a network that can be sampled from ({error})"
+        raise ParameterError("checkpoint_path", rule, str(path)) from error
     denoiser = quantised(plain) if dtype == "int8" else plain
+    batching: Batching = "row" if dtype == "int8" else plain.batching
     pack_where_it_pays(model)
     name = name or folder.resolve().name
-    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, max_positions(model), dtype, facts)
+    longest = max_positions(model)
+    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, longest, dtype, batching, facts)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -165,24 +174,53 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def max_positions(model: PreTrainedModel) -> int | None:
-    """The longest sequence the model takes; RoBERTa's kind of position table spends its first rows on padding."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is None or limit <= 0:
-        return None
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)
-    return int(limit) if padding is None else int(limit) - padding - 1
+def _places(folder: Path) -> dict[str, Path]:
+    """Where each part lies: in the folder itself, or in its subfolder where a pipeline of diffusers was saved.
+
+    Raises:
+        ParameterError: a part's file is missing, or holds no JSON object.
+    """
+    try:
+        if not folder.is_dir():
+            raise ParameterError("checkpoint_path", "be an existing folder", str(folder))
+        apart = (folder / "model_index.json").is_file()
+        places = {part: folder / part if apart and (folder / part).is_dir() else folder for part in FILES}
+        for part, place in places.items():
+            _check_json(folder, (place / FILES[part]).relative_to(folder))
+            _check_readable(place)
+    except OSError as error:
+        rule = f"be a folder that can be read ({error.strerror}: {Path(error.filename or folder).name!r})"
+        raise ParameterError("checkpoint_path", rule, str(folder)) from error
+    return places
+
+
+def _check_json(folder: Path, file: Path) -> None:
+    if not (folder / file).is_file():
+        raise ParameterError("checkpoint_path", f"be a folder that holds {file.as_posix()}", str(folder))
+    content = (folder / file).read_bytes()
+    try:
+        settings = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        rule = f"hold JSON in {file.as_posix()} ({in_short(error)})"
+        raise ParameterError("checkpoint_path", rule, str(folder)) from error
+    if not isinstance(settings, dict):
+        raise ParameterError("checkpoint_path", f"hold a JSON object in {file.as_posix()}", str(folder))
+
+
+def _check_readable(folder: Path) -> None:
+    """Opens what will be read: safetensors calls a file that it may not open one that does not exist."""
+    for file in folder.iterdir():
+        if file.suffix in (".json", ".safetensors", ".bin") and file.is_file():
+            file.open("rb").close()
 
 
 def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:
     try:
-        return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
-    except ParameterError:
-        raise
-    # transformers, diffusers, tokenizers and safetensors each raise what they like for a broken file
+        with quiet():
+            return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
+    # transformers, diffusers and tokenizers each raise what they like for a broken file, and so do we
     except Exception as error:
-        raise ParameterError("checkpoint_path", f"hold {what} ({_first_line(error)})", str(folder)) from error
+        raise ParameterError("checkpoint_path", f"hold {what} ({in_short(error)})", str(folder)) from error
 
 
 def _check_fit(
@@ -197,12 +235,9 @@ def _check_fit(
         rule = f"have a tokenizer with ids below the model's vocab_size {vocab_size}"
         raise ParameterError("checkpoint_path", rule, largest)
     if tokenizer.mask_token_id != scheduler.config.mask_token_id:
-        rule = f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {folder}"
+        rule = (
+            f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {str(folder)!r}"
+        )
         raise ParameterError("checkpoint_path", rule, tokenizer.mask_token_id)
     if isinstance(model.config, TokenDiffusionConfig):
         model.config.check_process(scheduler.process)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -12,3 +12,10 @@ class ParameterError(ValueError):
 
     def __reduce__(self) -> tuple[type[ParameterError], tuple[str, str, object]]:
         return type(self), (self.name, self.rule, self.value)
+
+
+def in_short(error: BaseException) -> str:
+    """What another library's error says, in one line that leaves room for ours; a KeyError says no more than a key."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = f"no {text} is known" if isinstance(error, KeyError) else text
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,24 +127,103 @@ def run(
     Raises:
         FloatingPointError: the network's logits hold no distribution.
     """
-    if isinstance(denoiser, nn.Module) and denoiser.training:
-        try:
-            return run(denoiser.eval(), scheduler, parameters, tokens, callback, device, forbidden)
-        finally:
+    with evaluating(denoiser):
+        if forbidden:
+            denoiser = MaskedLMDenoiser(denoiser, forbidden)
+        batch = Batch(denoiser, scheduler, device=device)
+        batch.add(0, [-1] * parameters.seq_len if tokens is None else tokens, parameters)
+        while True:
+            (update,) = batch.step()
+            if update.error is not None:
+                raise FloatingPointError(update.error)
+            if callback is not None:
+                callback(update)
+            if (result := update.result) is not None:
+                sequences, step_map = torch.tensor(result.tokens), torch.tensor(result.step_map)
+                return SampleOutput(sequences, result.nfe, result.forwards_skipped, step_map)
+
+
+class Requests:
+    """Several requests in one batch, stepped together to their ends; what any of them draws is what it draws alone.
+
+    Args:
+        requests: tokens [seq_len] as `sample` takes them, and the parameters of each; their lengths may differ.
+
+    Attributes:
+        states: int64 [num_samples, seq_len] on the CPU of each request, its tokens so far.
+        nfe: network evaluations of each so far. total: grid steps of the one that has most.
+    """
+
+    def __init__(
+        self,
+        denoiser: Any,
+        scheduler: TokenDiffusionScheduler,
+        requests: Sequence[tuple[Sequence[int], SamplingParameters]],
+        device: str | torch.device | None = None,
+    ) -> None:
+        self._batch = Batch(denoiser, scheduler, device=device)
+        self._parameters = [parameters for _, parameters in requests]
+        self.states = [torch.tensor(self._batch.add(key, *request)) for key, request in enumerate(requests)]
+        self._steps = [_grid_steps(*request) for request in requests]
+        self._left, self._t, self.nfe = list(self._steps), [1.0] * len(requests), [0] * len(requests)
+        self.total = max(self._steps)
+
+    @property
+    def finished(self) -> bool:
+        return self._batch.idle
+
+    @property
+    def done(self) -> int:
+        """Grid steps, of `total`, that the one with most before it has behind it, skipped ones included."""
+        return self.total - max(self._left)
+
+    @property
+    def t(self) -> float:
+        """The time that the last grid step of that one started at; without a grid the time that it has reached."""
+        slowest = max(range(len(self._left)), key=lambda key: (self._left[key], self._steps[key]))
+        n, step = self._parameters[slowest].num_inference_steps, self._steps[slowest] - self._left[slowest]
+        return self._t[slowest] if n is None or step == 0 else 1 - (step - 1) % n / n
+
+    def step(self) -> None:
+        """One network evaluation for each request that is not finished.
+
+        Raises:
+            FloatingPointError: the network's logits hold no distribution.
+        """
+        updates = self._batch.complete()
+        for lane in list(self._batch.lanes):
+            updates += self._batch.step(lane)
+        for update in updates:
+            if update.error is not None:
+                raise FloatingPointError(update.error)
+            key: Any = update.key
+            self._t[key], self.nfe[key] = update.t, update.nfe
+            self._left[key] = 0 if update.result is not None else self._steps[key] - update.step
+            if update.changes:
+                sample, position, token = torch.tensor(update.changes).T
+                self.states[key][sample, position] = token
+
+
+def _grid_steps(tokens: Sequence[int], parameters: SamplingParameters) -> int:
+    """Those of all blocks; without a grid one a position."""
+    is_open = [index for index, token in enumerate(tokens) if token < 0]
+    if parameters.num_inference_steps is None or not is_open:
+        return len(is_open)
+    size = parameters.block_size or len(tokens)
+    return ((is_open[-1] - is_open[0]) // size + 1) * parameters.num_inference_steps
+
+
+@contextmanager
+def evaluating(denoiser: Any) -> Iterator[None]:
+    """In here a module is in evaluation mode; one that was in training mode is back in it afterwards."""
+    was_training = isinstance(denoiser, nn.Module) and denoiser.training
+    if was_training:
+        denoiser.eval()
+    try:
+        yield
+    finally:
+        if was_training:
             denoiser.train()
-    if forbidden:
-        denoiser = MaskedLMDenoiser(denoiser, forbidden)
-    batch = Batch(denoiser, scheduler, device=device)
-    batch.add(0, [-1] * parameters.seq_len if tokens is None else tokens, parameters)
-    while True:
-        (update,) = batch.step()
-        if update.error is not None:
-            raise FloatingPointError(update.error)
-        if callback is not None:
-            callback(update)
-        if (result := update.result) is not None:
-            sequences, step_map = torch.tensor(result.tokens), torch.tensor(result.step_map)
-            return SampleOutput(sequences, result.nfe, result.forwards_skipped, step_map)
 
 
 def _require(scheduler: TokenDiffusionScheduler, name: str, processes: tuple[str, ...]) -> None:

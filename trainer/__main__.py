@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import CliSettingsSource, SettingsError
+from pydantic_settings import SettingsError
 
-from token_diffusion.errors import ParameterError
-from token_diffusion.networks.memory import prepare
-
-from .command_line import CommandLine
+from .command_line import CommandLine, describe, launched, read, spelled
 from .config import HybridConfig, MDLMConfig, TokenizerConfig, TrainingConfig, UDLMConfig
 from .evaluation.evaluate_config import EvaluateConfig
 
@@ -47,19 +43,24 @@ def main(arguments: Sequence[str]) -> int:
     if command not in COMMANDS:
         print(f"command must be one of {', '.join(COMMANDS)}, got {command!r}", file=sys.stderr)
         return 2
-    prepare()
+    settings = COMMANDS[command]
     try:
-        config = parse(command, flags)
-        return _runner(command)(config, flags)
+        flags = spelled(settings, flags)
+        config, more = launched(read(settings, command, flags))
+        return _runner(command)(config, [*flags, *more])
     except ValidationError as error:
         problems = [describe(problem) for problem in error.errors()]
     except SettingsError as error:
         problems = [str(error).removeprefix("error parsing CLI: ")]
-    except ParameterError as error:
-        problems = [str(error)]
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except ValueError as error:
+        from token_diffusion.errors import ParameterError
+
+        if not isinstance(error, ParameterError):
+            raise
+        problems = [str(error)]
     for problem in problems:
         print(" ".join(problem.split()), file=sys.stderr)
     return 2
@@ -68,30 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 def parse(command: str, flags: Sequence[str]) -> CommandLine:
     """The command's settings from its flags. Raises `ValidationError`, `SettingsError` or `ParameterError`."""
     settings = COMMANDS[command]
-    source: CliSettingsSource[Any] = CliSettingsSource(
-        settings, cli_prog_name=f"python -m trainer {command}", add_argument_method=_add_argument
-    )
-    return settings(_cli_settings_source=source(args=list(flags)))  # type: ignore[call-arg]
-
-
-def _add_argument(parser: ArgumentParser, *names: str, **options: Any) -> Any:
-    """Lets a list take several values, in a row or repeated; pydantic-settings alone would split at commas."""
-    if options.get("action") == "append":
-        options.update(action="extend", nargs="+", type='"{}"'.format, metavar=names[0].removeprefix("--").upper())
-    if isinstance(options.get("help"), str):
-        options["help"] = " ".join(options["help"].split())
-    return ArgumentParser.add_argument(parser, *names, **options)
-
-
-def describe(problem: Any) -> str:
-    """One of pydantic's errors in our words: name, rule, value."""
-    cause = problem.get("ctx", {}).get("error")
-    if isinstance(cause, ParameterError):
-        return str(cause)
-    name = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "missing":
-        return f"{name} must be given"
-    return f"{name} must {problem['msg'].removeprefix('Input should ')}, got {problem['input']!r}"
+    return read(settings, command, spelled(settings, flags))
 
 
 def _summary() -> str:
@@ -99,7 +77,10 @@ def _summary() -> str:
 
 
 def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
-    """The command's work; imported late, so that help and mistakes answer at once."""
+    """The command's work. What it needs is imported here, so that help and mistakes in flags answer at once."""
+    from token_diffusion.networks.memory import prepare
+
+    prepare()
     if command == "tokenizer":
         from .data.tokenizer import train_tokenizer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,27 +19,29 @@ logger = logging.getLogger(__name__)
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
     """The accelerator, with logs on the main process only. Raises `ParameterError` for a tracker that is not there."""
-    check_launch()
-    tracker = None if config.report_to == "none" else config.report_to
+    trackers: list[Any] = list(config.trackers)
     try:
         accelerator = Accelerator(
             cpu=without_devices(),
             mixed_precision=config.mixed_precision,
-            dynamo_backend="inductor" if config.torch_compile else None,
-            log_with=tracker,
+            dynamo_backend="inductor" if config.torch_compile else "no",
+            log_with=trackers or None,
             project_dir=str(config.output_dir),
         )
     except ValueError as error:
         message = str(error).splitlines()[0]
-        name = "report_to" if tracker is not None and tracker in message else "mixed_precision"
+        name = "report_to" if any(tracker in message for tracker in trackers) else "mixed_precision"
         raise ParameterError(name, f"be usable here ({message})", getattr(config, name)) from error
-    if tracker is not None and not accelerator.log_with:
-        raise ParameterError("report_to", "be none or an installed tracker of accelerate", tracker)
+    check_precision(accelerator, config.mixed_precision)
+    # The learner divides by the tokens of the whole window; accelerate would divide once more by what its variable says.
+    accelerator.gradient_accumulation_steps = 1
+    if len(accelerator.log_with) < len(set(trackers)):
+        raise ParameterError("report_to", "be none or installed trackers of accelerate", config.report_to)
     set_up_logging(accelerator)
     for name in ("num_train_timesteps", "min_timestep"):
         if name in config.model_fields_set:
             logger.warning("%s has no effect: t is continuous in (0, 1]", name)
-    if tracker is not None:
+    if trackers:
         accelerator.init_trackers("token-diffusion", config=_plain(config))
     return accelerator
 
@@ -51,6 +54,12 @@ def check_launch() -> None:
     version = os.environ.get("FSDP_VERSION", "1")
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and version != "2":
         raise ParameterError("fsdp_version", "be 2 (trainer/configs/fsdp.yaml)", version)
+
+
+def check_precision(accelerator: Accelerator, precision: str) -> None:
+    """Raises `ParameterError` for fp16 on a CPU: accelerate says nothing, and computes in float32."""
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise ParameterError("mixed_precision", "be no or bf16 on a CPU", precision)
 
 
 def without_devices() -> bool:

@@ -188,12 +188,17 @@ class Frame(BaseModel):
 class ModelInfo(BaseModel):
     """A loaded checkpoint."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     name: str
     process: Process
     max_seq_len: int | None
     vocab_size: int
     mask_token_id: int
     mask_token: str
+    batching: Literal["shared", "length", "row"]
+    """which samples share a forward pass: any (shared), those of one length alone (length), because the network sees padding,
+    or none (row)"""
     frame: Frame
 
 

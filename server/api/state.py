@@ -68,5 +68,6 @@ def _model_info(checkpoint: Checkpoint) -> ModelInfo:
         vocab_size=checkpoint.scheduler.config["vocab_size"],
         mask_token_id=checkpoint.scheduler.config["mask_token_id"],
         mask_token=str(checkpoint.tokenizer.mask_token),
+        batching=checkpoint.batching,
         frame=Frame(prefix=list(checkpoint.facts.frame.prefix), suffix=list(checkpoint.facts.frame.suffix)),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import json
+import pickle
 import shutil
 import stat
 from collections.abc import Callable
@@ -12,10 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.tiny import ARCHITECTURES, MAX_POSITIONS, byte_tokenizer, save_tiny, tiny_model, tiny_tokenizer
 from token_diffusion import ParameterError, TokenDiffusionScheduler
+from token_diffusion.__main__ import main
 from token_diffusion.checkpoint import load_checkpoint, load_tokenizer, max_positions, save_checkpoint
 from token_diffusion.networks.denoiser import MaskedLMDenoiser
 from token_diffusion.samplers.parameters import SamplingParameters
@@ -174,39 +179,225 @@ def _with_larger_tokenizer(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def _with_weights(edit: Callable[[dict[str, Tensor]], None]) -> Callable[[Path], None]:
+    """The file of weights after `edit`, by their names."""
+
+    def change(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        edit(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def _holds(value: float, dtype: torch.dtype = torch.float32) -> Callable[[Path], None]:
+    def change(weights: dict[str, Tensor]) -> None:
+        for name in weights:
+            weights[name] = weights[name].to(dtype)
+        weights["bert.encoder.layer.1.output.dense.weight"][3, 5] = value
+
+    return _with_weights(change)
+
+
+def _pickled(content: bytes) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(content)
+
+    return change
+
+
+def _without_a_shard(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    shards = {name: f"model-0000{1 + (name > 'bert.f')}-of-00002.safetensors" for name in weights}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+
+
+def _of_bytes(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(b"\xff\xfe\x00")
+
+    return change
+
+
 GPT2 = json.dumps({"model_type": "gpt2", "vocab_size": VOCAB, "n_embd": 32, "n_layer": 1, "n_head": 2})
-UNREADABLE_TOKENIZER = "hold a readable tokenizer ("
-UNREADABLE_MODEL = "hold a readable masked language model ("
-
-
-@pytest.mark.parametrize(
-    ("breaking", "rule"),
-    [
-        (_missing("scheduler_config.json"), "be a folder that holds scheduler_config.json"),
-        (_missing("config.json"), "be a folder that holds config.json"),
-        (_missing("model.safetensors"), UNREADABLE_MODEL),
-        (_missing("tokenizer.json"), UNREADABLE_TOKENIZER),
-        (_holding("scheduler_config.json", '{"vocab'), "hold a readable token diffusion scheduler ("),
-        (_holding("scheduler_config.json", "{}"), "hold a readable token diffusion scheduler ("),
-        (_edited("scheduler_config.json", vocab_size="50"), "hold a readable token diffusion scheduler ("),
-        (_holding("config.json", '{"model'), "hold a readable "),
-        (_holding("config.json", "{}"), UNREADABLE_MODEL),
-        (_holding("config.json", GPT2), UNREADABLE_MODEL),
-        (_holding("tokenizer.json", '{"model'), UNREADABLE_TOKENIZER),
-        (_holding("tokenizer_config.json", '{"mask'), UNREADABLE_TOKENIZER),
-        (_cut(1000), UNREADABLE_MODEL),
-        (_cut(-100), UNREADABLE_MODEL),
-        (_edited("config.json", hidden_size=64), UNREADABLE_MODEL),
-    ],
+TOKENIZER, MODEL = "hold a readable tokenizer (", "hold a readable masked language model ("
+CONFIG, SCHEDULER = (
+    "hold the configuration of a model that is known here (",
+    "hold a readable token diffusion scheduler (",
 )
-def test_a_broken_folder_is_refused_in_words(bad: Path, breaking: Callable[[Path], None], rule: str) -> None:
+LAYER = "hold no part of a network that its config.json does not know (bert.encoder.layer."
+NOT_FINITE = "hold weights that are finite in float32 (bert.encoder.layer.1.output.dense.weight is not)"
+SHAPES = "hold weights as its config.json describes them (bert."
+
+BROKEN = {
+    "no scheduler": (_missing("scheduler_config.json"), "be a folder that holds scheduler_config.json"),
+    "no configuration": (_missing("config.json"), "be a folder that holds config.json"),
+    "no weights": (_missing("model.safetensors"), MODEL),
+    "no tokenizer": (_missing("tokenizer.json"), TOKENIZER),
+    "scheduler cut off": (_holding("scheduler_config.json", '{"vocab'), "hold JSON in scheduler_config.json ("),
+    "scheduler a list": (_holding("scheduler_config.json", "[1]"), "hold a JSON object in scheduler_config.json"),
+    "scheduler not text": (_of_bytes("scheduler_config.json"), "hold JSON in scheduler_config.json ("),
+    "scheduler deep": (_holding("scheduler_config.json", "[" * 10**5), "hold JSON in scheduler_config.json ("),
+    "scheduler empty": (_holding("scheduler_config.json", "{}"), "hold a readable token diffusion scheduler ("),
+    "another scheduler": (
+        _edited("scheduler_config.json", _class_name="DDPMScheduler"),
+        SCHEDULER + "_class_name must",
+    ),
+    "no class": (_edited("scheduler_config.json", _class_name=["x"]), SCHEDULER + "_class_name must"),
+    "an unknown setting": (_edited("scheduler_config.json", beta=0.1), SCHEDULER + "beta must"),
+    "configuration cut off": (_holding("config.json", '{"model'), "hold JSON in config.json ("),
+    "configuration a list": (_holding("config.json", "[]"), "hold a JSON object in config.json"),
+    "configuration empty": (_holding("config.json", "{}"), CONFIG),
+    "unknown model": (_edited("config.json", model_type="nonsense"), CONFIG),
+    "words for numbers": (_edited("config.json", hidden_size="32"), CONFIG),
+    "a causal model": (_holding("config.json", GPT2), MODEL),
+    "unknown activation": (_edited("config.json", hidden_act="nonsense"), MODEL),
+    "tokenizer cut off": (_holding("tokenizer.json", '{"model'), TOKENIZER),
+    "tokenizer not text": (_of_bytes("tokenizer.json"), TOKENIZER),
+    "its settings cut off": (_holding("tokenizer_config.json", '{"mask'), "hold JSON in tokenizer_config.json ("),
+    "weights cut in the header": (_cut(1000), MODEL),
+    "weights cut at the end": (_cut(-100), MODEL),
+    "weights of no bytes": (_cut(0), MODEL),
+    "no tensor at all": (_with_weights(dict.clear), "hold all weights of its model (bert.embeddings."),
+    "pickle of something": (_pickled(pickle.dumps(Path("x"))), MODEL),
+    "no pickle": (_pickled(b"not a pickle"), MODEL),
+    "a shard missing": (_without_a_shard, MODEL),
+    "nan": (_holds(torch.nan), NOT_FINITE),
+    "inf": (_holds(torch.inf), NOT_FINITE),
+    "-inf": (_holds(-torch.inf), NOT_FINITE),
+    "inf in float16": (_holds(torch.inf, torch.float16), NOT_FINITE),
+    "other width": (_edited("config.json", hidden_size=64), SHAPES),
+    "other vocabulary": (
+        _edited("config.json", vocab_size=60),
+        SHAPES + "embeddings.word_embeddings.weight is [50, 32]",
+    ),
+    "fewer layers": (_edited("config.json", num_hidden_layers=1), LAYER + "1."),
+    "no layers": (_edited("config.json", num_hidden_layers=0), LAYER + "0."),
+}
+
+
+@pytest.mark.parametrize(("breaking", "rule"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_folder_is_refused_in_one_line(
+    bad: Path, breaking: Callable[[Path], None], rule: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And whatever the libraries say beside it is not heard."""
     breaking(bad)
     with pytest.raises(ParameterError) as caught:
         load_checkpoint(bad)
     error = caught.value
     assert (error.name, error.value) == ("checkpoint_path", str(bad))
     assert error.rule.startswith(rule)
-    assert "\n" not in str(error)
+    capfd.readouterr()
+    assert main(["sample", "--checkpoint_path", str(bad)]) == 2
+    assert capfd.readouterr() == ("", f"error: {error}\n")
+
+
+@pytest.mark.parametrize("changes", [{"vocab_size": "50"}, {"eps": "small"}, {"p_uniform": None}])
+def test_scheduler_settings_of_a_wrong_type_are_refused(bad: Path, changes: dict[str, Any]) -> None:
+    edit(bad / "scheduler_config.json", **changes)
+    with pytest.raises(ParameterError):
+        load_checkpoint(bad)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "there", "changes", "left"),
+    [
+        ("modernbert", {"mlp_bias": True}, {"mlp_bias": False}, "model.layers.0.mlp.Wi.bias"),
+        ("modernbert", {}, {"decoder_bias": False}, "decoder.bias"),
+        ("token-diffusion", {"time_conditioning": "t"}, {"time_conditioning": "none"}, "model.blocks.0"),
+        ("roberta", {}, {"num_hidden_layers": 1}, "roberta.encoder.layer.1"),
+        ("distilbert", {}, {"n_layers": 1}, "distilbert.transformer.layer.1"),
+        ("albert", {"num_hidden_groups": 2}, {"num_hidden_groups": 1}, "albert.encoder.albert_layer_groups.1"),
+    ],
+)
+def test_parts_that_the_configuration_lacks_are_refused(
+    architecture: str, there: dict[str, Any], changes: dict[str, Any], left: str, tmp_path: Path
+) -> None:
+    """Without them the logits are others, and nobody is told."""
+    scheduler = TokenDiffusionScheduler(VOCAB, MASK, forward_process="hybrid")
+    save_checkpoint(tmp_path / "x", tiny_model(architecture, VOCAB, **there), tiny_tokenizer(), scheduler)
+    load_checkpoint(tmp_path / "x")
+    edit(tmp_path / "x" / "config.json", **changes)
+    with pytest.raises(
+        ParameterError, match=r"hold no part of a network that its config\.json does not know"
+    ) as caught:
+        load_checkpoint(tmp_path / "x")
+    assert left in caught.value.rule
+
+
+def test_what_no_logit_needs_may_be_left_over(good: Path, bad: Path) -> None:
+    """As in the BERT that was released: a pooler, the head for the next sentence, a buffer of old."""
+
+    def add(weights: dict[str, Tensor]) -> None:
+        weights["bert.pooler.dense.weight"] = torch.ones(32, 32)
+        weights["cls.seq_relationship.weight"] = torch.ones(2, 32)
+        weights["bert.embeddings.position_ids"] = torch.arange(MAX_POSITIONS)
+        weights["bert.encoder.layer.0.attention.self.rotary_embeddings.inv_freq"] = torch.ones(8)
+
+    _with_weights(add)(bad)
+    _assert_same_weights(load_checkpoint(bad).model, load_checkpoint(good).model)
+
+
+def test_a_bias_of_minus_infinity_forbids_a_token(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "x", "absorbing")
+
+    def forbid(weights: dict[str, Tensor]) -> None:
+        weights["cls.predictions.bias"][7:] = -torch.inf
+
+    _with_weights(forbid)(folder)
+    checkpoint = load_checkpoint(folder)
+    parameters = SamplingParameters(12, 2, 12, seed=1)
+    assert int(run(checkpoint.denoiser, checkpoint.scheduler, parameters).sequences.max()) < 7
+
+
+def test_what_only_float16_cannot_hold_is_refused_in_float16(good: Path, bad: Path) -> None:
+    _holds(1e6)(bad)
+    load_checkpoint(bad)
+    with pytest.raises(ParameterError, match="hold weights that are finite in float16 "):
+        load_checkpoint(bad, dtype="float16")
+    shutil.rmtree(bad)
+    shutil.copytree(good, bad)
+
+    def enlarge(weights: dict[str, Tensor]) -> None:
+        weights["cls.predictions.transform.LayerNorm.weight"] *= 6e4
+
+    _with_weights(enlarge)(bad)
+    load_checkpoint(bad)
+    with pytest.raises(ParameterError, match="hold a network whose logits are numbers in float16, got"):
+        load_checkpoint(bad, dtype="float16")
+
+
+def test_a_folder_that_may_not_be_read_is_refused(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system says so, wherever it does; the modes of files do not stop whoever is root."""
+    with pytest.raises(
+        ParameterError, match=r"checkpoint_path must be a folder that can be read \(File name too long: 'xx"
+    ):
+        load_checkpoint(bad / ("x" * 300))
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("is_dir", "is_file", "read_bytes", "iterdir", "open"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, refuse)
+            with pytest.raises(ParameterError, match=r"be a folder that can be read \(Permission denied: '"):
+                load_checkpoint(bad)
+
+
+@pytest.mark.parametrize(
+    "breaking", [_missing("model.safetensors"), _edited("scheduler_config.json", mask_token_id=5)]
+)
+def test_a_folder_whose_name_has_lines_is_refused_in_one(
+    good: Path, tmp_path: Path, breaking: Callable[[Path], None]
+) -> None:
+    folder = shutil.copytree(good, tmp_path / "one\ntwo")
+    assert load_checkpoint(folder).name == "one\ntwo"
+    breaking(folder)
+    with pytest.raises(ParameterError) as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value) and "one\\ntwo" in str(caught.value)
 
 
 def test_a_path_that_is_no_folder_is_refused(good: Path, tmp_path: Path) -> None:
@@ -225,11 +416,17 @@ def test_a_path_that_is_no_folder_is_refused(good: Path, tmp_path: Path) -> None
         ),
         (
             _edited("scheduler_config.json", mask_token_id=5),
-            "checkpoint_path must have a tokenizer with the scheduler's mask_token_id 5 in {bad}, got 4",
+            "checkpoint_path must have a tokenizer with the scheduler's mask_token_id 5 in '{bad}', got 4",
         ),
         (
             _edited("scheduler_config.json", forward_process="gaussian"),
-            "forward_process must be one of absorbing, uniform, hybrid, got 'gaussian'",
+            "checkpoint_path must hold a readable token diffusion scheduler "
+            "(forward_process must be one of absorbing, uniform, hybrid, got 'gaussian'), got {bad!r}",
+        ),
+        (
+            _edited("scheduler_config.json", alpha_shedule="cosine"),
+            "checkpoint_path must hold a readable token diffusion scheduler "
+            "(alpha_shedule must be a setting of the scheduler (alpha_schedule?), got 'cosine'), got {bad!r}",
         ),
         (_edited("tokenizer_config.json", mask_token=None), "tokenizer must have a mask token, got {bad!r}"),
     ],

@@ -93,12 +93,30 @@ def _flat_noise_reductions(logits: Tensor, x: Tensor, z: Tensor, a: Tensor, mask
 
 def _log_normaliser(logits: Tensor, mask_token_id: int) -> Tensor:
     """log sum_j exp(logits_j) over j != mask, [n, V] -> [n]; two views instead of a masked copy."""
-    left, right = logits[..., :mask_token_id], logits[..., mask_token_id + 1 :]
-    if left.shape[-1] == 0:
-        return torch.logsumexp(right, -1)
-    if right.shape[-1] == 0:
-        return torch.logsumexp(left, -1)
-    return torch.logaddexp(torch.logsumexp(left, -1), torch.logsumexp(right, -1))
+    return _LogNormaliser.apply(logits, mask_token_id)
+
+
+class _LogNormaliser(torch.autograd.Function):
+    """Its derivative is theta, finite whatever is -inf: one logit, all on a side of the mask, or the whole row, where it is 0.
+
+    So a row that has no distribution does no harm at a position whose loss does not read it: there 0 times it is 0, not NaN.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, mask_token_id: int) -> Tensor:
+        left, right = logits[..., :mask_token_id], logits[..., mask_token_id + 1 :]
+        value = torch.logaddexp(torch.logsumexp(left, -1), torch.logsumexp(right, -1))
+        ctx.mask_token_id = mask_token_id
+        ctx.save_for_backward(logits, value)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, value = ctx.saved_tensors
+        theta = torch.exp(logits - value.clamp(min=torch.finfo(value.dtype).min).unsqueeze(-1))
+        theta[..., ctx.mask_token_id] = 0
+        return theta.mul_(gradient.unsqueeze(-1)), None
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

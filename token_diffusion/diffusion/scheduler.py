@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,11 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from ..errors import ParameterError
+from .configuration import check_keys, check_values, modernise
 from .processes import Absorbing, Hybrid, NoiseStates, Process, Uniform, forward, prior, reverse
 from .schedules import make_schedule
 from .shaping import inverse_cdf, probabilities
-
-FORWARD_PROCESSES = ("absorbing", "uniform", "hybrid")
+from .values import MAX_STEPS, check_int, check_logits, check_shape, check_shaping, check_times, check_tokens, whole
 
 MIN_T = 1e-12
 """The NELBO's 1/t is evaluated no closer to 0, where float32 would overflow; a float32 or float64 rand() never gets there."""
@@ -25,9 +26,20 @@ MIN_T = 1e-12
 
 @dataclass
 class TokenDiffusionSchedulerOutput(BaseOutput):
-    """`prev_sample` [B, L] int64: the tokens at the next, less noisy time."""
+    """What `step` returns, for every process; a tuple of the same three without `return_dict`.
+
+    prev_sample: int64 [B, L], the tokens at the next, less noisy time.
+    pred_original_sample: int64 [B, L], the clean tokens that the network was drawn to say, one draw of `pred_logits` at each
+        position; where an absorbing sample is no longer masked, the token that it has. (aMUSEd's name for it; the released
+        block schedulers of diffusers call the bare draw `sampled_tokens`.)
+    pred_logits: float32 [B, L, V] (float64 for float64 logits), the log-probabilities that were sampled from: the mask removed
+        (-inf), then temperature, top_k and top_p applied. Their softmax is the distribution itself. (The name in diffusers,
+        where it is what the scheduler made of the network's logits.)
+    """
 
     prev_sample: Tensor
+    pred_original_sample: Tensor
+    pred_logits: Tensor
 
 
 class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
@@ -48,7 +60,7 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         num_train_timesteps: accepted for old configurations and without effect: time is continuous.
 
     Raises:
-        ParameterError: a value is outside its range.
+        ParameterError: a value has the wrong type or is outside its range.
     """
 
     order = 1
@@ -69,26 +81,45 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         t_eps: float = 1e-4,
         num_train_timesteps: int = 1000,
     ) -> None:
-        if vocab_size < 2:
-            raise ParameterError("vocab_size", "be >= 2", vocab_size)
-        if not 0 <= mask_token_id < vocab_size:
-            raise ParameterError("mask_token_id", f"be in [0, vocab_size = {vocab_size})", mask_token_id)
-        if forward_process not in FORWARD_PROCESSES:
-            raise ParameterError("forward_process", f"be one of {', '.join(FORWARD_PROCESSES)}", forward_process)
-        if not 0 <= p_uniform < 1:
-            raise ParameterError("p_uniform", "be in [0, 1)", p_uniform)
-        if not 0 < gamma <= 2:
-            raise ParameterError("gamma", "be in (0, 2]", gamma)
-        if not 0 < t_eps < 0.5:
-            raise ParameterError("t_eps", "be in (0, 0.5)", t_eps)
-        make_schedule(alpha_schedule, eps=eps, sigma_min=sigma_min, sigma_max=sigma_max)
+        check_values(self.config)
         self.num_inference_steps: int | None = None
         self.timesteps = torch.empty(0, dtype=torch.float64)
 
     @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """A scheduler from another's `config`, or from what `scheduler_config.json` holds; keyword arguments replace values.
+
+        Raises:
+            ParameterError: a value is wrong or missing, a key is not one of ours, or `_class_name` is another scheduler's.
+        """
+        if not isinstance(config, dict):
+            raise ParameterError(
+                "config", "be a dict of a scheduler's settings (from_pretrained reads a folder)", config
+            )
+        if not return_unused_kwargs:
+            check_keys(kwargs, cls._settings(), cls.__name__)
+        return super().from_config(config, return_unused_kwargs, **kwargs)
+
+    @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
         """Reads the configurations of the seed's three scheduler classes as well as our own (ConfigMixin's hook)."""
-        return super().extract_init_dict(modernise(config_dict), **kwargs)
+        config, settings = modernise(config_dict), cls._settings()
+        config.pop("_use_default_values", None)  # diffusers lists there, to be left out, what came by position, too
+        check_keys(config, settings, cls.__name__)
+        for name, parameter in settings.items():
+            if parameter.default is parameter.empty and name not in config and name not in kwargs:
+                raise ParameterError(name, "be in the scheduler's configuration", None)
+        return super().extract_init_dict(config, **kwargs)
+
+    @classmethod
+    def _settings(cls) -> dict[str, inspect.Parameter]:
+        """The arguments, by name."""
+        return dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
+
+    @classmethod
+    def _get_compatibles(cls) -> list[type[Any]]:
+        """Itself alone (behind `compatibles`): no scheduler of diffusers has these processes, or asks at times in (0, 1]."""
+        return [cls]
 
     @cached_property
     def process(self) -> Process:
@@ -120,12 +151,11 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         Returns:
             int64 [B, L], a new tensor.
         """
-        t = self._times(timesteps, original_samples)
+        check_tokens("original_samples", original_samples)
+        t = check_times("timesteps", timesteps, original_samples)
         if noise is None:
-            device = original_samples.device if generator is None else generator.device
-            shape = (2, *original_samples.shape)
-            noise = torch.rand(shape, dtype=torch.float64, device=device, generator=generator)
-        self._check_shape("noise", noise, (2, *original_samples.shape))
+            noise = _uniforms((2, *original_samples.shape), generator, original_samples.device)
+        check_shape("noise", noise, (2, *original_samples.shape))
         u_route, u_token = noise.to(original_samples.device, torch.float64)
         return forward(self.process, original_samples, t, u_route, u_token)
 
@@ -166,9 +196,9 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ParameterError: the process has no such weighting, or a shape or a time is wrong.
         """
-        self._check_shape("logits", logits, (*original_samples.shape, self.config.vocab_size))
-        self._check_shape("noisy_samples", noisy_samples, original_samples.shape)
-        t = self._times(timesteps, original_samples).clamp(min=MIN_T)
+        check_shape("logits", logits, (*original_samples.shape, self.config.vocab_size))
+        check_shape("noisy_samples", noisy_samples, original_samples.shape)
+        t = check_times("timesteps", timesteps, original_samples).clamp(min=MIN_T)
         weights = self.process.weights(original_samples, noisy_samples, t)
         if weighting not in weights:
             rule = f"be {' or '.join(weights)} for the {self.process.name} process"
@@ -186,18 +216,22 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         device: str | torch.device | None = None,
     ) -> Tensor:
         """Tokens at t = 1, int64 of `shape`: all mask (absorbing, hybrid) or uniform over the noise states (uniform)."""
-        source = generator.device if generator is not None else torch.device(device or "cpu")
-        u = torch.rand(tuple(shape), dtype=torch.float64, device=source, generator=generator)
-        return prior(self.process, u.to(device or source))
+        own = torch.device("cpu") if generator is None else torch.device(getattr(generator, "device", "cpu"))
+        return prior(self.process, _uniforms(tuple(shape), generator, torch.device(device or own)))
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
-        """Fills `timesteps`: the n times 1, (n-1)/n, ..., 1/n at which the network is asked, float64 on `device`."""
-        if num_inference_steps < 1:
-            raise ParameterError("num_inference_steps", "be >= 1", num_inference_steps)
-        self.num_inference_steps = num_inference_steps
-        self.timesteps = (
-            1 - torch.arange(num_inference_steps, dtype=torch.float64, device=device) / num_inference_steps
-        )
+        """Fills `timesteps`: the n times 1, (n-1)/n, ..., 1/n at which the network is asked, float64 on `device`.
+
+        Args:
+            num_inference_steps: n in [1, 2^20), an integer of Python or numpy, or a tensor with one.
+
+        Raises:
+            ParameterError: it is none. The continuous-time limit, None, has no grid: that is `sample`'s.
+        """
+        n = whole("num_inference_steps", num_inference_steps)
+        check_int("num_inference_steps", n, 1, MAX_STEPS)
+        self.num_inference_steps = n
+        self.timesteps = 1 - torch.arange(n, dtype=torch.float64, device=device) / n
 
     def step(
         self,
@@ -206,67 +240,75 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         sample: Tensor,
         generator: torch.Generator | None = None,
         return_dict: bool = True,
-    ) -> TokenDiffusionSchedulerOutput | tuple[Tensor]:
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+    ) -> TokenDiffusionSchedulerOutput | tuple[Tensor, ...]:
         """One ancestral step, from `timestep` to the next of `timesteps`, from the last one to t = 0.
 
         Args:
-            model_output: raw logits [B, L, V] at `sample`.
-            timestep: one of `timesteps`, a number or a tensor with one element.
+            model_output: raw logits [B, L, V] at `sample`, of any float type and on its device.
+            timestep: one of `timesteps`, a number or a tensor with one element; float32's rounding of it is accepted.
             sample: z_t, int64 [B, L].
-            generator: for the draws (its device's, or the sample's).
+            generator: for the draws; they are made on its device, whichever that is, by default on the sample's.
+            temperature, top_p, top_k: shape each token's distribution as the samplers do (`SamplingParameters`); the defaults
+                leave it as it is.
 
         Raises:
+            ParameterError: an argument has the wrong type, shape, device or range.
             FloatingPointError: there is no distribution in the logits.
         """
-        if self.num_inference_steps is None:
-            raise ParameterError("timesteps", "be set by set_timesteps before step", None)
-        n = self.num_inference_steps
-        self._check_shape("model_output", model_output, (*sample.shape, self.config.vocab_size))
-        t = torch.as_tensor(timestep, dtype=torch.float64, device=sample.device)
-        if t.numel() != 1 or not 0 < t.item() <= 1:
-            raise ParameterError("timestep", "be one number in (0, 1]", t.tolist())
-        t = t.reshape(())
-        s = ((t * n).round() - 1).clamp(min=0) / n
-        now, then = self.process.masses(t), self.process.masses(s)
-        device = sample.device if generator is None else generator.device
-        draws = torch.rand((3, *sample.shape), dtype=torch.float64, device=device, generator=generator)
-        theta = probabilities(model_output.flatten(0, 1), self.config.mask_token_id)
+        interval = self._interval(timestep)
+        check_shaping(temperature, top_p, top_k)
+        check_tokens("sample", sample, self.config.vocab_size)
+        check_logits("model_output", model_output, sample, self.config.vocab_size)
+        now, then = map(self.process.masses, torch.tensor(interval, dtype=torch.float64, device=sample.device))
+        u_route, u_token, u_noise = _uniforms((3, *sample.shape), generator, sample.device)
+        theta = self._theta(model_output.flatten(0, 1), temperature, top_p, top_k)
         theta_z = theta.gather(-1, sample.flatten().unsqueeze(-1)).view(sample.shape).double()
-        u_route, u_token, u_noise = draws.to(sample.device)
         drawn = inverse_cdf(theta, u_token.flatten()).view(sample.shape)
         if bool((drawn < 0).any()):  # it would leave noise as it is
             raise FloatingPointError("model_output is NaN, or -inf for every token")
         prev_sample = reverse(self.process, sample, theta_z, drawn, now, then, u_route, u_noise)
-        return TokenDiffusionSchedulerOutput(prev_sample) if return_dict else (prev_sample,)
+        if self.config.forward_process == "absorbing":
+            drawn = torch.where(sample == self.config.mask_token_id, drawn, sample)
+        output = TokenDiffusionSchedulerOutput(prev_sample, drawn, theta.log_().view(model_output.shape))
+        return output if return_dict else output.to_tuple()
 
-    @staticmethod
-    def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
-        if value.shape != shape:
-            raise ParameterError(name, f"have the shape {list(shape)}", list(value.shape))
+    def _theta(self, logits: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:
+        """The distribution [n, V] to sample from at logits [n, V]."""
 
-    def _times(self, timesteps: Tensor | None, samples: Tensor) -> Tensor:
-        """[B] or [B, L] -> float64 [B, L] (or [B, 1]) on the samples' device; checked on the way."""
-        if timesteps is None or not torch.is_tensor(timesteps) or not timesteps.is_floating_point():
-            raise ParameterError(
-                "timesteps", "be a float tensor with values in (0, 1]", getattr(timesteps, "dtype", timesteps)
-            )
-        if timesteps.shape not in (samples.shape[:1], samples.shape):
-            rule = f"have the shape {list(samples.shape[:1])} or {list(samples.shape)}"
-            raise ParameterError("timesteps", rule, list(timesteps.shape))
-        t = timesteps.to(samples.device, torch.float64)
-        if t.device.type == "cpu" and t.numel() and not (bool((t > 0).all()) and bool((t <= 1).all())):
-            raise ParameterError("timesteps", "be in (0, 1]", [t.min().item(), t.max().item()])
-        return (t.unsqueeze(-1) if t.dim() == 1 else t).expand(samples.shape)
+        def each(value: float, neutral: float, dtype: torch.dtype) -> Tensor | None:
+            return None if value == neutral else torch.full(logits.shape[:1], value, dtype=dtype, device=logits.device)
+
+        return probabilities(
+            logits,
+            self.config.mask_token_id,
+            each(temperature, 1, torch.float64),
+            each(top_k, 0, torch.int64),
+            each(top_p, 1, torch.float64),
+            top_k,
+        )
+
+    def _interval(self, timestep: float | Tensor) -> tuple[float, float]:
+        """The grid's time at `timestep`, and the one that a step leads to."""
+        if self.num_inference_steps is None:
+            raise ParameterError("timesteps", "be set by set_timesteps before step", None)
+        n = self.num_inference_steps
+        t = timestep.tolist() if hasattr(timestep, "tolist") else timestep  # torch's and numpy's numbers as Python's
+        t = t[0] if isinstance(t, list) and len(t) == 1 else t
+        if isinstance(t, bool) or not isinstance(t, (int, float)) or not 0 < t <= 1:
+            raise ParameterError("timestep", "be one number in (0, 1]", t)
+        done = round((1 - t) * n)
+        if done == n or abs(1 - done / n - t) > torch.finfo(torch.float32).eps:
+            raise ParameterError("timestep", f"be one of the {n} timesteps 1, 1 - 1/{n}, ... of set_timesteps", t)
+        return 1 - done / n, 1 - (done + 1) / n
 
 
-def modernise(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as the seed's scripts wrote it, in today's terms; one of ours passes unchanged.
-
-    The hybrid process was a class of its own with no `forward_process`, and its default p_uniform was 0.
-    """
-    config = dict(config)
-    if config.get("_class_name") == "HybridTokenDiffusionScheduler":
-        config["forward_process"] = "hybrid"
-        config.setdefault("p_uniform", 0.0)
-        config.pop("clip_noise", None)
-    return config
+def _uniforms(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """float64 in [0, 1) of `shape` on `device`, drawn where the generator is."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ParameterError("generator", "be one torch.Generator", generator)
+    source = device if generator is None else generator.device
+    return torch.rand(shape, dtype=torch.float64, device=source, generator=generator).to(device)

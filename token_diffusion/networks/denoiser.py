@@ -9,11 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .behaviour import behaviour, seeded
+from .groups import SHARED, Batching, in_groups
 from .masked_lm import Head, forward_arguments, parameter_names
 
 
@@ -43,14 +46,18 @@ class MaskedLMDenoiser:
     """A masked LM of transformers (`forward(input_ids, attention_mask).logits`), in evaluation mode.
 
     A forward pass with a `timesteps` parameter is told t, float32 [B] (`time_arguments`). `gathers` says whether the head can
-    be run at the asked positions alone (`Head`); where it cannot, full logits are computed and gathered.
+    be run at the asked positions alone (`Head`); where it cannot, full logits are computed and gathered. `batching` says which
+    rows may share a forward pass; others are asked one after the other, each at its own length.
 
     forbidden: ids that get no probability, as no sample may hold them; the model itself, and its bound, know nothing of that.
+
+    Raises:
+        ParameterError: the network cannot be asked, see `behaviour`.
     """
 
     def __init__(self, model: Any, forbidden: Sequence[int] = ()) -> None:
         self.model = model.eval()
-        self._head = Head(model)
+        self._head, self._behaviour = Head(model), behaviour(model)
         self._forbidden = torch.tensor(forbidden, dtype=torch.int64)
 
     @property
@@ -58,12 +65,20 @@ class MaskedLMDenoiser:
         return self._head.gathers
 
     @property
+    def batching(self) -> Batching:
+        return self._behaviour.grouping.batching
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
-        logits = self._logits(tokens, t, valid, positions)
+        grouping = self._behaviour.grouping
+        if grouping == SHARED:
+            logits = self._logits(tokens, t, valid, positions)
+        else:
+            logits = in_groups(self._logits, tokens, t, valid, positions, grouping)
         if not self._forbidden.numel():
             return logits
         return logits.index_fill(-1, self._forbidden.to(logits.device), -torch.inf)
@@ -75,7 +90,8 @@ class MaskedLMDenoiser:
             return self._forward(tokens, t, valid).flatten(0, -2)
 
     def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor) -> Tensor:
-        return self.model(**forward_arguments(self.model, tokens, t, valid.long())).logits
+        with seeded(self.model) if self._behaviour.random else nullcontext():
+            return self.model(**forward_arguments(self.model, tokens, t, valid.long())).logits
 
 
 def as_denoiser(denoiser: Any) -> Denoiser:

@@ -66,6 +66,16 @@ def forward_arguments(model: nn.Module, tokens: Tensor, t: Tensor, attention_mas
     return {"input_ids": tokens, "attention_mask": attention_mask, **time_arguments(model, t)}
 
 
+def max_positions(model: Any) -> int | None:
+    """The longest sequence the model takes; RoBERTa's kind of position table spends its first rows on padding."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is None or limit <= 0:
+        return None
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return int(limit) if padding is None else int(limit) - padding - 1
+
+
 def probe(model: Any) -> dict[str, Tensor]:
     """The arguments of a small forward pass, 2 x 6 tokens, to find out how `model` behaves."""
     device, vocab_size = next(model.parameters()).device, model.config.get_text_config().vocab_size

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser
+from .groups import Grouping, in_groups
 
 
 class Rowwise:
@@ -24,13 +25,4 @@ class Rowwise:
         return self.denoiser.device
 
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
-        count, length = tokens.shape
-        row, column = positions // length, positions % length
-        ends = (valid * torch.arange(1, length + 1, device=valid.device)).amax(1).tolist()
-        columns = column.split(torch.bincount(row, minlength=count).tolist())
-        parts = []
-        for index, (end, asked) in enumerate(zip(ends, columns, strict=True)):
-            if asked.numel():
-                one = slice(index, index + 1)
-                parts.append(self.denoiser(tokens[one, :end].contiguous(), t[one], valid[one, :end], asked))
-        return torch.cat(parts)
+        return in_groups(self.denoiser, tokens, t, valid, positions, Grouping("row"))

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from ..errors import ParameterError
+from ..diffusion.values import MAX_STEPS, check_int, check_shaping
 
-MAX_STEPS = 2**20
-"""Bound of `num_inference_steps`; far beyond use, and it keeps step counters inside the 32 bits of a random counter."""
-
-
-def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ParameterError(name, "be an integer", value)
-    if not low <= value < high:
-        raise ParameterError(name, f"be in [{low}, {high})", value)
-
-
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ParameterError(name, "be a finite number", value)
+__all__ = ["MAX_STEPS", "SamplingParameters"]
 
 
 @dataclass(frozen=True)
@@ -47,17 +33,11 @@ class SamplingParameters:
     block_size: int | None = None
 
     def __post_init__(self) -> None:
-        _check_int("seq_len", self.seq_len, 1, 2**31)
-        _check_int("num_samples", self.num_samples, 1, 2**31)
+        check_int("seq_len", self.seq_len, 1, 2**31)
+        check_int("num_samples", self.num_samples, 1, 2**31)
         if self.num_inference_steps is not None:
-            _check_int("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
-        _check_number("temperature", self.temperature)
-        if self.temperature < 0:
-            raise ParameterError("temperature", "be >= 0", self.temperature)
-        _check_number("top_p", self.top_p)
-        if not 0 < self.top_p <= 1:
-            raise ParameterError("top_p", "be in (0, 1]", self.top_p)
-        _check_int("top_k", self.top_k, 0, 2**31)
-        _check_int("seed", self.seed, 0, 2**63)
+            check_int("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
+        check_shaping(self.temperature, self.top_p, self.top_k)
+        check_int("seed", self.seed, 0, 2**63)
         if self.block_size is not None:
-            _check_int("block_size", self.block_size, 1, 2**31)
+            check_int("block_size", self.block_size, 1, 2**31)

@@ -65,7 +65,7 @@ def open_dataset(config: TrainingConfig) -> dict[str, Any]:
     name, column = str(config.dataset_name), config.text_column
     quiet()
     try:
-        splits = _open_splits(name, config.dataset_config_name, config.streaming)
+        splits = _open_splits(name, config)
         columns: Any = ()
         if "train" in splits:
             columns = splits["train"].column_names or next(iter(splits["train"].take(1)), {})
@@ -78,14 +78,15 @@ def open_dataset(config: TrainingConfig) -> dict[str, Any]:
     return splits
 
 
-def _open_splits(name: str, part: str | None, streaming: bool) -> dict[str, Any]:
+def _open_splits(name: str, config: TrainingConfig) -> dict[str, Any]:
     from datasets import Dataset, load_dataset, load_from_disk
 
     if not any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json")):
-        return dict(load_dataset(name, part, streaming=streaming))
+        options = {"streaming": config.streaming, "cache_dir": config.cache_dir}
+        return dict(load_dataset(name, config.dataset_config_name, **options))
     saved = load_from_disk(name)
     splits = {"train": saved} if isinstance(saved, Dataset) else saved
-    return {split: rows.to_iterable_dataset() if streaming else rows for split, rows in splits.items()}
+    return {split: rows.to_iterable_dataset() if config.streaming else rows for split, rows in splits.items()}
 
 
 def _load_dataset(config: TrainingConfig) -> Corpus:

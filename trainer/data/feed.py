@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import count
 from os import SEEK_END
@@ -88,7 +89,7 @@ class Feed:
         batches = ValidationBatches(
             num_sequences=len(self.validation.ids),
             num_times=num_times,
-            batch_size=self.config.per_device_train_batch_size,
+            batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             power=time_power(self.scheduler.process),
         )
         examples = NoisyExamples(self.validation.ids, self.scheduler, self.tokenizer.all_special_ids)
@@ -99,8 +100,9 @@ class Feed:
         if documents is None:
             return None
         config, main = self.config, self.accelerator.is_main_process
+        most = config.max_eval_samples if documents is self.corpus.validation else config.max_train_samples
         with self.accelerator.main_process_first():  # the others then find its cache
-            return tokenize(
+            sequences = tokenize(
                 self.tokenizer,
                 documents,
                 flag=flag,
@@ -109,6 +111,7 @@ class Feed:
                 num_threads=config.preprocessing_num_workers,
                 progress=main,
             )
+        return replace(sequences, ids=sequences.ids.first(most))
 
     def examples(self, ids: Sequence[Any]) -> NoisyExamples:
         """Training examples: counts and times are drawn as the flags say."""

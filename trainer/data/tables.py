@@ -27,6 +27,10 @@ class TokenTable(Sequence[np.ndarray]):
         self.tokens, self.starts, self.ends = tokens, starts, ends
         self.prefix, self.suffix = np.array(prefix, dtype=np.int32), np.array(suffix, dtype=np.int32)
 
+    def first(self, count: int | None) -> TokenTable:
+        """The first `count` sequences; None for all."""
+        return self if count is None else self.only(np.arange(len(self)) < count)
+
     def __len__(self) -> int:
         return len(self.ends)
 

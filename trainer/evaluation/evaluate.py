@@ -15,11 +15,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.networks.behaviour import behaviour
 from token_diffusion.networks.masked_lm import Head
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
-from ..accelerator import set_up_logging, without_devices
+from ..accelerator import check_precision, set_up_logging, without_devices
 from ..data.corpus import read_documents
 from ..data.noising import NoisyExamples, ValidationBatches, make_loader, padding, time_power
 from ..data.sequences import tokenize
@@ -69,10 +70,11 @@ def evaluate_folder(config: EvaluateConfig) -> Figures | None:
 
 def _make_accelerator(config: EvaluateConfig) -> Accelerator:
     try:
-        accelerator = Accelerator(cpu=without_devices(), mixed_precision=config.mixed_precision)
+        accelerator = Accelerator(cpu=without_devices(), mixed_precision=config.mixed_precision, dynamo_backend="no")
     except ValueError as error:
         rule = f"be usable here ({str(error).splitlines()[0]})"
         raise ParameterError("mixed_precision", rule, config.mixed_precision) from error
+    check_precision(accelerator, config.mixed_precision)
     set_up_logging(accelerator)
     return accelerator
 
@@ -120,6 +122,7 @@ def _validate(
         num_sequences=len(ids),
         num_times=config.num_times,
         head=Head(checkpoint.model),
+        grouping=behaviour(checkpoint.model).grouping,
         spelling=spell(tokenizer, documents, ids, **options),
         weights=_weights(checkpoint.path),
         progress=accelerator.is_main_process,

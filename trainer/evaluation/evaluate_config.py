@@ -7,9 +7,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from token_diffusion.errors import ParameterError
-
-from ..command_line import CommandLine
+from ..command_line import CommandLine, refuse
 
 
 class EvaluateConfig(CommandLine):
@@ -58,8 +56,8 @@ class EvaluateConfig(CommandLine):
     def _agree(self) -> EvaluateConfig:
         """Rules between flags."""
         if not self.validation_file and not self.num_samples:
-            raise ParameterError("validation_file or num_samples", "be given: what to measure", None)
+            refuse("validation_file or num_samples", "be given: what to measure", None)
         if self.generative_model_name_or_path is not None and not self.num_samples:
             name = self.generative_model_name_or_path
-            raise ParameterError("generative_model_name_or_path", "come with num_samples", name)
+            refuse("generative_model_name_or_path", "come with num_samples", name)
         return self

@@ -67,11 +67,12 @@ def delete_run(output_dir: Path) -> None:
         _delete(output_dir / name)
 
 
-def prune(output_dir: Path, limit: int | None) -> None:
-    """Removes the oldest checkpoints beyond `limit`; None keeps all."""
+def prune(output_dir: Path, limit: int | None, best: int | None = None) -> None:
+    """Removes the oldest checkpoints beyond `limit`, but not that of step `best`; None keeps all."""
     if limit is not None:
         for step in saved_steps(output_dir)[:-limit]:
-            _delete(output_dir / checkpoint_name(step))
+            if step != best:
+                _delete(output_dir / checkpoint_name(step))
 
 
 def _delete(folder: Path) -> None:
@@ -97,7 +98,7 @@ def check_space(config: TrainingConfig, num_bytes: int, first_step: int) -> None
     coming = last // every - first_step // every + (first_step < last and last % every > 0)
     if config.checkpoints_total_limit is not None:
         # The oldest goes only when the new one is complete.
-        coming = min(coming, max(config.checkpoints_total_limit + 1 - there, 1))
+        coming = min(coming, max(config.checkpoints_total_limit + 1 + config.load_best_model_at_end - there, 1))
     needed = (coming + 1) * num_bytes  # and final/
     free = shutil.disk_usage(config.output_dir).free
     if needed > free:

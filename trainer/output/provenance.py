@@ -9,10 +9,16 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from huggingface_hub import ModelCard
+
 ROOT = Path(__file__).parents[2]
 SECRET = "--hub_token"
 ELSEWHERE = re.compile(r"^(/|~|\.\.?$|\.\.?/|[A-Za-z]:[\\/]|\\\\)")
 """Paths that mean something on one machine, or in one folder of it, alone."""
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+CACHED = re.compile(r"/models--([^/]+)/snapshots/[0-9a-f]+$")
+"""How the hub's cache names the folder of a model."""
 
 
 def code_version(root: Path = ROOT) -> str:
@@ -47,6 +53,30 @@ def command_line(arguments: Sequence[str], num_processes: int = 1) -> str:
 def base_name(name_or_path: str) -> str:
     """A hub id as it is; of a folder its last name only."""
     return Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path
+
+
+def hub_model(name_or_path: str) -> str | None:
+    """The id on the hub of what was started from; None where that is not known.
+
+    What is no folder was loaded from the hub. A folder tells only if it lies in the hub's cache, or if its own card names
+    the model that it was made of: `_name_or_path` in its config.json may as well be somebody's path.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return name_or_path
+    if cached := CACHED.search(folder.resolve().as_posix()):
+        return cached[1].replace("--", "/")
+    try:
+        claimed = ModelCard.load(folder / "README.md").data.to_dict().get("base_model")
+    except Exception:  # no card, or one of somebody else's making: it names nothing
+        return None
+    return claimed if isinstance(claimed, str) and HUB_ID.fullmatch(claimed) else None
+
+
+def hub_dataset(name: str | None) -> list[str]:
+    """The id on the hub of a data set, if it has one."""
+    known = name is not None and HUB_ID.fullmatch(name) and not Path(name).exists()
+    return [name] if name is not None and known else []
 
 
 def _portable(value: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
-from ..evaluation.bound import ValidationBound
 from ..output.journal import Record
 from . import curve
+from .metadata import HubFacts, metadata
 
 LOSSES = {
     "elbo": "NELBO",
@@ -32,18 +32,31 @@ PROCESS_LIMITS = {
     "uniform": "While sampling, nothing marks which tokens are still noise: it has to guess that too.",
     "hybrid": "It was trained at times no closer to 0 and 1 than `t_eps`; the bound counts them all.",
 }
+COMMANDS = {"absorbing": "sample", "uniform": "sample", "hybrid": "sample-hybrid"}
+SNIPPET = """```python
+from token_diffusion.pipelines import TokenDiffusionPipeline
+
+pipe = TokenDiffusionPipeline.from_pretrained("{place}")
+for text in pipe(num_samples=4, seq_len=64, seed=0).texts:
+    print(text)
+```"""
 MAX_SAMPLE_CHARS = 600
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card reports. Data sources are names, never paths; `command` is shown as it is."""
+    """What the card reports. Data sources are names, never paths; `command` is shown as it is.
 
-    process: str
+    start: what training started from, in words; None from scratch. place: where the folder will be found, for its snippet.
+    num_dropped_tokens: of documents longer than max_length; None where nobody counted.
+    """
+
+    hub: HubFacts
+    place: str
     scheduler_options: dict[str, object]
     weighting: str
     architecture: str
-    base_model: str | None
+    start: str | None
     num_parameters: int
     vocab_size: int
     max_length: int
@@ -51,7 +64,6 @@ class CardFacts:
     command: str
     code: str
     train_source: str
-    validation_source: str
     num_train_sequences: int | None
     step: int
     max_train_steps: int
@@ -59,7 +71,9 @@ class CardFacts:
     window: int
     weights: str
     dtype: str
-    bound: ValidationBound | None
+    precision: str
+    optimizer: str
+    num_dropped_tokens: int | None
     history: Sequence[Record] = ()
     samples: Sequence[Record] = ()
     has_picture: bool = False
@@ -67,24 +81,17 @@ class CardFacts:
 
 def model_card(facts: CardFacts) -> str:
     """The card as Markdown with its YAML head."""
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        base_model=facts.base_model,
-        tags=["token-diffusion", "discrete-diffusion", facts.process],
-    )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(facts)}"))
+    return str(ModelCard(f"---\n{metadata(facts.hub).to_yaml()}\n---\n\n{_body(facts)}"))
 
 
 def _body(facts: CardFacts) -> str:
     sections = [
         _summary(facts),
+        _use(facts),
         f"## Validation\n\n{_validation(facts)}",
         _training(facts),
         _samples(facts),
         f"## How it was made\n\n```\n{facts.command}\n```\n\nCode: Token Diffusion, {facts.code}.",
-        "## Use\n\n```\npython -m token_diffusion sample --checkpoint_path THIS_FOLDER\n"
-        "python -m server --checkpoint_path THIS_FOLDER\n```",
         _limits(facts),
     ]
     return "\n\n".join(filter(None, sections)) + "\n"
@@ -92,13 +99,15 @@ def _body(facts: CardFacts) -> str:
 
 def _summary(facts: CardFacts) -> str:
     options = ", ".join(f"{name} = {value}" for name, value in facts.scheduler_options.items())
-    start = "from scratch" if facts.base_model is None else f"started from `{facts.base_model}`"
+    start = "from scratch" if facts.start is None else f"started from `{facts.start}`"
     text = f"at most {facts.max_length} tokens, {'packed' if facts.packing else 'one document an example'}"
+    if facts.num_dropped_tokens:
+        text += f" ({facts.num_dropped_tokens:,} tokens of longer documents were cut off)"
     if facts.num_train_sequences is None:
         sequences = f"streamed, sequences of {text}"
     else:
         sequences = f"{facts.num_train_sequences:,} sequences of {text}"
-    return f"""# {NAMES[facts.process]} token diffusion language model
+    return f"""# {NAMES[facts.hub.process]} token diffusion language model
 
 A `{facts.architecture}` with {facts.num_parameters:,} parameters and {facts.vocab_size:,} tokens, {start},
 that generates text by undoing noise on all positions at once. The folder holds model, tokenizer and
@@ -111,11 +120,41 @@ that generates text by undoing noise on all positions at once. The folder holds 
 | Training text | {facts.train_source}; {sequences} |
 | Steps | {facts.step:,} of {facts.max_train_steps:,}, {facts.window} sequences each |
 | Tokens seen | {facts.num_tokens:,} (special tokens and padding neither noised nor counted) |
+| Optimizer | {facts.optimizer} |
+| Precision | {facts.precision} |
 | Weights | {facts.weights}; {facts.dtype} |"""
 
 
+def _use(facts: CardFacts) -> str:
+    """How a stranger samples from the folder, with what, and what else it can be loaded with."""
+    paragraphs = [
+        "## Use",
+        f"It needs the code of Token Diffusion ({facts.code}), which is not on PyPI. In a copy of its repository:",
+        "```\npip install .\n```",
+        SNIPPET.format(place=facts.place),
+        "From a shell, in that repository, with this folder as THIS_FOLDER:",
+        f"```\npython -m token_diffusion {COMMANDS[facts.hub.process]} --checkpoint_path THIS_FOLDER\n"
+        "python -m server --checkpoint_path THIS_FOLDER\n```",
+        _elsewhere(facts.hub),
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def _elsewhere(hub: HubFacts) -> str:
+    """What transformers make of the folder."""
+    if hub.is_native:
+        return (
+            f"The network is Token Diffusion's own (`{hub.model_type}`): `AutoModelForMaskedLM.from_pretrained` knows it after "
+            "`import token_diffusion` only."
+        )
+    loads = "`AutoModelForMaskedLM.from_pretrained` loads the network alone"
+    if hub.fills_masks:
+        return f'{loads}, and `pipeline("fill-mask")` of transformers fills in single masks; neither samples texts.'
+    return f'{loads}. It has not learnt what a mask is: `pipeline("fill-mask")` says nothing.'
+
+
 def _validation(facts: CardFacts) -> str:
-    bound = facts.bound
+    bound = facts.hub.bound
     if bound is None:
         return "Not validated: the quality of this model is unknown."
     rows = [f"| {UNITS[unit]} | {each.value:.4f} | {each.error:.4f} |" for unit, each in bound.estimates().items()]
@@ -128,7 +167,7 @@ def _validation(facts: CardFacts) -> str:
     )
     return "\n".join(
         [
-            f"On {facts.validation_source}: {bound.counted}.",
+            f"On {facts.hub.validated_on}: {bound.counted}.",
             "",
             "| | bound | standard error over sequences |",
             "|---|---|---|",
@@ -172,7 +211,7 @@ def _limits(facts: CardFacts) -> str:
         "## Limits\n",
         "- It repeats what its training text holds, mistakes and prejudices included, and knows nothing else.",
         f"- Sequences longer than {facts.max_length} tokens were never seen.",
-        f"- {PROCESS_LIMITS[facts.process]}",
+        f"- {PROCESS_LIMITS[facts.hub.process]}",
         "- Its perplexity is a bound: compare it with other bounds on the same text, tokens and length of sequences only.",
         "- No filter checks what it writes.",
     ]

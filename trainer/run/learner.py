@@ -53,6 +53,7 @@ class Learner:
 
     def __init__(self, config: TrainingConfig, accelerator: Accelerator, model: PreTrainedModel) -> None:
         self.accelerator, self.max_grad_norm, self.ema_decay = accelerator, config.max_grad_norm, config.ema_decay
+        self.chosen_step: int | None = None
         if config.gradient_checkpointing:
             if not model.supports_gradient_checkpointing:
                 raise ParameterError("gradient_checkpointing", "be off for this model", type(model).__name__)
@@ -67,6 +68,10 @@ class Learner:
         self.is_sharded = bool(accelerator.is_fsdp2)
         if self.is_sharded:
             _choose_shards(accelerator, model)
+            if config.optim == "adafactor":
+                raise ParameterError(
+                    "optim", "be adamw_torch or adamw_torch_fused where weights are sharded", config.optim
+                )
         optimizer = make_optimizer(config, model)
         self.lr_scheduler = get_scheduler(
             config.lr_scheduler, optimizer, config.lr_warmup_steps, config.max_train_steps
@@ -85,7 +90,10 @@ class Learner:
     @property
     def used_weights(self) -> str:
         """What is validated and saved, in words."""
-        return f"moving average, decay {self.ema_decay:g}" if self.ema_decay else "as trained"
+        kind = f"moving average, decay {self.ema_decay:g}" if self.ema_decay else "as trained"
+        return (
+            kind if self.chosen_step is None else f"{kind}; of step {self.chosen_step}, the best validation on the way"
+        )
 
     def optimize(self, window: Sequence[Batch], sums: SequenceSums, stopping: Callable[[], bool]) -> StepSums:
         """One optimizer step on this process's batches of the window; `sums` gives loss and NELBO of each sequence.
@@ -169,11 +177,7 @@ class Learner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """What `state_dict` gave, on every process."""
-        if self.ema is not None:
-            self._load_weights(state["ema"])
-            self.ema.shadow_params = [parameter.detach().clone() for parameter in self._parameters()]
-            self.ema.optimization_step = state["ema_steps"]
-        self._load_weights(state["model"])
+        self._load_all_weights(state)
         if self.is_sharded:
             sharded.set_optimizer_state_dict(self.model, self.optimizer.optimizer, state["optimizer"], options=_WHOLE)
         else:
@@ -181,6 +185,19 @@ class Learner:
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def choose(self, step: int, state: Mapping[str, Any]) -> None:
+        """Ends with the weights of `state`, which `state_dict` gave at `step`. Every process must call it."""
+        self._load_all_weights(state)
+        self.chosen_step = step
+
+    def _load_all_weights(self, state: Mapping[str, Any]) -> None:
+        """Those that train, and their moving average."""
+        if self.ema is not None:
+            self._load_weights(state["ema"])
+            self.ema.shadow_params = [parameter.detach().clone() for parameter in self._parameters()]
+            self.ema.optimization_step = state["ema_steps"]
+        self._load_weights(state["model"])
 
     def _parameters(self) -> list[nn.Parameter]:
         """The parameters, each process's share of them where they are sharded: a forward pass leaves some whole."""

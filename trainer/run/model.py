@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken
+from torch import Tensor, nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -20,8 +21,9 @@ from transformers import (
 
 from token_diffusion.checkpoint import max_positions
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
-from token_diffusion.errors import ParameterError
+from token_diffusion.errors import ParameterError, in_short
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
+from token_diffusion.networks.weights import read_masked_lm
 from token_diffusion.plain import plain
 
 from ..config import TrainingConfig
@@ -38,9 +40,9 @@ def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
     flag = "model_name_or_path" if config.tokenizer_name is None else "tokenizer_name"
     name = getattr(config, flag)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_download(config, flag))
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
-        raise ParameterError(flag, f"name a tokenizer that can be loaded ({_reason(error)})", name) from error
+        raise ParameterError(flag, f"name a tokenizer that can be loaded ({in_short(error)})", name) from error
     if tokenizer.mask_token_id is None:
         # Where words hold the space before them, so does what fills a mask.
         mask = AddedToken("[MASK]", lstrip=plain(tokenizer).holds_space, special=True)
@@ -55,11 +57,14 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
         model = _from_scratch(config, config.config_name, tokenizer)
     else:
         name = config.model_name_or_path
+        options = {"dtype": torch.float32, **_download(config, "model_name_or_path"), **_attention(config)}
         try:
-            model = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32)
-        except Exception as error:  # as above
-            rule = f"name a masked LM that can be loaded ({_reason(error)})"
-            raise ParameterError("model_name_or_path", rule, name) from error
+            model, missing = read_masked_lm("model_name_or_path", name, **options)
+        except ParameterError as error:
+            _check_attention(config, error)
+            raise
+        if missing:
+            logger.warning("%d weights are not there and start at random: %s", len(missing), ", ".join(missing[:3]))
     _fit_vocabulary(model, tokenizer)
     if isinstance(model.config, TokenDiffusionConfig):
         _fit_schedule(model.config, config, tokenizer)
@@ -67,6 +72,25 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
     if longest is not None and config.max_length > longest:
         raise ParameterError("max_length", f"be <= {longest}, the positions of the model", config.max_length)
     return model
+
+
+def _download(config: TrainingConfig, flag: str) -> dict[str, Any]:
+    """Which revision of what `flag` names, and where it is kept."""
+    revision = config.model_revision if flag == "model_name_or_path" else None
+    return {"cache_dir": config.cache_dir} | ({} if revision is None else {"revision": revision})
+
+
+def _attention(config: TrainingConfig) -> dict[str, Any]:
+    return {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+
+
+def _check_attention(config: TrainingConfig, error: Exception) -> None:
+    """Raises `ParameterError` if the error is about how attention is computed."""
+    name = config.attn_implementation
+    if name is not None and (name in str(error) or "attention" in str(error)):
+        raise ParameterError(
+            "attn_implementation", f"be one that the model has here ({in_short(error.__cause__ or error)})", name
+        ) from error
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -82,9 +106,11 @@ def _from_scratch(config: TrainingConfig, name: str, tokenizer: PreTrainedTokeni
     if name == TokenDiffusionConfig.model_type:
         overrides.setdefault("time_conditioning", TIME_CONDITIONING[config.process])
     try:
-        return AutoModelForMaskedLM.from_config(_model_config(name, **overrides, **vocabulary), dtype=torch.float32)
+        model_config = _model_config(name, **overrides, **vocabulary)
+        return AutoModelForMaskedLM.from_config(model_config, dtype=torch.float32, **_attention(config))
     except Exception as error:  # as above: a configuration can be wrong in as many ways as there are models
-        rule = f"make a masked LM ({_reason(error)})"
+        _check_attention(config, error)
+        rule = f"make a masked LM ({in_short(error)})"
         raise ParameterError("config_name, config_overrides", rule, (name, config.config_overrides)) from error
 
 
@@ -94,7 +120,7 @@ def _model_config(name: str, **changes: Any) -> PreTrainedConfig:
         try:
             return AutoConfig.from_pretrained(name, **changes)
         except Exception as error:  # as above
-            rule = f"be a folder with the config.json of a model that is known here ({_reason(error)})"
+            rule = f"be a folder with the config.json of a model that is known here ({in_short(error)})"
             raise ParameterError("config_name", rule, name) from error
     if name not in CONFIG_MAPPING:
         raise ParameterError("config_name", "be a model type or a folder with config.json", name)
@@ -117,7 +143,7 @@ def _parse_overrides(config: PreTrainedConfig, text: str) -> dict[str, Any]:
         try:
             config.update_from_string(entry.strip())
         except (ValueError, TypeError) as error:
-            rule = f"hold values of the right type ({_reason(error)})"
+            rule = f"hold values of the right type ({in_short(error)})"
             raise ParameterError("config_overrides", rule, entry) from error
         keys.append(key)
     return {key: getattr(config, key) for key in keys}
@@ -125,15 +151,37 @@ def _parse_overrides(config: PreTrainedConfig, text: str) -> dict[str, Any]:
 
 def _fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Makes the logits exactly as wide as the tokenizer: no token lacks a logit, no logit lacks a token."""
-    size = vocabulary_size(tokenizer)
-    if model.config.vocab_size == size:
+    size, old = vocabulary_size(tokenizer), model.config.get_text_config().vocab_size
+    if old == size:
         return
-    logger.info("the model has %d token ids, the tokenizer %d: resized the model", model.config.vocab_size, size)
+    logger.info("the model has %d token ids, the tokenizer %d: resized the model", old, size)
     try:
         model.resize_token_embeddings(size)
-    except NotImplementedError as error:
-        rule = f"be a model whose {model.config.vocab_size} token ids can be resized to the tokenizer's {size}"
+        _fit_bias(model, size)
+    except Exception as error:  # not every model can, and each says so in its own way
+        rule = f"be a model whose {old} token ids can be resized to the tokenizer's {size} ({in_short(error)})"
         raise ParameterError("model_name_or_path", rule, model.name_or_path) from error
+
+
+def _fit_bias(model: PreTrainedModel, size: int) -> None:
+    """Resizes the bias that stands beside the head, `lm_head.bias` beside `lm_head.decoder`, where transformers has not.
+
+    It leaves it as it was (RoBERTa), also where it is the one that is added to the logits (ESM), or makes it one with the
+    head's own though the two are not tied (BERT), and of two such it saves one.
+    """
+    head = model.get_output_embeddings()
+    tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
+    for name, owner in model.named_modules():
+        bias = getattr(owner, "bias", None)
+        if f"{name}.bias" in tied or not isinstance(bias, nn.Parameter) or head not in owner.children():
+            continue
+        own = getattr(head, "bias", None)
+        owner.bias = nn.Parameter(_resized(bias.detach(), size) if own is None else own.detach().clone())
+
+
+def _resized(bias: Tensor, size: int) -> Tensor:
+    """New tokens get the mean, as transformers gives them the mean embedding."""
+    return torch.cat([bias[:size], bias.mean().expand(max(0, size - len(bias)))])
 
 
 def _fit_schedule(
@@ -144,9 +192,3 @@ def _fit_schedule(
     model_config.update({name: options[name] for name in SCHEDULE_OPTIONS if name in options})
     scheduler = TokenDiffusionScheduler(model_config.vocab_size, tokenizer.mask_token_id, **options)
     model_config.check_process(scheduler.process)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error; that of a KeyError is only the key."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return f"no {line} is known" if isinstance(error, KeyError) else line

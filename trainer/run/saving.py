@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.checkpoint import save_checkpoint
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts
 
 from ..config import TrainingConfig
@@ -21,10 +22,11 @@ from ..data.streaming import Position
 from ..errors import TrainingError, in_one_line
 from ..evaluation.bound import ValidationBound
 from ..output.checkpoints import FINAL, checkpoint_name, prune, saved_steps, set_dtype, tidy
-from ..output.provenance import base_name, code_version, command_line
+from ..output.provenance import base_name, code_version, command_line, hub_dataset, hub_model
 from ..output.resume import (
     RunFacts,
     check_same_data,
+    check_same_steps,
     flags_of,
     random_state,
     read_facts,
@@ -33,7 +35,9 @@ from ..output.resume import (
     write_state,
 )
 from ..report.card import CardFacts, model_card
+from ..report.metadata import HubFacts
 from ..report.watch import Watch
+from .best import Best
 from .learner import Learner
 from .meter import Meter
 
@@ -42,16 +46,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """How far a run has come: optimizer steps, tokens that counted, and the running numbers of its next log line."""
+    """How far a run has come: optimizer steps, tokens that counted, its next log line's numbers, its best validation."""
 
     step: int = 0
     num_tokens: int = 0
     meter: Meter = field(default_factory=Meter)
+    best: Best = field(default_factory=Best)
 
 
 @dataclass(frozen=True)
 class Saver:
-    """Writes a run's folders, and has the run go on from one; `arguments` is its command line, for the model card."""
+    """Writes a run's folders, and has the run go on from one.
+
+    For the model card: `arguments` is the run's command line, `repo_id` where on the hub it is pushed.
+    """
 
     config: TrainingConfig
     accelerator: Accelerator
@@ -63,6 +71,7 @@ class Saver:
     watch: Watch
     progress: Progress
     arguments: Sequence[str]
+    repo_id: str | None = None
 
     def save(self, name: str, bound: ValidationBound | None, dtype: str = "float32") -> None:
         """Writes the folder `name`, with what it takes to resume unless it is the final one. Every process must call it.
@@ -96,7 +105,8 @@ class Saver:
             except Exception as error:  # safetensors, tokenizers and torch each raise what they like for a full disk
                 tidy(output_dir)
                 raise TrainingError(self._not_saved(output_dir / name, error)) from error
-            prune(output_dir, self.config.checkpoints_total_limit)
+            best = self.progress.best.step if self.config.load_best_model_at_end else None
+            prune(output_dir, self.config.checkpoints_total_limit, best)
             logger.info("saved %s", output_dir / name)
         self.accelerator.wait_for_everyone()
         self.progress.meter.restart_clock()
@@ -104,15 +114,38 @@ class Saver:
     def resume(self, checkpoint: Path) -> None:
         """Has the run go on from the checkpoint. Raises `ParameterError` if it is not of this run."""
         facts, process = read_facts(checkpoint), self.accelerator.process_index
-        check_same_data(facts, self.config, self.feed.fingerprint, checkpoint)
+        check_same_data(facts, self.config, self.feed.fingerprint, self._chosen_on, checkpoint)
+        check_same_steps(facts, self.config, checkpoint)
+        best = Best(**facts.best)
+        if self.config.load_best_model_at_end and best.step:
+            self._check_best(best.step, checkpoint)
         state = read_tensors(checkpoint)
         self.learner.load_state_dict(state)
         set_random_state(state["random"][process])
         self.progress.meter.load_state_dict(facts.meter)
         position = facts.positions[process]
         self.feed.position = None if position is None else Position(*position)
-        self.progress.step, self.progress.num_tokens = facts.step, facts.num_tokens
+        self.progress.step, self.progress.num_tokens, self.progress.best = facts.step, facts.num_tokens, best
         logger.info("resumed from %s at step %d of %d", checkpoint, facts.step, self.config.max_train_steps)
+
+    def load_best(self) -> None:
+        """Ends with the weights of the best validation on the way. Every process must call it."""
+        folder = self.config.output_dir / checkpoint_name(self.progress.best.step)
+        self.learner.choose(self.progress.best.step, read_tensors(folder))
+        logger.info("the best validation was that of step %d: final is made of it", self.progress.best.step)
+
+    def _check_best(self, step: int, checkpoint: Path) -> None:
+        """Raises `ParameterError` if the checkpoint that final/ may be made of is not there."""
+        name = checkpoint_name(step)
+        if not (self.config.output_dir / name).is_dir():
+            rule = f"have {name}, the best so far, beside it in output_dir (load_best_model_at_end)"
+            raise ParameterError("resume_from_checkpoint", rule, str(checkpoint))
+
+    @property
+    def _chosen_on(self) -> str | None:
+        """Identifies the validation text where that has a say in the weights."""
+        validation = self.feed.validation
+        return validation.fingerprint if self.config.chooses and validation is not None else None
 
     def checkpoint_bytes(self) -> int:
         """About what a checkpoint takes on disk: the weights to serve and to train on, two moments, the moving average."""
@@ -129,6 +162,8 @@ class Saver:
             num_tokens=self.progress.num_tokens,
             meter=self.progress.meter.state_dict(),
             positions=positions,
+            best=asdict(self.progress.best),
+            chosen_on=self._chosen_on,
         )
 
     def _not_saved(self, folder: Path, error: Exception) -> str:
@@ -137,31 +172,45 @@ class Saver:
         return f"{folder} could not be saved at step {self.progress.step} ({in_one_line(error)}); {whole}"
 
     def _card(self, bound: ValidationBound | None, dtype: str) -> str:
-        config, model = self.config, self.learner.bare
-        options = config.scheduler_options()
+        config, model, corpus = self.config, self.learner.bare, self.feed.corpus
+        from_scratch = config.config_name is not None
+        name = self.repo_id or config.output_dir.resolve().name
+        hub = HubFacts(
+            name=name.split("/")[-1],
+            process=config.process,
+            model_type=model.config.model_type,
+            base_model=None if from_scratch else hub_model(config.model_name_or_path),
+            datasets=hub_dataset(config.dataset_name),
+            license=config.license,
+            language=config.language,
+            validated_on=corpus.validation_source,
+            bound=bound,
+        )
         return model_card(
             CardFacts(
-                process=config.process,
-                scheduler_options=options,
+                hub=hub,
+                place=self.repo_id or "THIS_FOLDER",
+                scheduler_options=config.scheduler_options(),
                 weighting=config.weighting,
                 architecture=type(model).__name__.removeprefix("FSDP"),
-                base_model=None if config.config_name is not None else base_name(config.model_name_or_path),
+                start=None if from_scratch else base_name(config.model_name_or_path),
                 num_parameters=model.num_parameters(),
                 vocab_size=model.config.vocab_size,
                 max_length=config.max_length,
                 packing=config.packing,
                 command=command_line(self.arguments, self.accelerator.num_processes),
                 code=code_version(),
-                train_source=self.feed.corpus.train_source,
-                validation_source=self.feed.corpus.validation_source,
+                train_source=corpus.train_source,
                 num_train_sequences=self.feed.num_sequences,
+                num_dropped_tokens=self.feed.num_dropped_tokens,
                 step=self.progress.step,
                 max_train_steps=config.max_train_steps,
                 num_tokens=self.progress.num_tokens,
                 window=self.feed.window,
                 weights=self.learner.used_weights,
                 dtype=dtype,
-                bound=bound,
+                precision=config.precision,
+                optimizer=config.optimizer,
                 history=self.watch.history.records,
                 samples=self.watch.samples.records,
                 has_picture=self.watch.has_picture,

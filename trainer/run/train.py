@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame, frame_of
 
 from ..accelerator import make_accelerator
@@ -33,8 +34,10 @@ from ..output.resume import check_same_run, read_facts
 from ..report.watch import Watch
 from ..signals import StopSignals
 from .learner import Learner, StepSums
-from .model import build_model, build_tokenizer
+from .model import build_model, build_tokenizer, vocabulary_size
+from .proof import prove_saving
 from .saving import Progress, Saver
+from .trial import try_network
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
     hub = open_hub(config) if accelerator.is_main_process else None
     corpus = load_corpus(config)
     with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
-        run = Run(config, accelerator, corpus, arguments, checkpoint)
+        run = Run(config, accelerator, corpus, arguments, checkpoint, None if hub is None else hub.repo_id)
         with run.signals:
             run.fit()
             bound = run.finish()
@@ -88,19 +91,30 @@ class Run:
         corpus: Corpus,
         arguments: Sequence[str] = (),
         checkpoint: Path | None = None,
+        repo_id: str | None = None,
     ) -> None:
         self.config, self.accelerator = config, accelerator
         set_seed(config.seed)
         self.tokenizer = build_tokenizer(config)
         model = build_model(config, self.tokenizer)
+        self.grouping = try_network(config, model, self.tokenizer.mask_token_id)
+        if accelerator.is_main_process:
+            named = "model_name_or_path" if config.config_name is None else "config_name"
+            folder = config.output_dir / f".{FINAL}.new"
+            prove_saving(model, folder, named, getattr(config, named), config.max_length)
         self.scheduler = TokenDiffusionScheduler(
-            vocab_size=model.config.vocab_size,
+            vocab_size=vocabulary_size(self.tokenizer),
             mask_token_id=self.tokenizer.mask_token_id,
             **config.scheduler_options(),
         )
         # Control tokens are never noised here, so none of them is learnt.
         self.facts = Facts(Frame() if config.packing else frame_of(self.tokenizer), known=True)
         self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler)
+        if config.chooses and self.feed.validation is None:
+            raise ParameterError("validation_file", "be given: which step is best is found out by it", None)
+        if config.num_train_epochs is not None and not config.counts_epochs:
+            logger.warning("num_train_epochs has no effect: max_train_steps is given")
+        config = self.config = self.feed.config = config.with_steps(self.feed.num_sequences, self.feed.window)
         self.learner = Learner(config, accelerator, model)
         self.progress, self.signals = Progress(), StopSignals()
         self.watch = Watch(config, accelerator)
@@ -115,6 +129,7 @@ class Run:
             self.watch,
             self.progress,
             arguments,
+            repo_id,
         )
         # From here on only dropout draws from the global generators, and it should differ between processes.
         set_seed(config.seed, device_specific=True)
@@ -147,8 +162,9 @@ class Run:
             delete_run(config.output_dir)
         self.model.train()
         main = self.accelerator.is_main_process
-        bar = tqdm(total=config.max_train_steps, initial=self.step, desc="train", disable=not main)
-        steps = range(self.step + 1, config.max_train_steps + 1)
+        # None: no bar either where nobody would see it move.
+        bar = tqdm(total=config.max_train_steps, initial=self.step, desc="train", disable=None if main else True)
+        steps = range(self.step + 1, 1 if self._is_over else config.max_train_steps + 1)
         with closing(self.feed.batches(self.step)) as batches, bar:
             for self.progress.step in steps:
                 sums = self._optimize(list(islice(batches, config.gradient_accumulation_steps)))
@@ -157,16 +173,32 @@ class Run:
                 # Alone, it need not ask the others, so even a signal at the very end of the step is heard.
                 alone = self.accelerator.num_processes == 1
                 self._follow(sums.stop or (alone and self.signals.received is not None))
+                if self._is_over:
+                    logger.info(
+                        "step %d: no better validation since step %d: over", self.step, self.progress.best.step
+                    )
+                    break
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether patience has run out: before the last step, or before this run went on from a checkpoint."""
+        patience = self.config.early_stopping_patience
+        return patience is not None and self.progress.best.since >= patience
 
     def _follow(self, stop: bool) -> None:
         """What comes after a step: log, validation, checkpoint. Raises `Stopped` if a signal came."""
         config, step = self.config, self.step
         last = step == config.max_train_steps
+        # Where validation has a say, none may be missing: neither the last one, nor one just before a stop.
+        skipped = (last or stop) and not config.chooses
         if step % config.logging_steps == 0 or last:
             self._log()
         bound = None
-        if config.eval_steps and step % config.eval_steps == 0 and not last and not stop:
+        if config.eval_steps and step % config.eval_steps == 0 and not skipped:
             bound = self._validate(QUICK_TIMES)
+        if bound is not None:
+            self.progress.best.add(step, bound.nelbo)
+        last = last or self._is_over
         if config.sample_steps and step % config.sample_steps == 0 and not last and not stop:
             self._sample()
         # The last step's is what a run goes on from that is stopped, or crashes, while it validates.
@@ -185,6 +217,8 @@ class Run:
         """
         try:
             with self.signals.at_once():
+                if self.config.load_best_model_at_end and self.progress.best.step:
+                    self.saver.load_best()
                 bound = self._validate(FULL_TIMES)
                 self._sample()
                 self.saver.save(FINAL, bound, self.config.save_dtype)
@@ -203,7 +237,7 @@ class Run:
         """One optimizer step, counted and metered. Raises `TrainingError` if its loss or its gradient is not finite."""
 
         def sums(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head)
+            return loss_sums(model, self.scheduler, batch, self.config.weighting, self.learner.head, self.grouping)
 
         result = self.learner.optimize(window, sums, stopping=lambda: self.signals.received is not None)
         if not result.moved:
@@ -243,8 +277,10 @@ class Run:
                 num_sequences=len(validation.ids),
                 num_times=num_times,
                 head=self.learner.head,
+                grouping=self.grouping,
                 spelling=self.feed.spelling,
                 weights=self.learner.used_weights,
+                progress=self.accelerator.is_main_process,
             )
         logger.info("step %d: validation %s", self.step, bound)
         self.watch.validated(self.step, bound)

@@ -343,6 +343,7 @@ def test_the_server_describes_itself(live: LiveServer) -> None:
         "vocab_size": 50,
         "mask_token_id": MASK,
         "mask_token": "[MASK]",
+        "batching": "shared",
         "frame": {"prefix": [], "suffix": []},
     }
     info = live.get("/info").json()

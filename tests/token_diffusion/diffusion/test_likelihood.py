@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -66,6 +67,69 @@ def test_cross_entropy_ignores_the_mask_and_leaves_the_logits_alone() -> None:
     expected = torch.nn.functional.cross_entropy(reference.flatten(0, 1), x.flatten(), reduction="none").view(2, 3)
     torch.testing.assert_close(absorbing_cross_entropy(logits, x, 4), expected)
     assert logits.equal(kept)
+
+
+def plain_nelbo(scheduler: TokenDiffusionScheduler, logits: Tensor, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    """masked_fill, softmax and logarithms in float64, V-sized; the weights are the process's own."""
+    process, mask = scheduler.process, scheduler.config.mask_token_id
+    logits, t = logits.double(), t.double().unsqueeze(-1).expand(x.shape)
+    if process.name == "absorbing":
+        log_theta = logits.masked_fill(torch.arange(logits.shape[-1]) == mask, -torch.inf).log_softmax(-1)
+        missed = -log_theta.gather(-1, x.unsqueeze(-1)).squeeze(-1)
+        divergence = torch.where(z == mask, missed, torch.zeros_like(missed))
+    else:
+        masses = process.masses(t)
+        divergence = dense(logits, x, z, masses.alpha, masses.uniform / process.states.count, mask)
+    return process.weights(x, z, t)["elbo"] * divergence + process.prior_divergence
+
+
+@pytest.mark.parametrize("process", ["absorbing", "uniform", "hybrid"])
+@pytest.mark.parametrize(
+    ("vocab_size", "mask", "dead"),
+    [
+        pytest.param(12, 10, [11], id="all after the mask"),
+        pytest.param(12, 1, [0], id="all before the mask"),
+        pytest.param(64, 12, range(13, 64), id="padding after the mask"),
+        pytest.param(64, 51, range(51), id="all before it, many"),
+        pytest.param(12, 5, [3], id="one of many"),
+        pytest.param(12, 5, [3, 5, 7], id="the mask too"),
+        pytest.param(12, 0, [3], id="the mask first"),
+        pytest.param(12, 11, [3, 10], id="the mask last"),
+        pytest.param(12, 5, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10], id="all but one"),
+    ],
+)
+def test_the_gradient_is_right_where_logits_are_minus_infinity(
+    process: str, vocab_size: int, mask: int, dead: Sequence[int]
+) -> None:
+    """In float64 to the last digits, in float32 to its own; uniform noise may also land on what has no probability."""
+    scheduler = TokenDiffusionScheduler(vocab_size, mask, forward_process=process)
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.randn(2, 6, vocab_size, dtype=torch.float64, generator=generator)
+    exact[..., list(dead)] = -torch.inf
+    alive = torch.tensor([token for token in range(vocab_size) if token != mask and token not in dead])
+    x, t = alive[torch.randint(len(alive), (2, 6), generator=generator)], torch.tensor([0.3, 0.8])
+    z = scheduler.add_noise(x, timesteps=t, generator=generator)
+    if process != "absorbing":
+        z[0, 0] = x[0, 1] = next(token for token in dead if token != mask)
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+        logits = exact.to(dtype).requires_grad_()
+        values = scheduler.nelbo(logits, x, z, t), plain_nelbo(scheduler, logits, x, z, t)
+        ours, theirs = (torch.autograd.grad(value.sum(), logits)[0] for value in values)
+        torch.testing.assert_close(values[0], values[1].to(dtype), atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+
+
+def test_a_loss_that_is_infinite_says_so_and_rows_that_are_not_read_do_no_harm() -> None:
+    scheduler = TokenDiffusionScheduler(6, 4)
+    logits = torch.zeros(1, 3, 6)
+    logits[0, 0, 1] = logits[0, 1, 2] = logits[0, 2] = -torch.inf
+    logits.requires_grad_()
+    x, t = torch.tensor([[1, 2, 3]]), torch.tensor([0.5])
+    loss, _ = scheduler.loss(logits, x, torch.tensor([[4, 2, 3]]), t)  # an impossible token, then two that show
+    assert loss.tolist() == [[torch.inf, 0.0, 0.0]]
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(gradient[0, 0], 2 * torch.tensor([0.25, -1, 0.25, 0.25, 0, 0.25]))
+    assert not gradient[0, 1:].any()
 
 
 class Allocations(TorchDispatchMode):

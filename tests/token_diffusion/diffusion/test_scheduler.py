@@ -4,14 +4,22 @@ import itertools
 import json
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.laws import chi_square_p, counts, make_law
 from token_diffusion import ParameterError, TokenDiffusionScheduler
+from token_diffusion.diffusion.configuration import CLASS_NAMES
 from token_diffusion.diffusion.schedules import ALPHA_SCHEDULES
+from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.samplers.rows import make_rows
+from token_diffusion.samplers.sampler import _shaped as shaped
 
 PROCESSES = ["absorbing", "uniform", "hybrid"]
 KINDS = [("absorbing", name) for name in ALPHA_SCHEDULES] + [("uniform", name) for name in ALPHA_SCHEDULES]
@@ -151,13 +159,86 @@ def test_a_loop_of_ones_own_follows_the_law(process: str) -> None:
     assert chi_square_p(counts(law, sample), law.probability) > 0.001
 
 
-def test_step_takes_float32_logits_timesteps_and_a_tuple() -> None:
+@pytest.mark.parametrize("as_given", [torch.Tensor.float, torch.Tensor.numpy, torch.Tensor.tolist])
+def test_step_takes_float32_logits_timesteps_and_gives_a_tuple(as_given: Callable[[Tensor], Any]) -> None:
     scheduler = TokenDiffusionScheduler(9, 8)
     scheduler.set_timesteps(3)
     sample = scheduler.sample_prior((2, 5))
-    for t in scheduler.timesteps.float():
-        (sample,) = scheduler.step(torch.randn(2, 5, 9), t, sample, return_dict=False)
-    assert sample.dtype == torch.int64 and not bool((sample == 8).any())
+    for t in as_given(scheduler.timesteps):
+        sample, original, logits = scheduler.step(torch.randn(2, 5, 9), t, sample, return_dict=False)
+    assert sample.dtype == original.dtype == torch.int64 and not bool((sample == 8).any())
+    assert sample.equal(original) and logits.dtype == torch.float32 and logits.shape == (2, 5, 9)
+
+
+@pytest.mark.parametrize("count", [5, np.int64(5), np.uint8(5), torch.tensor(5), torch.tensor([5], dtype=torch.int32)])
+def test_the_number_of_steps_may_be_any_integer(count: Any) -> None:
+    scheduler = TokenDiffusionScheduler(9, 8)
+    scheduler.set_timesteps(count)
+    assert scheduler.timesteps.tolist() == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
+    assert type(scheduler.num_inference_steps) is int and scheduler.timesteps.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "count", [None, 2.5, 8.0, "8", True, np.bool_(True), torch.tensor(True), torch.tensor(2.0), [4]]
+)
+def test_what_is_no_number_of_steps_is_named(count: Any) -> None:
+    with pytest.raises(ParameterError) as raised:
+        TokenDiffusionScheduler(9, 8).set_timesteps(count)
+    assert str(raised.value) == f"num_inference_steps must be an integer, got {count!r}"
+
+
+@pytest.mark.parametrize("count", [0, -1, 2**20, np.int64(-3)])
+def test_a_number_of_steps_out_of_range_is_named(count: Any) -> None:
+    with pytest.raises(ParameterError, match=r"num_inference_steps must be in \[1, 1048576\), got"):
+        TokenDiffusionScheduler(9, 8).set_timesteps(count)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("shaping", [{}, {"temperature": 0.6}, {"top_p": 0.7}, {"top_k": 3}, {"temperature": 0}])
+def test_step_shapes_as_the_samplers_do(process: str, shaping: dict[str, Any]) -> None:
+    """pred_logits against the very function that the samplers call; and what is drawn has that distribution."""
+    scheduler = TokenDiffusionScheduler(9, 8, forward_process=process)
+    scheduler.set_timesteps(4)
+    logits = torch.randn(1, 1, 9, generator=torch.Generator().manual_seed(1)) * 2
+    count = 4000
+    rows = make_rows([-1], SamplingParameters(1, count, **shaping))
+    expected = shaped(rows, torch.arange(count), logits[0].expand(count, -1), 8)
+    generator = torch.Generator().manual_seed(3)
+    sample = torch.full((count, 1), 8 if process != "uniform" else 2)
+    output = scheduler.step(logits.expand(count, 1, 9), 0.25, sample, generator, **shaping)
+    assert output.pred_logits.softmax(-1)[:, 0].allclose(expected, atol=1e-6)
+    assert output.pred_logits[0, 0, 8] == -torch.inf
+    for tokens in (output.pred_original_sample, output.prev_sample):  # at t = 0.25 of 4 steps they lead to t = 0
+        if process == "uniform" and tokens is output.prev_sample:
+            continue  # there the draw is weighed with what was at the place before
+        observed = tokens.flatten().bincount(minlength=9).double()
+        if shaping.get("temperature") == 0:
+            assert observed.equal(expected.sum(0).double())
+        else:
+            assert chi_square_p(observed, expected[0].double()) > 1e-4
+
+
+def test_pred_original_sample_keeps_what_is_no_longer_masked() -> None:
+    scheduler = TokenDiffusionScheduler(9, 8)
+    scheduler.set_timesteps(4)
+    sample = torch.tensor([[8, 3, 8, 0]])
+    logits = torch.zeros(1, 4, 9).index_fill_(2, torch.tensor([5]), 30.0)
+    for t in scheduler.timesteps:
+        output = scheduler.step(logits, t, sample)
+        assert output.pred_original_sample.tolist() == [[5, 3, 5, 0]]
+        sample = output.prev_sample
+    assert sample.tolist() == [[5, 3, 5, 0]]
+
+
+def test_the_scheduler_is_compatible_with_itself_alone() -> None:
+    scheduler = TokenDiffusionScheduler(9, 8, "uniform", alpha_schedule="cosine")
+    assert scheduler.compatibles == [TokenDiffusionScheduler]
+    again = TokenDiffusionScheduler.from_config(scheduler.config)
+    assert again.process == scheduler.process
+    other = TokenDiffusionScheduler.from_config(scheduler.config, forward_process="hybrid")
+    assert other.config.forward_process == "hybrid" and scheduler.config.forward_process == "uniform"
+    _, unused = TokenDiffusionScheduler.from_config(scheduler.config, return_unused_kwargs=True, torch_dtype=None)
+    assert "torch_dtype" in unused
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
@@ -196,21 +277,109 @@ def test_configurations_of_the_seeds_scripts_load(
     assert scheduler.process.states.mask_token_id == 4
 
 
+BAD = [
+    ("vocab_size", 1, "be >= 2"),
+    ("vocab_size", 9.0, "be an integer"),
+    ("vocab_size", "9", "be an integer"),
+    ("vocab_size", True, "be an integer"),
+    ("vocab_size", None, "be an integer"),
+    ("mask_token_id", 9, "be in [0, vocab_size = 9)"),
+    ("mask_token_id", -1, "be >= 0"),
+    ("mask_token_id", 1.0, "be an integer"),
+    ("forward_process", "gaussian", "be one of absorbing, uniform, hybrid"),
+    ("forward_process", ["uniform"], "be one of absorbing, uniform, hybrid"),
+    ("forward_process", None, "be one of absorbing, uniform, hybrid"),
+    ("alpha_schedule", "quadratic", "be one of log_linear, linear, cosine, geometric"),
+    ("alpha_schedule", {}, "be one of log_linear, linear, cosine, geometric"),
+    ("eps", "0.001", "be a finite number"),
+    ("eps", float("nan"), "be a finite number"),
+    ("eps", 10**400, "be a finite number"),
+    ("eps", True, "be a finite number"),
+    ("eps", 1.0, "be in (0, 1)"),
+    ("sigma_min", float("nan"), "be a finite number"),
+    ("sigma_max", float("inf"), "be a finite number"),
+    ("sigma_max", None, "be a finite number"),
+    ("exclude_mask_from_uniform", "no", "be true or false"),
+    ("exclude_mask_from_uniform", 0, "be true or false"),
+    ("exclude_mask_from_uniform", None, "be true or false"),
+    ("p_uniform", 1.0, "be in [0, 1)"),
+    ("p_uniform", float("nan"), "be a finite number"),
+    ("p_uniform", False, "be a finite number"),
+    ("gamma", 2.5, "be in (0, 2]"),
+    ("gamma", "1", "be a finite number"),
+    ("t_eps", 0.5, "be in (0, 0.5)"),
+    ("t_eps", float("-inf"), "be a finite number"),
+    ("num_train_timesteps", 0, "be >= 1"),
+    ("num_train_timesteps", 1000.0, "be an integer"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "rule"), BAD)
+def test_bad_configurations_are_named(tmp_path: Path, name: str, value: object, rule: str) -> None:
+    """By the constructor, from a dict and from a folder alike."""
+    config = {"vocab_size": 9, "mask_token_id": 1, name: value}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    ways: list[Callable[[], Any]] = [
+        lambda: TokenDiffusionScheduler(**config),
+        lambda: TokenDiffusionScheduler.from_config(config),
+        lambda: TokenDiffusionScheduler.from_pretrained(tmp_path),
+    ]
+    for way in ways:
+        with pytest.raises(ParameterError) as raised:
+            way()
+        assert str(raised.value) == f"{name} must {rule}, got {value!r}"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("change", "message"),
     [
-        ({"vocab_size": 1, "mask_token_id": 0}, "vocab_size must be >= 2, got 1"),
-        ({"mask_token_id": 9}, "mask_token_id must be in [0, vocab_size = 9), got 9"),
-        ({"forward_process": "gaussian"}, "forward_process must be one of absorbing, uniform, hybrid, got 'gaussian'"),
-        ({"p_uniform": 1.0}, "p_uniform must be in [0, 1), got 1.0"),
-        ({"gamma": 2.5}, "gamma must be in (0, 2], got 2.5"),
-        ({"t_eps": 0.5}, "t_eps must be in (0, 0.5), got 0.5"),
+        (
+            {"alpha_shedule": "cosine"},
+            "alpha_shedule must be a setting of the scheduler (alpha_schedule?), got 'cosine'",
+        ),
+        ({"zeal": None}, "zeal must be a setting of the scheduler, got None"),
+        ({"clip_noise": 20.0}, "clip_noise must be a setting of the scheduler, got 20.0"),
+        (
+            {"_class_name": "DDPMScheduler"},
+            f"_class_name must be one of {', '.join(CLASS_NAMES)}, got 'DDPMScheduler'",
+        ),
+        ({"_class_name": None}, f"_class_name must be one of {', '.join(CLASS_NAMES)}, got None"),
+        ({"_class_name": ["a", "B"]}, f"_class_name must be one of {', '.join(CLASS_NAMES)}, got ['a', 'B']"),
+        ({"mask_token_id": ...}, "mask_token_id must be in the scheduler's configuration, got None"),
     ],
 )
-def test_bad_configurations_are_named(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ParameterError) as raised:
-        TokenDiffusionScheduler(**{"vocab_size": 9, "mask_token_id": 1, **arguments})
-    assert str(raised.value) == message
+def test_keys_that_are_not_ours_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """A misspelt key would silently be another model; `...` takes one away."""
+    config = {"_class_name": "TokenDiffusionScheduler", "vocab_size": 9, "mask_token_id": 1, **change}
+    config = {key: value for key, value in config.items() if value is not ...}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    for way in (
+        lambda: TokenDiffusionScheduler.from_config(config),
+        lambda: TokenDiffusionScheduler.from_pretrained(tmp_path),
+    ):
+        with pytest.raises(ParameterError) as raised:
+            way()
+        assert str(raised.value) == message
+
+
+def test_misspelt_arguments_and_what_is_no_configuration_are_named(tmp_path: Path) -> None:
+    TokenDiffusionScheduler(9, 1).save_pretrained(tmp_path)
+    with pytest.raises(ParameterError, match="alpha_shedule must be a setting"):
+        TokenDiffusionScheduler.from_pretrained(tmp_path, alpha_shedule="cosine")
+    (tmp_path / "scheduler_config.json").write_text("[1]")
+    with pytest.raises(ParameterError, match=r"config must be a dict of a scheduler's settings .*, got \[1\]"):
+        TokenDiffusionScheduler.from_pretrained(tmp_path)
+    with pytest.raises(ParameterError, match="config must be a dict"):
+        TokenDiffusionScheduler.from_config(None)
+    with pytest.raises(ParameterError, match="vocab_size must be in the scheduler's configuration"):
+        TokenDiffusionScheduler.from_config({})
+
+
+def test_what_diffusers_adds_to_a_configuration_is_read(tmp_path: Path) -> None:
+    config = {"vocab_size": 9, "mask_token_id": 1, "_diffusers_version": "9.9", "_name_or_path": "x"}
+    config |= {"auto_map": {}, "quantization_config": None, "_use_default_values": ["eps"]}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    assert TokenDiffusionScheduler.from_pretrained(tmp_path).config.eps == 1e-3
 
 
 def test_bad_calls_are_named() -> None:
@@ -230,8 +399,6 @@ def test_bad_calls_are_named() -> None:
     hybrid = TokenDiffusionScheduler(9, 1, forward_process="hybrid")
     with pytest.raises(ParameterError, match="be elbo or clip or dynamic for the hybrid process, got 'raw'"):
         hybrid.loss(torch.zeros(2, 3, 9), x, x, torch.ones(2), weighting="raw")
-    with pytest.raises(ParameterError, match="num_inference_steps must be >= 1, got 0"):
-        scheduler.set_timesteps(0)
     with pytest.raises(ParameterError, match="set by set_timesteps"):
         scheduler.step(torch.zeros(2, 3, 9), 1.0, x)
     scheduler.set_timesteps(4)
@@ -240,7 +407,81 @@ def test_bad_calls_are_named() -> None:
             scheduler.step(torch.zeros(2, 3, 9), t, x)
     with pytest.raises(ParameterError, match=r"model_output must have the shape \[2, 3, 9\], got \[2, 3, 8\]"):
         scheduler.step(torch.zeros(2, 3, 8), 1.0, x)
+    off_grid: list[Any] = [0.6, torch.tensor([0.6]), 0.75 + 1e-6, 0.1, 1e-9]
+    for t in off_grid:
+        with pytest.raises(
+            ParameterError, match=r"timestep must be one of the 4 timesteps 1, 1 - 1/4, ... of set_time"
+        ):
+            scheduler.step(torch.zeros(2, 3, 9), t, x)
+    no_times: list[Any] = [True, "1", None, torch.ones(2), [[1.0]]]
+    for t in no_times:
+        with pytest.raises(ParameterError, match=r"timestep must be one number in \(0, 1\]"):
+            scheduler.step(torch.zeros(2, 3, 9), t, x)
     with pytest.raises(ParameterError, match=r"noise must have the shape \[2, 2, 3\], got \[2, 3\]"):
         scheduler.add_noise(x, torch.rand(2, 3), torch.ones(2))
     with pytest.raises(ParameterError, match=r"noisy_samples must have the shape \[2, 3\], got \[1, 3\]"):
         scheduler.nelbo(torch.zeros(2, 3, 9), x, x[:1], torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"sample": torch.zeros(2, 3)},
+            "sample must be an int64 tensor of the shape [B, L], got (torch.float32, [2, 3])",
+        ),
+        (
+            {"sample": torch.zeros(3).long()},
+            "sample must be an int64 tensor of the shape [B, L], got (torch.int64, [3])",
+        ),
+        ({"sample": [[0, 0, 0]]}, "sample must be an int64 tensor of the shape [B, L], got 'list'"),
+        ({"sample": torch.full((2, 3), 9)}, "sample must hold token ids in [0, 9), got 9"),
+        ({"sample": torch.full((2, 3), -1)}, "sample must hold token ids in [0, 9), got -1"),
+        ({"model_output": None}, "model_output must be a tensor, got 'NoneType'"),
+        ({"model_output": torch.zeros(2, 3, 9).long()}, "model_output must be a float tensor, got torch.int64"),
+        (
+            {"model_output": torch.zeros(2, 3, 9, device="meta")},
+            "model_output must be on the sample's device cpu, got 'meta'",
+        ),
+        ({"model_output": torch.zeros(1, 3, 9)}, "model_output must have the shape [2, 3, 9], got [1, 3, 9]"),
+        ({"generator": [torch.Generator()]}, "generator must be one torch.Generator, got [<"),
+        ({"generator": 3}, "generator must be one torch.Generator, got 3"),
+        ({"temperature": -1.0}, "temperature must be >= 0, got -1.0"),
+        ({"temperature": 10**400}, "temperature must be a finite number, got 1000"),
+        ({"top_p": 0.0}, "top_p must be in (0, 1], got 0.0"),
+        ({"top_k": 1.0}, "top_k must be an integer, got 1.0"),
+    ],
+)
+def test_bad_arguments_of_step_are_named(change: dict[str, Any], message: str) -> None:
+    scheduler = TokenDiffusionScheduler(9, 1)
+    scheduler.set_timesteps(4)
+    arguments = {"model_output": torch.zeros(2, 3, 9), "timestep": 1.0, "sample": torch.ones(2, 3).long()}
+    with pytest.raises(ParameterError) as raised:
+        scheduler.step(**{**arguments, **change})
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize("call", ["add_noise", "sample_prior"])
+def test_a_generator_that_is_none_is_named(call: str) -> None:
+    scheduler = TokenDiffusionScheduler(9, 1)
+    arguments: dict[str, Any] = {"shape": (2, 3)}
+    if call == "add_noise":
+        arguments = {"original_samples": torch.zeros(2, 3).long(), "timesteps": torch.ones(2)}
+    with pytest.raises(ParameterError, match=r"generator must be one torch.Generator, got \["):
+        getattr(scheduler, call)(**arguments, generator=[torch.Generator()])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_generator_of_another_device_draws_where_it_is() -> None:
+    """So one seed gives the same step whichever device the sample is on."""
+    scheduler = TokenDiffusionScheduler(9, 1)
+    scheduler.set_timesteps(4, device="cuda")
+    logits, sample = torch.randn(2, 3, 9, dtype=torch.float64), torch.ones(2, 3).long()
+    one, other = (
+        scheduler.step(logits.to(device), scheduler.timesteps[-1], sample.to(device), torch.Generator().manual_seed(1))
+        for device in ("cpu", "cuda")
+    )
+    assert other.prev_sample.device.type == "cuda" and one.prev_sample.equal(other.prev_sample.cpu())
+    on_device = scheduler.step(logits, 0.25, sample, torch.Generator("cuda").manual_seed(1))
+    assert on_device.prev_sample.device.type == "cpu"

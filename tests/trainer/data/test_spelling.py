@@ -68,7 +68,7 @@ def test_other_documents_are_noticed() -> None:
     with pytest.raises(AssertionError, match="not the sequences of these documents"):
         spell(tiny_tokenizer(), Documents.of(["w1 w2"]), ids, packing=False, max_length=8)
     with pytest.raises(AssertionError, match="not the sequences of these documents"):
-        spell(tiny_tokenizer(), Documents.of(["w0", "w1"]), ids[:0], packing=False, max_length=8)
+        spell(tiny_tokenizer(), Documents.of(["w0 w1"]), [*ids, *ids], packing=False, max_length=8)
 
 
 @pytest.mark.parametrize("packing", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tests.tiny import PROCESSES, tiny_model
+from tests.tiny import PROCESSES, mixer, tiny_model
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.networks.behaviour import behaviour
+from token_diffusion.networks.groups import Grouping
 from token_diffusion.networks.masked_lm import Head
 from trainer.data.noising import Collate, Draw, NoisyExamples, ValidationBatches, make_loader
 from trainer.data.spelling import Spelling
@@ -122,12 +125,17 @@ def test_figures_are_json_and_say_what_was_counted() -> None:
 
 def noisy_batch(process: str, masks: bool = True) -> dict[str, Tensor]:
     """Three sequences of other lengths, the last of special tokens alone, and another t for each."""
+    return Collate(0)(noisy_rows(process, (9, 5, 0), masks))
+
+
+def noisy_rows(process: str, lengths: tuple[int, ...], masks: bool = True) -> list[dict[str, Tensor]]:
+    """Sequences of so many tokens between two special ones."""
     scheduler = TokenDiffusionScheduler(50, 4, forward_process=process)
     generator = np.random.default_rng(1)
-    ids = [np.array([2, *generator.integers(5, 50, size=n), 3], dtype=np.int32) for n in (9, 5, 0)]
+    ids = [np.array([2, *generator.integers(5, 50, size=n), 3], dtype=np.int32) for n in lengths]
     examples = NoisyExamples(ids, scheduler, range(5))
-    times = (0.9, 0.5, 0.7) if masks else (1e-9,) * 3
-    return Collate(0)([examples[Draw(index, t, seed=index, position=index)] for index, t in enumerate(times)])
+    times = (0.9, 0.5, 0.7, 0.8)[: len(ids)] if masks else (1e-9,) * len(ids)
+    return [examples[Draw(index, t, seed=index, position=index)] for index, t in enumerate(times)]
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -152,6 +160,61 @@ def test_logits_where_the_loss_reads_them_give_the_whole_loss_and_its_gradients(
     noisable = 9 + 5
     expected = int((batch["noisy"] == 4).sum()) if process == "absorbing" else noisable
     assert widths == [expected, 3 * 11] and 0 < expected <= noisable
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("name", ["fnet", "funnel"])
+def test_a_network_that_sees_padding_learns_from_rows_as_if_each_were_alone(name: str, process: str) -> None:
+    """Loss, bound and gradient; the rows have 11, 7, 2 and 11 tokens, and Funnel takes five at least."""
+    scheduler, model = TokenDiffusionScheduler(50, 4, forward_process=process), mixer(name)
+    grouping, head = behaviour(model).grouping, Head(model)
+    assert head.gathers
+    rows = noisy_rows(process, (9, 5, 0, 9))
+    batch, widths = Collate(0)(rows), list[tuple[int, ...]]()
+    model.register_forward_pre_hook(
+        lambda _, arguments, keywords: widths.append(tuple(keywords["input_ids"].shape)), with_kwargs=True
+    )
+
+    def run(batches: list[dict[str, Tensor]], **options: Any) -> tuple[Tensor, ...]:
+        model.zero_grad()
+        sums = [loss_sums(model, scheduler, part, **options) for part in batches]
+        loss, nelbo = (torch.cat(part) for part in zip(*sums, strict=True))
+        (loss * torch.arange(1, 5)).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        return loss.detach(), nelbo.detach(), gradient
+
+    one_by_one = [Collate(0)([row]) for row in rows]
+    if name == "funnel":
+        one_by_one[2] = widened(one_by_one[2], 5)
+    alone = run(one_by_one)
+    widths.clear()
+    for ours, expected in zip(run([batch], head=head, grouping=grouping), alone, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=2e-3)
+    assert widths == [(2, 11), (1, 7), (1, 5 if name == "funnel" else 2)]
+    for ours, expected in zip(run([batch], grouping=Grouping("row", grouping.shortest)), alone, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=2e-3)
+    assert (run([batch], head=head)[0] - alone[0]).abs().max() > 0.1, "the test can tell"
+
+
+def test_a_validation_of_a_network_that_sees_padding_does_not_depend_on_its_batches() -> None:
+    scheduler, model = TokenDiffusionScheduler(50, 4), mixer("fnet")
+    generator = np.random.default_rng(0)
+    ids = [np.array([2, *generator.integers(5, 50, size=n), 3], dtype=np.int32) for n in (3, 9, 17, 9, 12)]
+    found = []
+    for batch_size in (1, 4):
+        batches = ValidationBatches(num_sequences=5, num_times=3, batch_size=batch_size)
+        loader = make_loader(NoisyExamples(ids, scheduler, range(5)), batches, pad_token_id=0, num_workers=0)
+        options: dict[str, Any] = {"num_sequences": 5, "num_times": 3, "grouping": behaviour(model).grouping}
+        found.append(evaluate(Accelerator(cpu=True), model, scheduler, loader, **options).nelbo)
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def widened(batch: dict[str, Tensor], length: int) -> dict[str, Tensor]:
+    """The batch with more padding."""
+    return {
+        name: nn.functional.pad(each, (0, length - each.shape[1])) if each.dim() == 2 else each
+        for name, each in batch.items()
+    }
 
 
 def test_a_batch_without_a_mask_costs_nothing_and_moves_nothing() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,13 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from trainer.command_line import spelled
+from trainer.config import MDLMConfig
 from trainer.data.spelling import Spelling
 from trainer.evaluation.bound import summarise
-from trainer.output.provenance import base_name, code_version, command_line
+from trainer.output.provenance import base_name, code_version, command_line, hub_dataset, hub_model
 from trainer.report.card import CardFacts, model_card
+from trainer.report.metadata import HubFacts
 
 HISTORY = (
     {"step": 50, "nelbo": 5.25, "lr": 1e-3, "num_tokens": 100},
@@ -23,12 +26,20 @@ HISTORY = (
 )
 SPELLING = Spelling(np.array([40, 30]), np.array([41, 30]), 5, False)
 BOUND = summarise(torch.tensor([40.0, 36.0]).double(), torch.tensor([8.0, 8.0]).double(), 8, SPELLING)
-FACTS = CardFacts(
+HUB = HubFacts(
+    name="run",
     process="hybrid",
+    model_type="bert",
+    validated_on="input.txt (last 10 %)",
+    bound=BOUND,
+)
+FACTS = CardFacts(
+    hub=HUB,
+    place="ann/run",
     scheduler_options={"forward_process": "hybrid", "p_uniform": 0.1},
     weighting="dynamic",
     architecture="BertForMaskedLM",
-    base_model=None,
+    start=None,
     num_parameters=12345,
     vocab_size=300,
     max_length=16,
@@ -36,7 +47,6 @@ FACTS = CardFacts(
     command="python -m trainer hybrid --train_file input.txt",
     code="commit v1-2-gabc",
     train_source="input.txt (first 90 %)",
-    validation_source="input.txt (last 10 %)",
     num_train_sequences=99,
     step=100,
     max_train_steps=100,
@@ -44,7 +54,9 @@ FACTS = CardFacts(
     window=8,
     weights="moving average, decay 0.999",
     dtype="float32",
-    bound=BOUND,
+    precision="float32",
+    optimizer="`adamw_torch`, learning rate 0.001",
+    num_dropped_tokens=None,
     history=HISTORY,
     samples=({"step": 50, "samples": ["early text"]}, {"step": 100, "samples": ["later\ntext", "other"]}),
 )
@@ -77,12 +89,11 @@ def test_a_card_has_data_command_code_bound_and_limits() -> None:
 
 
 def test_what_is_not_known_is_not_claimed() -> None:
-    bare = model_card(dataclasses.replace(FACTS, bound=None, history=(), samples=(), num_train_sequences=None))
+    bare = model_card(replace(FACTS, hub=replace(HUB, bound=None), history=(), samples=(), num_train_sequences=None))
     assert "Not validated" in bare and "streamed" in bare
     assert not any(title in bare for title in ("## Training", "## Samples", ".png"))
-    pictured = model_card(dataclasses.replace(FACTS, has_picture=True, base_model="bert-base-uncased"))
+    pictured = model_card(replace(FACTS, has_picture=True, start="bert-base-uncased"))
     assert "![NELBO over steps](loss_curve.png)" in pictured and "started from `bert-base-uncased`" in pictured
-    assert ModelCard(pictured).data.to_dict()["base_model"] == "bert-base-uncased"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +110,11 @@ def test_what_is_not_known_is_not_claimed() -> None:
 )
 def test_a_command_shows_neither_the_machine_nor_a_secret(arguments: list[str], shown: str) -> None:
     assert command_line(["mdlm", *arguments]) == f"python -m trainer mdlm {shown}"
+
+
+def test_a_secret_by_another_name_is_none_the_less() -> None:
+    for flags in (["--hub-token", "hf_secret"], ["--push_to_hub_token=hf_secret"], ["--hub_token", "hf_secret"]):
+        assert command_line(spelled(MDLMConfig, [*flags, "--packing"])) == "python -m trainer --packing"
 
 
 def test_the_command_of_several_processes() -> None:
@@ -132,3 +148,21 @@ def test_without_git_it_is_the_version(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_folder_goes_by_its_name(tmp_path: Path) -> None:
     assert base_name(str(tmp_path)) == tmp_path.name and base_name("owner/model") == "owner/model"
+
+
+def test_the_hub_is_told_only_ids_that_it_knows(tmp_path: Path) -> None:
+    """A folder's name is none of them, nor a path that its config.json calls `_name_or_path`."""
+    assert hub_model("bert-base-uncased") == "bert-base-uncased"
+    assert hub_model("answerdotai/ModernBERT-base") == "answerdotai/ModernBERT-base"
+    (tmp_path / "config.json").write_text('{"_name_or_path": "runs/best"}')
+    assert hub_model(str(tmp_path)) is None
+    (tmp_path / "README.md").write_text("---\nbase_model: ann/base\n---\n# a card\n")
+    assert hub_model(str(tmp_path)) == "ann/base"
+    for head in ("base_model: /home/me/run", "base_model: [a/b, c/d]", "base_model: [", ""):
+        (tmp_path / "README.md").write_text(f"---\n{head}\n---\n# a card\n")
+        assert hub_model(str(tmp_path)) is None
+    cached = tmp_path / "models--google-bert--bert-base-uncased" / "snapshots" / "0123abc"
+    cached.mkdir(parents=True)
+    assert hub_model(str(cached)) == "google-bert/bert-base-uncased"
+    assert hub_dataset("ann/texts") == ["ann/texts"] and hub_dataset("wikitext") == ["wikitext"]
+    assert hub_dataset(None) == hub_dataset(str(tmp_path)) == hub_dataset("./texts") == []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from tests.tiny import PROCESSES, tiny_tokenizer
+from tests.tiny import PROCESSES, tiny_model, tiny_tokenizer, word_tokenizer
 from token_diffusion import ParameterError, TokenDiffusionForMaskedLM, sample_block
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.networks.denoiser import MaskedLMDenoiser
@@ -17,6 +20,7 @@ from token_diffusion.text import OPEN, decode, encode
 from trainer.__main__ import main, parse
 from trainer.config import TrainingConfig
 from trainer.run.model import build_model, build_tokenizer
+from trainer.run.proof import prove_saving
 
 COMMANDS = dict(zip(PROCESSES, ("mdlm", "udlm", "hybrid"), strict=True))
 SIZES = "hidden_size=32,num_hidden_layers=1,num_attention_heads=2,intermediate_size=48,cond_dim=16"
@@ -122,3 +126,154 @@ def parse_training(tokenizer_folder: Path) -> TrainingConfig:
     config = parse("mdlm", flags(tokenizer_folder, output_dir=tokenizer_folder / "run"))
     assert isinstance(config, TrainingConfig)
     return config
+
+
+OLD = 64
+"""Token ids of the models that are resized below."""
+ESM = {"pad_token_id": 0, "mask_token_id": 4, "position_embedding_type": "absolute", "emb_layer_norm_before": True}
+MOBILE = {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16}
+
+
+def resized(folder: Path, tokenizer: PreTrainedTokenizerBase, tokenizer_folder: Path) -> PreTrainedModel:
+    options: dict[str, Any] = {"config_name": None, "config_overrides": None, "model_name_or_path": folder}
+    config = parse("mdlm", flags(tokenizer_folder, **options))
+    assert isinstance(config, TrainingConfig)
+    return build_model(config, tokenizer)
+
+
+@torch.inference_mode()
+def logits(model: PreTrainedModel) -> Tensor:
+    tokens = torch.arange(5, 17).view(2, 6)
+    return model.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+
+
+@pytest.mark.parametrize("num_words", [40, 70])
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("roberta", {"tie_word_embeddings": False}),
+        ("roberta", {"tie_word_embeddings": True}),
+        ("camembert", {"tie_word_embeddings": False}),
+        ("xlm-roberta", {"tie_word_embeddings": False}),
+        ("xlm-roberta-xl", {"tie_word_embeddings": False}),
+        ("data2vec-text", {"tie_word_embeddings": False}),
+        ("bert", {"tie_word_embeddings": False}),
+        ("bert", {"tie_word_embeddings": True}),
+        ("albert", {"tie_word_embeddings": False}),
+        ("deberta-v2", {"tie_word_embeddings": False}),
+        ("mpnet", {"tie_word_embeddings": False}),
+        ("fnet", {"tie_word_embeddings": False}),
+        ("mobilebert", {"tie_word_embeddings": False, **MOBILE}),
+        ("esm", {"tie_word_embeddings": False, **ESM}),
+        ("esm", {"tie_word_embeddings": True, **ESM}),
+        ("modernbert", {"tie_word_embeddings": False}),
+    ],
+)
+def test_a_resized_model_keeps_its_logits_and_is_saved_whole(
+    architecture: str, options: dict[str, Any], num_words: int, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    """Cut to the tokenizer's ids or made longer; a bias of its own beside the head goes with it."""
+    model = tiny_model(architecture, OLD, **options)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.shape == (OLD,):
+            parameter.data = torch.randn(OLD, generator=generator)
+    model.save_pretrained(tmp_path / "model")
+    before = logits(model)
+    tokenizer = word_tokenizer(num_words)
+    after = resized(tmp_path / "model", tokenizer, tokenizer_folder)
+    prove_saving(after, tmp_path / "proof", "model_name_or_path", architecture, 16)
+    kept = min(OLD, len(tokenizer))
+    assert logits(after).shape == (2, 6, len(tokenizer))
+    torch.testing.assert_close(logits(after)[..., :kept], before[..., :kept], rtol=0, atol=1e-4)
+
+
+def test_a_model_that_cannot_be_resized_is_refused(tokenizer_folder: Path, tmp_path: Path) -> None:
+    tiny_model("ibert", OLD).save_pretrained(tmp_path)
+    with pytest.raises(ParameterError) as caught:
+        resized(tmp_path, tiny_tokenizer(), tokenizer_folder)
+    rule = "model_name_or_path must be a model whose 64 token ids can be resized to the tokenizer's 50 ("
+    assert str(caught.value).startswith(rule) and str(caught.value).endswith(f", got {str(tmp_path)!r}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"vocab_size": 60}, "hold weights as its config.json describes them ("),
+        ({"num_hidden_layers": 1}, "hold no part of a network that its config.json does not know ("),
+        ({"model_type": "nonsense"}, "hold a readable masked language model ("),
+    ],
+)
+def test_a_folder_to_start_from_is_refused_in_one_line(
+    changes: dict[str, Any], rule: str, tokenizer_folder: Path, text_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = text_file.parent / "model"
+    tiny_model("bert", 50).save_pretrained(folder)
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    options: dict[str, Any] = {"config_name": None, "config_overrides": None, "model_name_or_path": folder}
+    options |= {"train_file": text_file}
+    capfd.readouterr()
+    assert main(["mdlm", *flags(tokenizer_folder, **options, output_dir=text_file.parent / "run")]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith(f"model_name_or_path must {rule}") and err.count("\n") == 1
+
+
+def test_a_run_from_an_untied_model_of_another_vocabulary_can_be_served(
+    tokenizer_folder: Path, text_file: Path
+) -> None:
+    folder, output = text_file.parent / "model", text_file.parent / "run"
+    tiny_model("roberta", OLD, tie_word_embeddings=False).save_pretrained(folder)
+    options: dict[str, Any] = {"config_name": None, "config_overrides": None, "model_name_or_path": folder}
+    options |= {"train_file": text_file, "output_dir": output, "max_train_steps": 2, "ema_decay": 0.9}
+    assert main(["mdlm", *flags(tokenizer_folder, **options)]) == 0
+    checkpoint = load_checkpoint(output / "final")
+    assert logits(checkpoint.model).shape == (2, 6, 50)
+    assert sorted(path.name for path in output.iterdir() if path.name.startswith(".")) == []
+
+
+def test_what_is_asked_of_the_hub_is_the_models_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not that of another tokenizer; and everything is kept where the flag says."""
+    asked: dict[str, dict[str, Any]] = {}
+
+    def loading(kind: str) -> Any:
+        def load(name: str, **options: Any) -> Any:
+            asked[f"{kind} {name}"] = options
+            return tiny_tokenizer() if kind == "tokenizer" else tiny_model()
+
+        return load
+
+    def reading(flag: str, name: str, **options: Any) -> Any:
+        return loading("model")(name, **options), []
+
+    monkeypatch.setattr("trainer.run.model.AutoTokenizer.from_pretrained", loading("tokenizer"))
+    monkeypatch.setattr("trainer.run.model.read_masked_lm", reading)
+    common = ["--train_file=a", "--model_name_or_path=ann/model", "--model_revision=v2", f"--cache_dir={tmp_path}"]
+    for more in ([], ["--tokenizer_name=ann/words", "--attn_implementation=eager"]):
+        config = parse("mdlm", [*common, "--max_length=16", *more])
+        assert isinstance(config, TrainingConfig)
+        build_model(config, build_tokenizer(config))
+    assert asked["tokenizer ann/model"] == {"cache_dir": tmp_path, "revision": "v2"}
+    assert asked["tokenizer ann/words"] == {"cache_dir": tmp_path}
+    assert asked["model ann/model"] | {"dtype": None} == {
+        "cache_dir": tmp_path,
+        "revision": "v2",
+        "attn_implementation": "eager",
+        "dtype": None,
+    }
+
+
+def test_how_attention_is_computed(tokenizer_folder: Path) -> None:
+    options: dict[str, Any] = {
+        "config_name": "bert",
+        "config_overrides": "hidden_size=32,num_hidden_layers=1,num_attention_heads=2",
+    }
+    for name in ("eager", "sdpa"):
+        config = parse("mdlm", flags(tokenizer_folder, **options, attn_implementation=name))
+        assert isinstance(config, TrainingConfig)
+        assert build_model(config, tiny_tokenizer()).config._attn_implementation == name
+    config = parse("mdlm", flags(tokenizer_folder, **options, attn_implementation="no_such"))
+    assert isinstance(config, TrainingConfig)
+    with pytest.raises(ParameterError, match="attn_implementation must be one that the model has here") as wrong:
+        build_model(config, tiny_tokenizer())
+    assert "\n" not in str(wrong.value)

@@ -27,6 +27,7 @@ from trainer.data.corpus import load_corpus
 from trainer.data.feed import StoredFeed
 from trainer.data.noising import Batches, Draw
 from trainer.data.tokenizer import build_tokenizer
+from trainer.output.checkpoints import saved_steps
 from trainer.output.resume import random_state
 from trainer.run.learner import freeze_unused
 from trainer.run.train import Run, TrainingError, train
@@ -340,3 +341,56 @@ def test_the_folder_carries_the_frame_that_was_trained(workplace: Path, tmp_path
     trained = tokenizer("the cat sat")["input_ids"]
     framed = encode(tokenizer, seq_len=None, prompt="the cat sat", frame=facts.frame)
     assert framed == (trained[1:-1] if packing else trained)
+
+
+def test_the_first_examples_alone(workplace: Path, tmp_path: Path) -> None:
+    """As if the text had ended there: the same run, and the same validation, characters included."""
+    lines = (workplace / "text.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "short.txt").write_text("".join(lines[:10]))
+    (tmp_path / "shorter.txt").write_text("".join(lines[:3]))
+    long = configure(
+        "mdlm",
+        workplace,
+        tmp_path / "a",
+        max_train_samples=10,
+        max_eval_samples=3,
+        validation_file=workplace / "text.txt",
+    )
+    short = configure(
+        "mdlm", workplace, tmp_path / "b", train_file=tmp_path / "short.txt", validation_file=tmp_path / "shorter.txt"
+    )
+    first, second = train(long), train(short)
+    assert first == second and first is not None and first.num_sequences == 3
+    a, b = (weights(tmp_path / name / "final") for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert "10 sequences" in (tmp_path / "a" / "final" / "README.md").read_text()
+
+
+def test_validation_in_batches_of_their_own(workplace: Path, tmp_path: Path) -> None:
+    one = train(configure("mdlm", workplace, tmp_path / "a", validation_split_percentage=20, max_train_steps=1))
+    changes = {"per_device_eval_batch_size": 3, "validation_split_percentage": 20, "max_train_steps": 1}
+    other = train(configure("mdlm", workplace, tmp_path / "b", **changes))
+    assert one is not None and other is not None and one.nelbo == pytest.approx(other.nelbo, rel=1e-5)
+
+
+def test_epochs_that_max_train_steps_overrules_are_told(
+    workplace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(configure("mdlm", workplace, tmp_path, max_train_steps=2, num_train_epochs=7))
+    assert "num_train_epochs has no effect: max_train_steps is given" in caplog.text
+    assert saved_steps(tmp_path) == [2]
+
+
+def test_epochs_and_their_steps_are_one_run(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of so many epochs goes on by its steps, and by no other number; 80 lines are 10 steps an epoch."""
+    epochs = {"max_train_steps": None, "num_train_epochs": 0.5, "checkpointing_steps": 2, "lr_scheduler": "linear"}
+    assert main(["mdlm", *flags(workplace, tmp_path, **epochs)]) == 0
+    assert saved_steps(tmp_path) == [2, 4, 5]
+    steps = epochs | {"num_train_epochs": None, "max_train_steps": 5}
+    assert main(["mdlm", *flags(workplace, tmp_path, **steps), *LATEST]) == 0
+    capsys.readouterr()
+    assert main(["mdlm", *flags(workplace, tmp_path, **epochs | {"num_train_epochs": 1}), *LATEST]) == 2
+    problem = "max_train_steps must be 5 as in the run that wrote checkpoint-5, got 10"
+    assert capsys.readouterr().err.splitlines()[-1] == problem

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 
@@ -28,3 +30,10 @@ class CommandLine(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
+
+
+def refuse(name: str, rule: str, value: object) -> NoReturn:
+    """Raises `ParameterError`. It is imported here, as its house takes seconds to enter, and help must not wait for that."""
+    from token_diffusion.errors import ParameterError
+
+    raise ParameterError(name, rule, value)

@@ -1,0 +1,124 @@
+"""A masked LM from a folder or a hub, with all the weights that are there: none left over, and all of them numbers."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from ..errors import ParameterError, in_short
+from .masked_lm import probe
+
+COMPUTED = ("inv_freq", "position_ids", "token_type_ids")
+"""Buffers that older folders hold and networks now make themselves."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """In here transformers and torch keep to themselves what they think of a folder: one line of ours will say it."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def read_masked_lm(parameter: str, place: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+    """The network of `place`, a folder or a name on a hub, and the names of the weights that it does not hold.
+
+    Those are random: a new head on a body that had none. Runs no code from the folder.
+
+    Args:
+        parameter: what the user calls `place`.
+        options: those of `from_pretrained`.
+
+    Raises:
+        ParameterError: it cannot be read, or its weights are not those of the network in its config.json.
+    """
+    options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    try:
+        with quiet():
+            model, report = AutoModelForMaskedLM.from_pretrained(place, **options)
+    except Exception as error:  # transformers, tokenizers, safetensors and torch each raise what they like
+        raise ParameterError(parameter, f"hold a readable masked language model ({in_short(error)})", place) from error
+    if rule := _broken_rule(model, report):
+        raise ParameterError(parameter, rule, place)
+    return model, sorted(report["missing_keys"])
+
+
+def check_logits(parameter: str, place: str, model: PreTrainedModel) -> None:
+    """Raises `ParameterError` if the answer of the network, asked once, is no distribution over tokens.
+
+    Finite weights can do that, too, where float16 ends. One that takes no rows as short as these (Nystromformer) is not judged.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with quiet(), torch.inference_mode():
+            highest = model(**probe(model)).logits.amax(-1)
+    except Exception:  # whatever its own code raises
+        return
+    finally:
+        model.train(was_training)
+    if not bool(highest.isfinite().all()):  # a NaN, an inf, or nothing but -inf
+        raise ParameterError(parameter, f"hold a network whose logits are numbers in {_name(model.dtype)}", place)
+
+
+def _broken_rule(model: PreTrainedModel, report: Mapping[str, Any]) -> str | None:
+    """The rule that the weights break, if they do."""
+    for name, there, wanted in sorted(report["mismatched_keys"]):
+        return f"hold weights as its config.json describes them ({name} is {list(there)}, not {list(wanted)})"
+    for name in sorted(report["unexpected_keys"]):
+        if _is_of_a_layer(name, model):
+            return f"hold no part of a network that its config.json does not know ({name} is left over)"
+    for name in _not_finite(model):
+        return f"hold weights that are finite in {_name(model.dtype)} ({name} is not)"
+    return None
+
+
+def _is_of_a_layer(name: str, model: nn.Module) -> bool:
+    """Whether a weight that the network has no place for is of a numbered layer, or of a part that the network has.
+
+    Without it the network would be another one. Poolers, next-sentence heads and the like are released beside most masked
+    LMs, and no logit needs them.
+    """
+    parts = name.split(".")
+    if parts[-1] in COMPUTED:
+        return False
+    modules = dict(model.named_modules())
+    numbered = [".".join(parts[:place]) for place, part in enumerate(parts) if part.isdigit()]
+    if any(isinstance(modules.get(prefix), nn.ModuleList) for prefix in numbered):
+        return True
+    owner = modules.get(".".join(parts[:-1]))
+    return owner is not None and any(True for _ in owner.parameters(recurse=False))
+
+
+def _not_finite(model: PreTrainedModel) -> Iterator[str]:
+    """The names of the weights that are not all numbers; in the bias of the head, -inf is a way to forbid a token.
+
+    By the largest and the smallest, as NaN is either: no other tensor of their size is made.
+    """
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    for name, tensor in model.state_dict().items():
+        if (
+            not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta
+        ):  # the main process alone may have them
+            continue
+        lowest, highest = torch.aminmax(tensor)
+        forbids = isinstance(bias, torch.Tensor) and tensor.data_ptr() == bias.data_ptr() and lowest == -torch.inf
+        if not (highest.isfinite() and (lowest.isfinite() or forbids)):
+            yield name
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
