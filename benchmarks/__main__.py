@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from token_diffusion.networks.memory import prepare
 
-from . import ROOT, determinism, packing, padding, pipeline, precision, samplers, server, soak, training
+from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, server, soak, training
 from .environment import provenance
 from .report import Section, write
 
@@ -31,6 +31,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "padding": (padding.add_arguments, padding.section),
     "packing": (packing.add_arguments, packing.section),
     "precision": (precision.add_arguments, precision.section),
+    "preprocessing": (preprocessing.add_arguments, preprocessing.section),
     "training": (training.add_arguments, training.section),
     "server": (server.add_arguments, server.section),
     "determinism": (determinism.add_arguments, determinism.section),

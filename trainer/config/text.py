@@ -13,14 +13,16 @@ class TextFlags(CommandLine):
     """The text."""
 
     dataset_name: str | None = None
-    """Data set id or folder for the `datasets` library. Either this or --train_file."""
+    """Data set for the `datasets` library: an id, a folder, what `save_to_disk` wrote, or a file. Either this or
+    --train_file."""
     dataset_config_name: str | None = None
     """Configuration of the data set."""
     text_column: str = "text"
-    """Column of the data set that holds the text."""
+    """Column of the data set, or of a table, that holds the text."""
     train_file: list[Path] = Field(default_factory=list)
     """Text files (UTF-8), one or more. With --packing a file is one document, newlines included; without it each line
-    is an example and blank lines are dropped."""
+    is an example and blank lines are dropped. Or tables, in which a row is a document: .csv, .tsv, .json (a list), .jsonl,
+    .parquet, .arrow, see --text_column. Text, .csv, .tsv and .json may be compressed: .gz, .bz2, .xz."""
     validation_file: list[Path] = Field(default_factory=list)
     """Text files to validate on, read as --train_file."""
     validation_split_percentage: float = Field(0, ge=0, lt=100)
@@ -38,13 +40,13 @@ class TextFlags(CommandLine):
     """Tokens in an example at most."""
     dataloader_num_workers: int = Field(0, ge=0)
     """Processes that prepare batches; 0 prepares them in the training process."""
-    preprocessing_num_workers: PositiveInt = 1
-    """Processes that tokenise the text before training. Text of over a million characters is tokenised once and kept
-    in the cache folder of `datasets` (HF_DATASETS_CACHE)."""
+    preprocessing_num_workers: PositiveInt | None = None
+    """Threads that tokenise the text before training (a tokenizer written in Python has one). Default: one a core. Text
+    of over a million characters is tokenised once and kept in the cache folder of `datasets` (HF_DATASETS_CACHE)."""
     streaming: bool = False
     """Read and tokenise the text while training, never all of it at once. Needs --max_train_steps."""
     shuffle_buffer_size: PositiveInt = 10_000
-    """With --streaming: sequences are shuffled in blocks of this many."""
+    """With --streaming: sequences are shuffled in blocks of this many, or of what is left of an epoch."""
 
     @model_validator(mode="after")
     def _one_text(self) -> TextFlags:

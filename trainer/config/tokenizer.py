@@ -13,7 +13,9 @@ class TokenizerConfig(CommandLine):
     """Train a byte-level BPE tokenizer on text; decoding gives the text back exactly."""
 
     train_file: list[Path] = Field(min_length=1)
-    """Text files (UTF-8), one or more."""
+    """Text files (UTF-8), one or more, or tables: .csv, .tsv, .json, .jsonl, .parquet, .arrow; compressed or not."""
+    text_column: str = "text"
+    """Column of a table that holds the text."""
     output_dir: Path = Path("tokenizer-output")
     """Folder to write; AutoTokenizer and --tokenizer_name read it."""
     vocab_size: int = Field(4096, ge=261)

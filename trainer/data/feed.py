@@ -21,7 +21,8 @@ from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError
 
 from ..config import TrainingConfig
-from .corpus import Corpus, Sequences, tokenize
+from .corpus import Corpus, train_files
+from .documents import Documents
 from .noising import (
     Batches,
     Collate,
@@ -34,10 +35,13 @@ from .noising import (
     padding,
     time_power,
 )
+from .sequences import Sequences, tokenize
 from .spelling import Spelling, spell
 from .streaming import START, Position, SequenceStream, open_documents, read_ahead
 
 Batch = dict[str, Tensor]
+STREAM_LAYOUT = 2
+"""Changed whenever the same text comes in other sequences or another order: no run can go on with those."""
 
 
 class Feed:
@@ -63,7 +67,7 @@ class Feed:
         micro_batches = config.gradient_accumulation_steps * accelerator.num_processes
         self.window = config.per_device_train_batch_size * micro_batches
         self.pad_token_id = padding(tokenizer)
-        self.validation = self.tokenize("validation_file", corpus.validation) if corpus.validation else None
+        self.validation = self.tokenize("validation_file", corpus.validation)
         self.spelling = self._spell()
 
     def batches(self, first_step: int) -> Generator[Batch, None, None]:
@@ -77,7 +81,7 @@ class Feed:
 
     @property
     def num_dropped_tokens(self) -> int | None:
-        """Tokens of the training text that are in no sequence, as their documents are too long; None where nobody counted."""
+        """Tokens of the training text that are in no sequence, as their documents are too long; None of one that is streamed."""
         return None
 
     def validation_loader(self, num_times: int) -> DataLoader:
@@ -91,10 +95,12 @@ class Feed:
         examples = NoisyExamples(self.validation.ids, self.scheduler, self.tokenizer.all_special_ids)
         return self.loader(examples, batches)
 
-    def tokenize(self, flag: str, documents: Sequence[str]) -> Sequences:
-        config = self.config
-        most = config.max_train_samples if flag == "train_file" else config.max_eval_samples
-        flag = "text_column" if flag == "train_file" and config.dataset_name is not None else flag
+    def tokenize(self, flag: str, documents: Documents | None) -> Sequences | None:
+        """The sequences of the text that `flag` names; None without it."""
+        if documents is None:
+            return None
+        config, main = self.config, self.accelerator.is_main_process
+        most = config.max_eval_samples if documents is self.corpus.validation else config.max_train_samples
         with self.accelerator.main_process_first():  # the others then find its cache
             sequences = tokenize(
                 self.tokenizer,
@@ -102,7 +108,8 @@ class Feed:
                 flag=flag,
                 packing=config.packing,
                 max_length=config.max_length,
-                num_workers=config.preprocessing_num_workers,
+                num_threads=config.preprocessing_num_workers,
+                progress=main,
             )
         return replace(sequences, ids=sequences.ids.first(most))
 
@@ -118,10 +125,12 @@ class Feed:
 
     def _spell(self) -> Spelling | None:
         """The characters of the validation sequences."""
-        if self.validation is None:
+        config, documents = self.config, self.corpus.validation
+        if self.validation is None or documents is None:
             return None
-        config, documents, ids = self.config, self.corpus.validation, self.validation.ids
-        return spell(self.tokenizer, documents, ids, packing=config.packing, max_length=config.max_length)
+        return spell(
+            self.tokenizer, documents, self.validation.ids, packing=config.packing, max_length=config.max_length
+        )
 
 
 class StoredFeed(Feed):
@@ -129,8 +138,9 @@ class StoredFeed(Feed):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.training = self.tokenize("train_file", self.corpus.train)
-        self.fingerprint = self.training.fingerprint
+        training = self.tokenize(train_files(self.config)[0], self.corpus.train)
+        assert training is not None
+        self.training, self.fingerprint = training, training.fingerprint
 
     def batches(self, first_step: int) -> Generator[Batch, None, None]:
         config = self.config
@@ -148,16 +158,18 @@ class StoredFeed(Feed):
     def num_sequences(self) -> int:
         return len(self.training.ids)
 
+    @property
+    def num_dropped_tokens(self) -> int:
+        return self.training.num_dropped_tokens
+
 
 class StreamedFeed(Feed):
     """Training text that is read while training; what an example is at a step depends on the number of processes."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.documents = open_documents(self.config)
-        files = [(path.name, size_of(path)) for path in self.config.train_file]
-        source = [self.config.dataset_name, self.config.dataset_config_name, files]
-        self.fingerprint = blake2b(json.dumps(source).encode(), digest_size=16).hexdigest()
+        self.documents = open_documents(self.config, self.tokenizer)
+        self.fingerprint = source_fingerprint(self.config)
         self.position = START
 
     def batches(self, first_step: int) -> Generator[Batch, None, None]:
@@ -170,7 +182,8 @@ class StreamedFeed(Feed):
         config, accelerator = self.config, self.accelerator
         process, num_processes = accelerator.process_index, accelerator.num_processes
         position = START if self.position is None else self.position
-        stream = iter(SequenceStream(self.documents, self.tokenizer, config, process, num_processes, position))
+        shared = self.documents, self.tokenizer, config, process, num_processes
+        stream = iter(SequenceStream(*shared, position, progress=accelerator.is_main_process))
         examples, collate = self.examples(()), Collate(self.pad_token_id)
         window, size = Window(self.window, config.seed), config.per_device_train_batch_size
         for step in count(first_step):
@@ -185,15 +198,30 @@ class StreamedFeed(Feed):
                 yield collate(batch), position
 
 
-def size_of(path: Path) -> int:
-    """Of a text file, in bytes. Raises `ParameterError` if it is none, or empty."""
+def source_fingerprint(config: TrainingConfig) -> str:
+    """Names and sizes of what is streamed, wherever it lies. Raises `ParameterError` for a file that is not there, or empty."""
+    flag, files = train_files(config)
+    folder = Path(str(config.dataset_name))
+    if files:
+        name, source = None, [(path.name, size_of(flag, path)) for path in files]
+    elif folder.is_dir():
+        inside = sorted(path for path in folder.rglob("*") if path.is_file())
+        name, source = folder.name, [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in inside]
+    else:
+        name, source = config.dataset_name, []
+    facts = [STREAM_LAYOUT, name, config.dataset_config_name, source]
+    return blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def size_of(flag: str, path: Path) -> int:
+    """Of a file, in bytes. Raises `ParameterError` if it is none, or empty."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, SEEK_END)
     except OSError as error:
-        raise ParameterError("train_file", f"be a readable file ({error.strerror})", str(path)) from error
+        raise ParameterError(flag, f"be a readable file ({error.strerror})", str(path)) from error
     if not size:
-        raise ParameterError("train_file", "hold text, and not be empty", str(path))
+        raise ParameterError(flag, "hold text, and not be empty", str(path))
     return size
 
 

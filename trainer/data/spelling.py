@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from .corpus import pack, separator
+from token_diffusion.facts import frame_of
+from token_diffusion.plain import plain
 
-BATCH = 1000
+from .cutting import cut
+from .documents import Documents, Piece
+from .sequences import pack, separator, special, truncated
+from .tokens import batches
+
+IDS, CHARS, BYTES = range(3)
+"""Columns of rows int64 [n, 3], one a token: the id, and the characters and UTF-8 bytes that it stands for."""
+
+Encoded = tuple[Piece, tuple[list[int], list[int]]]
+"""A piece with its token ids and the characters at which these end."""
 
 
 @dataclass(frozen=True)
@@ -32,68 +42,107 @@ class Spelling:
 
 def spell(
     tokenizer: PreTrainedTokenizerBase,
-    documents: Sequence[str],
+    documents: Documents,
     ids: Sequence[np.ndarray],
     *,
     packing: bool,
     max_length: int,
 ) -> Spelling | None:
-    """The spelling of `ids`, which `corpus.tokenize` made of `documents`; None if the tokenizer cannot tell (a slow one)."""
+    """The spelling of `ids`, which `sequences.tokenize` made of `documents`; None if the tokenizer cannot tell (a slow one)."""
     if not tokenizer.is_fast:
         return None
-    texts = list(_tokenized(tokenizer, documents, packing, max_length))
-    columns = [[text.ids for text in texts], [text.chars for text in texts], [text.utf8_bytes for text in texts]]
-    if packing:
-        gaps = (separator(tokenizer), 0, 0)
-        columns = [list(pack(column, gap, max_length)) for column, gap in zip(columns, gaps, strict=True)]
-    special = np.array(sorted(set(tokenizer.all_special_ids)))
-    chars, utf8_bytes, given = [], [], 0
+    speller = Speller(tokenizer)
+    rows = speller.packed(documents, max_length) if packing else speller.framed(documents, max_length)
+    given = 0
     kept: list[np.ndarray] = []
-    for tokens, token_chars, token_bytes in zip(*columns, strict=True):
+    for row in rows:
         if len(kept) == len(ids):  # the first ones only were asked for
             break
-        counted = ~np.isin(tokens, special)
-        given += int(token_chars[~counted].sum())
+        counted = ~np.isin(row[:, IDS], speller.special)
+        given += int(row[~counted, CHARS].sum())
         if counted.any():
-            kept.append(tokens)
-            chars.append(int(token_chars[counted].sum()))
-            utf8_bytes.append(int(token_bytes[counted].sum()))
-    assert len(kept) == len(ids) and all(map(np.array_equal, kept, ids)), "not the sequences of these documents"
-    return Spelling(np.array(chars), np.array(utf8_bytes), given, all(text.exact for text in texts))
+            assert np.array_equal(row[:, IDS], ids[len(kept)]), "not the sequences of these documents"
+            kept.append(row[counted].sum(axis=0))
+    assert len(kept) == len(ids), "not the sequences of these documents"
+    sums = np.array(kept)
+    return Spelling(sums[:, CHARS], sums[:, BYTES], given, speller.exact)
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    """A document's tokens, and the characters and bytes that each stands for: int [n] each."""
+class Speller:
+    """Goes through documents token by token; `exact` is true as long as decoding has given them back."""
 
-    ids: np.ndarray
-    chars: np.ndarray
-    utf8_bytes: np.ndarray
-    exact: bool
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer, self.special, self.exact = tokenizer, special(tokenizer), True
+        self.hidden = set(self.special.tolist())
 
+    def packed(self, documents: Documents, max_length: int) -> Iterator[np.ndarray]:
+        """The rows [L, 3] of each sequence of the stream."""
+        return pack(self._stream(documents), max_length)
 
-def _tokenized(
-    tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], packing: bool, max_length: int
-) -> Iterator[_Tokens]:
-    options: dict[str, Any] = {"truncation": True, "max_length": max_length}
-    if packing:
-        options = {"add_special_tokens": False}
-    special = set(tokenizer.all_special_ids)
-    for start in range(0, len(documents), BATCH):
-        chunk = list(documents[start : start + BATCH])
-        encoded = tokenizer(chunk, verbose=False, return_offsets_mapping=True, **options)
-        for text, ids, offsets in zip(chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            ends = np.maximum.accumulate(np.array([end for _, end in offsets], dtype=np.int64))
-            if packing and len(ends):
-                ends[-1] = len(text)
+    def _stream(self, documents: Documents) -> Iterator[np.ndarray]:
+        gap = np.array([[separator(self.tokenizer), 0, 0]])
+        started = False
+        for _, pieces in groupby(self._encoded(documents), lambda encoded: encoded[0].document):
+            for number, (rows, same) in enumerate(self._parts(pieces, to_the_end=True)):
+                if started and number == 0:
+                    yield gap
+                started, self.exact = True, self.exact and same
+                yield rows
+
+    def framed(self, documents: Documents, max_length: int) -> Iterator[np.ndarray]:
+        """The rows [L, 3] of each document's sequence."""
+        frame = frame_of(self.tokenizer)
+        before, after = (_rows(ids, np.zeros((len(ids), 2))) for ids in (frame.prefix, frame.suffix))
+        for _, pieces in groupby(self._encoded(documents), lambda encoded: encoded[0].document):
+            parts = list(self._parts(pieces, to_the_end=False))
+            if not parts:
+                continue
+            rows = np.concatenate([rows for rows, _ in parts])
+            (start,), (end,) = truncated(self.tokenizer, np.array([0]), np.array([len(rows)]), max_length - len(frame))
             # A document that was cut off, perhaps within a character, says nothing.
-            whole = not len(ends) or ends[-1] == len(text)
-            exact = not whole or tokenizer.decode([token for token in ids if token not in special]) == text
-            lengths = np.concatenate([[0], np.cumsum(_utf8_lengths(text))])
-            yield _Tokens(np.array(ids), np.diff(ends, prepend=0), np.diff(lengths[ends], prepend=0), exact)
+            self.exact = self.exact and (end - start < len(rows) or all(same for _, same in parts))
+            yield np.concatenate([before, rows[start:end], after])
+
+    def _encoded(self, documents: Documents) -> Iterator[Encoded]:
+        for batch in batches(cut(documents.pieces(), self.tokenizer)):
+            found = plain(self.tokenizer).ids_and_ends([piece.text for piece in batch])
+            yield from zip(batch, found, strict=True)
+
+    def _parts(self, pieces: Iterable[Encoded], to_the_end: bool) -> Iterator[tuple[np.ndarray, bool]]:
+        """A document's rows piece by piece, and whether decoding gives the piece back.
+
+        to_the_end: its last token stands for all that comes after it, too.
+        """
+        held, left = None, np.zeros(2, dtype=np.int64)
+        context: list[int] = []
+        for piece, (ids, ends) in pieces:
+            place = np.maximum.accumulate(np.array([0, *ends], dtype=np.int64))
+            sizes = np.stack([place, _utf8_sums(piece.text)[place]], axis=1)
+            whole = np.array([len(piece.text), len(piece.text.encode("utf-8", "surrogatepass"))])
+            if not ids:
+                left = left + whole
+                continue
+            rows = _rows(ids, np.diff(sizes, axis=0))
+            rows[0, CHARS:] += left
+            left = whole - sizes[-1]
+            if held is not None:
+                yield held
+            held = rows, self._decoded([*context, *ids]) == self._decoded(context) + piece.text
+            context = ids[-1:]
+        if held is not None:
+            held[0][-1, CHARS:] += left if to_the_end else 0
+            yield held
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode([token for token in ids if token not in self.hidden]))
 
 
-def _utf8_lengths(text: str) -> np.ndarray:
-    """The bytes of each character in UTF-8, int64 [len(text)]."""
+def _rows(ids: Sequence[int], sizes: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.array(ids, dtype=np.int64).reshape(-1, 1), sizes.astype(np.int64)], axis=1)
+
+
+def _utf8_sums(text: str) -> np.ndarray:
+    """The bytes of the first n characters in UTF-8, int64 [len(text) + 1]."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    return 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    sizes = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    return np.concatenate([[0], np.cumsum(sizes)])

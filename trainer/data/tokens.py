@@ -1,113 +1,196 @@
-"""Token sequences end to end in one array, and the tokenising of documents into such a table: in parallel, and once."""
+"""Text to token ids: some of it at a time, on all cores, and only once where there is much of it."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, overload
+from typing import NamedTuple
 
 import numpy as np
+import tokenizers
+import transformers
+from tokenizers import Tokenizer
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-TOKENIZER_BATCH = 1000
+from token_diffusion.errors import ParameterError
+from token_diffusion.plain import plain
+
+from .cutting import cut
+from .documents import Documents, Piece
+from .tables import InMemory, NpyFile, write_arrays
+
+logger = logging.getLogger(__name__)
+
+BATCH_CHARS = 1 << 19
 MIN_CACHED_CHARS = 1_000_000
 """Below this, text is tokenised in less time than it takes to start training."""
+LAYOUT = 2
+"""Of the cached files; changed whenever the same text and tokenizer come to be other tokens here."""
 
 
-class TokenTable(Sequence[np.ndarray]):
-    """Sequence i is tokens[ends[i - 1] : ends[i]]: `tokens` int32, `ends` int64, in memory or mapped from a file."""
+class TokenisedText(NamedTuple):
+    """Documents end to end: document i is tokens[starts[i] : ends[i]], int32 and int64.
 
-    def __init__(self, tokens: np.ndarray, ends: np.ndarray) -> None:
-        self.tokens, self.ends = tokens, ends
+    num_unwritten: documents that spell a control token which the tokenizer cannot write in other tokens.
+    """
 
-    @classmethod
-    def of(cls, sequences: Iterable[np.ndarray]) -> TokenTable:
-        parts = [np.asarray(sequence, dtype=np.int32) for sequence in sequences]
-        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-        return cls(np.concatenate(parts) if parts else np.empty(0, np.int32), ends)
-
-    def first(self, count: int | None) -> TokenTable:
-        """The first `count` sequences; None for all."""
-        if count is None or count >= len(self):
-            return self
-        return TokenTable(self.tokens[: self.ends[count - 1]], self.ends[:count])
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        return self.tokens[self.ends[index - 1] if index else 0 : self.ends[index]]
+    tokens: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    num_unwritten: int
 
 
-def token_table(
-    tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], options: dict[str, Any], num_workers: int = 1
-) -> TokenTable:
-    """A sequence a document, as `tokenizer(documents, **options)` has it.
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each text; nothing typed in it is a control token, and no frame is put around it."""
+    return plain(tokenizer).ids(texts)
+
+
+def batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """As many pieces at a time as keep all cores busy and little memory."""
+    batch: list[Piece] = []
+    num_chars = 0
+    for piece in pieces:
+        batch.append(piece)
+        num_chars += len(piece.text)
+        if num_chars >= BATCH_CHARS:
+            yield batch
+            batch, num_chars = [], 0
+    if batch:
+        yield batch
+
+
+def tokenised(
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Documents,
+    separator_id: int | None = None,
+    num_threads: int | None = None,
+    progress: bool = False,
+) -> TokenisedText:
+    """All documents that have tokens, with `separator_id` between them if it is given.
 
     Text of over `MIN_CACHED_CHARS` characters is read from the cache folder of `datasets` if it was tokenised before.
+
+    Raises:
+        ParameterError: the text cannot be read, or the cache not be written.
     """
-    if sum(map(len, documents)) < MIN_CACHED_CHARS:
-        return TokenTable.of(encode(tokenizer, documents, options))
-    from datasets import Dataset, config
+    if documents.survey.num_chars < MIN_CACHED_CHARS:
+        memory = InMemory()
+        with threads(num_threads):
+            starts, unwritten = _tokenise(tokenizer, documents, separator_id, memory, progress)
+        return _divided(memory.array(), starts, separator_id, unwritten)
+    from datasets import config
 
-    def batch(rows: dict[str, list[str]]) -> dict[str, list[np.ndarray]]:
-        return {"ids": list(encode(tokenizer, rows["text"], options))}
-
-    name = _fingerprint(tokenizer, documents, options)
+    name = _key(tokenizer, documents, separator_id)
     folder = Path(config.HF_DATASETS_CACHE) / "token-diffusion"
-    tokens_file, ends_file = folder / f"{name}-tokens.npy", folder / f"{name}-ends.npy"
-    if not ends_file.is_file():  # it is written last
-        folder.mkdir(parents=True, exist_ok=True)
-        text = Dataset.from_dict({"text": list(documents)})
-        encoded = text.map(
-            batch,
-            batched=True,
-            batch_size=TOKENIZER_BATCH,
-            num_proc=num_workers if num_workers > 1 else None,
-            remove_columns=["text"],
-            new_fingerprint=name,
-            desc="tokenise",
-        )
-        table = TokenTable.of(
-            encoded.with_format("numpy")[start : start + 1]["ids"][0] for start in range(len(encoded))
-        )
-        _write(tokens_file, table.tokens)
-        _write(ends_file, table.ends)
-    return TokenTable(np.load(tokens_file, mmap_mode="r"), np.load(ends_file))
+    tokens_file, documents_file = folder / f"{name}-tokens.npy", folder / f"{name}-documents.npz"
+    try:
+        if not documents_file.is_file():  # it is written last
+            folder.mkdir(parents=True, exist_ok=True)
+            with NpyFile(tokens_file) as file, threads(num_threads):
+                starts, unwritten = _tokenise(tokenizer, documents, separator_id, file, progress)
+            write_arrays(documents_file, starts=starts, unwritten=np.array(unwritten))
+        with np.load(documents_file) as stored:
+            starts, unwritten = stored["starts"], int(stored["unwritten"])
+        return _divided(np.load(tokens_file, mmap_mode="r"), starts, separator_id, unwritten)
+    except OSError as error:
+        rule = f"be a folder that can keep tokenised text ({error.strerror or error})"
+        raise ParameterError("HF_DATASETS_CACHE", rule, str(folder)) from error
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], options: dict[str, Any]
-) -> Iterator[np.ndarray]:
-    """The token ids of each document, int32."""
-    for start in range(0, len(documents), TOKENIZER_BATCH):
-        chunk = list(documents[start : start + TOKENIZER_BATCH])
-        encoded = tokenizer(chunk, verbose=False, return_attention_mask=False, return_token_type_ids=False, **options)
-        for ids in encoded["input_ids"]:
-            yield np.array(ids, dtype=np.int32)
+def _tokenise(
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Documents,
+    separator_id: int | None,
+    tokens: InMemory | NpyFile,
+    progress: bool,
+) -> tuple[np.ndarray, int]:
+    """Fills `tokens`; returns where documents start in it, and `num_unwritten`."""
+    starts, unwritten, lacking = array("q"), set(), Unwritten(tokenizer)
+    total, bar_off = documents.survey.num_chars, None if progress else True
+    before = None
+    with tqdm(total=total, desc="tokenise", unit="char", unit_scale=True, delay=1, disable=bar_off) as bar:
+        for batch in batches(cut(documents.pieces(), tokenizer)):
+            flat: list[int] = []
+            texts = [piece.text for piece in batch]
+            for piece, ids in zip(batch, encode(tokenizer, texts), strict=True):
+                if ids and piece.document != before:
+                    flat += [separator_id] if starts and separator_id is not None else []
+                    starts.append(len(tokens) + len(flat))
+                    before = piece.document
+                flat += ids
+            unwritten |= {piece.document for piece in batch if lacking.spelled_in(piece.text)}
+            tokens.append(np.array(flat, dtype=np.int32))
+            bar.update(sum(map(len, texts)))
+    return np.array(starts, dtype=np.int64), len(unwritten)
 
 
-def _fingerprint(tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], options: dict[str, Any]) -> str:
+def _divided(tokens: np.ndarray, starts: np.ndarray, separator_id: int | None, unwritten: int) -> TokenisedText:
+    """A document ends where the next one starts, or before the separator that is there."""
+    ends = np.append(starts[1:] - (separator_id is not None), len(tokens)) if len(starts) else starts
+    return TokenisedText(tokens, starts, ends, unwritten)
+
+
+class Unwritten:
+    """The control tokens that text may spell and that the tokenizer has no other tokens for."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        way = plain(tokenizer)
+        names = [str(name) for name in tokenizer.convert_ids_to_tokens(sorted(way.control))]
+        lacking = [re.escape(name) for name in names if way.lost(name) is not None]
+        self.pattern = re.compile("|".join(lacking)) if lacking else None
+        self.become_unknown = way.unknown is not None
+
+    def spelled_in(self, text: str) -> bool:
+        """Whether one of them is spelled in `text`."""
+        return self.pattern is not None and self.pattern.search(text) is not None
+
+    def tell(self, flag: str, what: str) -> None:
+        """Says what becomes of them. Raises `ParameterError` where the tokenizer has no token for what is unknown to it."""
+        if not self.become_unknown:
+            rule = "spell no control token that its tokenizer has no other tokens for, nor one for unknown text"
+            raise ParameterError(flag, rule, what)
+        logger.warning("%s: %s that the tokenizer cannot write as text: they are unknown tokens there", flag, what)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Has the tokenizers library use so many threads, if it has not started others before; None is its own choice."""
+    if count is None:
+        yield
+        return
+    names = {"TOKENIZERS_PARALLELISM": str(count > 1).lower(), "RAYON_NUM_THREADS": str(count)}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _key(tokenizer: PreTrainedTokenizerBase, documents: Documents, separator_id: int | None) -> str:
+    """Names all that the tokens follow from: the documents, one by one, the tokenizer, what reads it, and how it is used."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    digest = blake2b(repr((type(tokenizer).__name__, rules, sorted(options.items()))).encode(), digest_size=16)
-    for document in documents:
-        digest.update(document.encode("utf-8", "surrogatepass") + b"\0")
-    return digest.hexdigest()
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(f".{os.getpid()}")
-    with part.open("wb") as file:
-        np.save(file, array)
-    part.rename(path)
+    if isinstance(backend, Tokenizer):
+        layout = json.loads(backend.to_str())
+        layout["truncation"] = layout["padding"] = None  # whatever the last call has set
+    else:
+        layout = sorted(tokenizer.get_vocab().items())
+    added = sorted((id, repr(token)) for id, token in tokenizer.added_tokens_decoder.items())
+    settings = sorted((name, repr(value)) for name, value in tokenizer.init_kwargs.items())
+    kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
+    rules = [LAYOUT, kind, layout, added, sorted(tokenizer.special_tokens_map.items()), settings]
+    versions = [tokenizers.__version__, transformers.__version__]
+    facts = [rules, versions, separator_id, documents.identity]
+    return blake2b(json.dumps(facts, default=repr).encode(), digest_size=16).hexdigest()

@@ -21,8 +21,9 @@ from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
 from ..accelerator import check_precision, set_up_logging, without_devices
-from ..data.corpus import read_documents, tokenize
+from ..data.corpus import read_documents
 from ..data.noising import NoisyExamples, ValidationBatches, make_loader, padding, time_power
+from ..data.sequences import tokenize
 from ..data.spelling import spell
 from ..output import journal
 from ..output.files import check_writable, write_whole
@@ -99,9 +100,11 @@ def _validate(
 ) -> tuple[Sequence[np.ndarray], ValidationBound]:
     """The sequences and their bound; every process takes part."""
     tokenizer, packing = checkpoint.tokenizer, config.packing
-    documents = read_documents("validation_file", config.validation_file, packing=packing)
+    documents = read_documents("validation_file", config.validation_file, packing, config.text_column)
+    options: dict[str, Any] = {"packing": packing, "max_length": max_length}
+    main = accelerator.is_main_process
     with accelerator.main_process_first():  # the others then find its cache
-        ids = tokenize(tokenizer, documents, flag="validation_file", packing=packing, max_length=max_length).ids
+        ids = tokenize(tokenizer, documents, flag="validation_file", progress=main, **options).ids
     batches = ValidationBatches(
         num_sequences=len(ids),
         num_times=config.num_times,
@@ -120,7 +123,7 @@ def _validate(
         num_times=config.num_times,
         head=Head(checkpoint.model),
         grouping=behaviour(checkpoint.model).grouping,
-        spelling=spell(tokenizer, documents, ids, packing=packing, max_length=max_length),
+        spelling=spell(tokenizer, documents, ids, **options),
         weights=_weights(checkpoint.path),
         progress=accelerator.is_main_process,
     )

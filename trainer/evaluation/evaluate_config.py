@@ -16,7 +16,9 @@ class EvaluateConfig(CommandLine):
     checkpoint_path: Path
     """Folder that the trainer wrote, or any other that serves."""
     validation_file: list[Path] = Field(default_factory=list)
-    """Text files (UTF-8) that the model was not trained on, one or more, read as the trainer reads them."""
+    """Text files (UTF-8), or tables, that the model was not trained on, one or more, read as the trainer reads them."""
+    text_column: str = "text"
+    """Column of a table among them that holds the text."""
     packing: bool = False
     """As in training: a file is one document, cut into pieces of max_length; without it each line is an example."""
     max_length: int | None = Field(None, ge=2)

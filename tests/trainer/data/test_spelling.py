@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
-from trainer.data.corpus import tokenize
+from trainer.data import cutting
+from trainer.data.documents import Documents
+from trainer.data.sequences import tokenize
 from trainer.data.spelling import Spelling, spell
 from trainer.data.tokenizer import build_tokenizer
 
 
 def spelling(
-    tokenizer: PreTrainedTokenizerBase, documents: list[str], packing: bool = False, max_length: int = 64
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], packing: bool = False, max_length: int = 64
 ) -> Spelling:
+    documents = Documents.of(texts)
     ids = tokenize(tokenizer, documents, flag="validation_file", packing=packing, max_length=max_length).ids
     found = spell(tokenizer, documents, ids, packing=packing, max_length=max_length)
     assert found is not None and len(found.chars) == len(found.utf8_bytes) == len(ids)
@@ -61,4 +66,21 @@ def test_sequences_without_a_counted_token_are_left_out_as_in_the_data() -> None
 def test_other_documents_are_noticed() -> None:
     ids = [np.array([5, 6], dtype=np.int32)]
     with pytest.raises(AssertionError, match="not the sequences of these documents"):
-        spell(tiny_tokenizer(), ["w1 w2"], ids, packing=False, max_length=8)
+        spell(tiny_tokenizer(), Documents.of(["w1 w2"]), ids, packing=False, max_length=8)
+    with pytest.raises(AssertionError, match="not the sequences of these documents"):
+        spell(tiny_tokenizer(), Documents.of(["w0 w1"]), [*ids, *ids], packing=False, max_length=8)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("make", [byte_tokenizer, wordpiece_tokenizer])
+def test_pieces_of_a_document_are_spelled_as_the_whole(
+    make: Callable[[], PreTrainedTokenizerBase], packing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["the cat sat — naïve 猫 on the mat \n\n" * 20, " on the mat.  ", "the cat " * 50]
+    whole = spelling(make(), texts, packing, max_length=5000)
+    monkeypatch.setattr(cutting, "PIECE_CHARS", 50)
+    monkeypatch.setattr(cutting, "CONTEXT", 25)
+    cut = spelling(make(), texts, packing, max_length=5000)
+    assert (cut.chars.tolist(), cut.utf8_bytes.tolist()) == (whole.chars.tolist(), whole.utf8_bytes.tolist())
+    assert (cut.num_given_chars, cut.exact) == (whole.num_given_chars, whole.exact)
+    assert whole.exact == (make is byte_tokenizer)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
 from trainer.__main__ import main
+from trainer.data.cutting import PIECE_CHARS
 from trainer.data.tokenizer import SPECIAL_TOKENS, build_tokenizer
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n" * 5
@@ -38,6 +41,24 @@ def test_decoding_gives_the_text_back(folder: Path, text: str) -> None:
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_a_long_text_is_learnt_from_in_pieces_as_from_the_whole(tmp_path: Path) -> None:
+    words = random.Random(0).choices(["the", "cat", "sat", "on", "a", "mat\n", "mat \n\n", "  dog", "ran."], k=60_000)
+    text = " ".join(words)
+    assert len(text) > 4 * PIECE_CHARS
+    found = build_tokenizer([text], 300)
+    expected = build_tokenizer(re.split(r"(?<=\S)(?=\s)", text), 300)
+    assert found.backend_tokenizer.to_str() == expected.backend_tokenizer.to_str()
+
+
+def test_tables_are_learnt_from_by_their_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,words\n1,the cat\n2,the dog\n" * 9)
+    flags = ["--train_file", str(tmp_path / "a.csv"), "--vocab_size=280", "--output_dir", str(tmp_path / "out")]
+    assert main(["tokenizer", *flags]) == 2
+    assert main(["tokenizer", *flags, "--text_column=words"]) == 0
+    vocabulary = AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
+    assert "the" in vocabulary and "id" not in vocabulary and "1," not in vocabulary
 
 
 def test_special_tokens_have_their_roles(folder: Path) -> None:
