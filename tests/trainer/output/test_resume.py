@@ -300,9 +300,9 @@ def test_the_oldest_checkpoint_goes_when_the_new_one_is_whole(
 ) -> None:
     seen: list[list[int]] = []
 
-    def prune(output_dir: Path, limit: int | None) -> None:
+    def prune(output_dir: Path, limit: int | None, best: int | None) -> None:
         seen.append(saved_steps(output_dir))
-        checkpoints.prune(output_dir, limit)
+        checkpoints.prune(output_dir, limit, best)
 
     monkeypatch.setattr("trainer.run.saving.prune", prune)
     limits: dict[str, Any] = {"checkpointing_steps": 1, "max_train_steps": 4, "checkpoints_total_limit": 2}
