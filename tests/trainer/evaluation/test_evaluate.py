@@ -76,6 +76,17 @@ def test_it_repeats_the_trainers_own_validation(
     assert figures["num_times"] == 8 and figures["packing"] and figures["max_length"] == 16
 
 
+def test_rows_of_a_table_are_examples_as_lines_are(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(json.dumps({"words": line}) + "\n" for line in TEXT.split("\n"))
+    (tmp_path / "a.jsonl").write_text(rows)
+    flags = [workplace / "absorbing", "--max_length=16", "--validation_file"]
+    table = evaluate(capsys, *flags, tmp_path / "a.jsonl", "--text_column=words")["validation"]
+    text = evaluate(capsys, *flags, workplace / "text.txt")["validation"]
+    assert table | {"files": None} == text | {"files": None} and table["files"] == ["a.jsonl"]
+
+
 def test_seed_and_times_change_the_noise_and_lines_are_examples(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
