@@ -51,18 +51,20 @@ def tokenize(
     flag: str,
     packing: bool,
     max_length: int,
+    frame: Frame | None = None,
     num_threads: int | None = None,
     progress: bool = False,
 ) -> Sequences:
     """Documents as token sequences of at most `max_length`; those without a token that counts are dropped.
 
+    frame: around each document where they are not packed; the tokenizer's own by default.
     `num_threads` and the cache of much text: see `tokens.tokenised`.
 
     Raises:
         ParameterError: `flag` names text of which nothing is left, or that the tokenizer cannot write; packing has no token to
             put between documents; or the tokenizer's frame fills `max_length`.
     """
-    frame = Frame() if packing else frame_within(tokenizer, max_length)
+    frame = Frame() if packing else frame_within(tokenizer, max_length, frame)
     text = tokenised(tokenizer, documents, separator(tokenizer) if packing else None, num_threads, progress)
     if text.num_unwritten:
         Unwritten(tokenizer).tell(flag, f"{text.num_unwritten} documents spell control tokens")
@@ -97,11 +99,11 @@ def truncated(
     return starts, np.minimum(ends, starts + room)
 
 
-def frame_within(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Frame:
-    """The tokenizer's own frame. Raises `ParameterError` if it leaves no room."""
-    frame = frame_of(tokenizer)
+def frame_within(tokenizer: PreTrainedTokenizerBase, max_length: int, frame: Frame | None = None) -> Frame:
+    """The frame, by default the tokenizer's own. Raises `ParameterError` if it leaves no room."""
+    frame = frame_of(tokenizer) if frame is None else frame
     if len(frame) >= max_length:
-        rule = f"be more than {len(frame)}, the control tokens that the tokenizer puts around a text"
+        rule = f"be more than {len(frame)}, the control tokens around a text"
         raise ParameterError("max_length", rule, max_length)
     return frame
 

@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from token_diffusion.facts import frame_of
+from token_diffusion.facts import Frame, frame_of
 from token_diffusion.plain import plain
 
 from .cutting import cut
@@ -47,12 +47,13 @@ def spell(
     *,
     packing: bool,
     max_length: int,
+    frame: Frame | None = None,
 ) -> Spelling | None:
     """The spelling of `ids`, which `sequences.tokenize` made of `documents`; None if the tokenizer cannot tell (a slow one)."""
     if not tokenizer.is_fast:
         return None
     speller = Speller(tokenizer)
-    rows = speller.packed(documents, max_length) if packing else speller.framed(documents, max_length)
+    rows = speller.packed(documents, max_length) if packing else speller.framed(documents, max_length, frame)
     given = 0
     kept: list[np.ndarray] = []
     for row in rows:
@@ -89,9 +90,9 @@ class Speller:
                 started, self.exact = True, self.exact and same
                 yield rows
 
-    def framed(self, documents: Documents, max_length: int) -> Iterator[np.ndarray]:
+    def framed(self, documents: Documents, max_length: int, frame: Frame | None) -> Iterator[np.ndarray]:
         """The rows [L, 3] of each document's sequence."""
-        frame = frame_of(self.tokenizer)
+        frame = frame_of(self.tokenizer) if frame is None else frame
         before, after = (_rows(ids, np.zeros((len(ids), 2))) for ids in (frame.prefix, frame.suffix))
         for _, pieces in groupby(self._encoded(documents), lambda encoded: encoded[0].document):
             parts = list(self._parts(pieces, to_the_end=False))

@@ -15,10 +15,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.facts import Frame
 from token_diffusion.networks.behaviour import behaviour
 from token_diffusion.networks.masked_lm import Head
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
+from token_diffusion.text import encode
 
 from ..accelerator import check_precision, set_up_logging, without_devices
 from ..data.corpus import read_documents
@@ -101,7 +103,11 @@ def _validate(
     """The sequences and their bound; every process takes part."""
     tokenizer, packing = checkpoint.tokenizer, config.packing
     documents = read_documents("validation_file", config.validation_file, packing, config.text_column)
+    facts = checkpoint.facts
     options: dict[str, Any] = {"packing": packing, "max_length": max_length}
+    options["frame"] = facts.frame if facts.known else None
+    if packing and facts.frame:
+        logger.warning("%s was trained on documents in a frame; packed text has none", checkpoint.name)
     main = accelerator.is_main_process
     with accelerator.main_process_first():  # the others then find its cache
         ids = tokenize(tokenizer, documents, flag="validation_file", progress=main, **options).ids
@@ -156,9 +162,11 @@ def _quality(
     """Figures of the samples, and of as many pieces of the validation text."""
     fields = ("num_samples", "num_inference_steps", "temperature", "top_p", "top_k", "seed", "block_size")
     asked = {name: getattr(config, name) for name in fields}
-    output = run(checkpoint.denoiser, checkpoint.scheduler, SamplingParameters(seq_len=seq_len, **asked))
-    rows = {"samples": output.sequences.tolist()}
-    if reference := _reference(config, validation, seq_len):
+    frame = checkpoint.facts.frame
+    tokens = encode(checkpoint.tokenizer, seq_len=seq_len, frame=frame)
+    output = run(checkpoint.denoiser, checkpoint.scheduler, SamplingParameters(seq_len=seq_len, **asked), tokens)
+    rows = {"samples": [list(frame.inside(row)) for row in output.sequences.tolist()]}
+    if reference := _reference(config, validation, seq_len, frame):
         rows["reference"] = reference
     found: Figures = {name: _measure(config, checkpoint, judge, each) for name, each in rows.items()}
     for name, figures in found.items():
@@ -167,12 +175,15 @@ def _quality(
     return found
 
 
-def _reference(config: EvaluateConfig, validation: Sequence[np.ndarray], seq_len: int) -> list[list[int]]:
-    """Pieces of the validation text as long as a sample, spread evenly: of the packed stream, or of whole examples."""
-    count = config.num_samples
+def _reference(
+    config: EvaluateConfig, validation: Sequence[np.ndarray], seq_len: int, frame: Frame
+) -> list[list[int]]:
+    """Pieces of the validation text as long as a sample's, spread evenly: of the packed stream, or of whole examples."""
+    count, seq_len = config.num_samples, seq_len - len(frame)
     if not config.packing:
         chosen = windows(range(len(validation)), min(count, len(validation)), 1) if validation else []
-        return [validation[index][:seq_len].tolist() for row in chosen for index in row]
+        texts = [frame.inside(validation[index].tolist()) for row in chosen for index in row]
+        return [list(text[:seq_len]) for text in texts]
     stream = np.concatenate(validation).tolist() if validation else []
     return windows(stream, seq_len, count) if len(stream) >= seq_len else []
 

@@ -7,16 +7,19 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from tests.tiny import PROCESSES, byte_tokenizer, save_tiny
 from token_diffusion.checkpoint import load_checkpoint
+from token_diffusion.facts import Facts, Frame
 from trainer.__main__ import main, parse
 from trainer.config import TrainingConfig
+from trainer.data.noising import NoisyExamples
 from trainer.data.tokenizer import build_tokenizer
 from trainer.evaluation.quality import variety, windows
 from trainer.run.train import train
@@ -54,26 +57,28 @@ def evaluate(capsys: pytest.CaptureFixture[str], folder: Path, *flags: object) -
     return json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=refuse)
 
 
+@pytest.mark.parametrize("packing", ["--packing", "--no-packing"])
 @pytest.mark.parametrize("process", PROCESSES)
 def test_it_repeats_the_trainers_own_validation(
-    process: str, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    process: str, packing: str, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = workplace / "text.txt"
     flags = [f"--train_file={text}", f"--validation_file={text}", f"--tokenizer_name={workplace / 'tokenizer'}"]
     flags += ["--config_name=bert", f"--config_overrides={SIZES}", f"--output_dir={tmp_path}", "--max_train_steps=3"]
-    flags += ["--packing", "--max_length=16", "--ema_decay=0.9"]
+    flags += [packing, "--max_length=16", "--ema_decay=0.9"]
     config = parse(COMMANDS[process], flags)
     assert isinstance(config, TrainingConfig)
     bound = train(config)
     assert bound is not None and bound.text is not None
-    found = evaluate(capsys, tmp_path / "final", "--validation_file", text, "--packing", "--max_length=16")
+    found = evaluate(capsys, tmp_path / "final", "--validation_file", text, packing, "--max_length=16")
     figures = found["validation"]
     expected = bound.figures()
     assert figures["weights"] == f"as saved ({expected.pop('weights')})" == "as saved (moving average, decay 0.9)"
     assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-5)
-    assert (figures["num_chars"], figures["num_bytes"]) == (len(TEXT), len(TEXT.encode()))
+    if packing == "--packing":
+        assert (figures["num_chars"], figures["num_bytes"]) == (len(TEXT), len(TEXT.encode()))
     assert found["process"] == process and found["checkpoint"] == "final" and figures["files"] == ["text.txt"]
-    assert figures["num_times"] == 8 and figures["packing"] and figures["max_length"] == 16
+    assert figures["num_times"] == 8 and figures["packing"] == (packing == "--packing") and figures["max_length"] == 16
 
 
 def test_rows_of_a_table_are_examples_as_lines_are(
@@ -81,9 +86,9 @@ def test_rows_of_a_table_are_examples_as_lines_are(
 ) -> None:
     rows = "".join(json.dumps({"words": line}) + "\n" for line in TEXT.split("\n"))
     (tmp_path / "a.jsonl").write_text(rows)
-    flags = [workplace / "absorbing", "--max_length=16", "--validation_file"]
-    table = evaluate(capsys, *flags, tmp_path / "a.jsonl", "--text_column=words")["validation"]
-    text = evaluate(capsys, *flags, workplace / "text.txt")["validation"]
+    folder, flags = workplace / "absorbing", ["--max_length=16", "--validation_file"]
+    table = evaluate(capsys, folder, *flags, tmp_path / "a.jsonl", "--text_column=words")["validation"]
+    text = evaluate(capsys, folder, *flags, workplace / "text.txt")["validation"]
     assert table | {"files": None} == text | {"files": None} and table["files"] == ["a.jsonl"]
 
 
@@ -116,6 +121,33 @@ def test_samples_are_measured_beside_held_out_text(
     expected = variety(windows(stream, 12, 3))
     assert {name: reference[name] for name in expected} == pytest.approx(expected)
     assert json.loads((tmp_path / "figures.json").read_text()) == found
+
+
+def test_the_folders_frame_is_around_text_and_samples(
+    workplace: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not the tokenizer's, [CLS] … [SEP]: the network is shown what it was trained on, and the frame is not measured."""
+    tokenizer = AutoTokenizer.from_pretrained(workplace / "tokenizer")
+    facts = Facts(Frame((2,), ()), known=True)
+    folder = save_tiny(tmp_path / "framed", "absorbing", tokenizer=tokenizer, facts=facts)
+    text = ["--validation_file", workplace / "text.txt", "--max_length", "12"]
+    shown: list[list[int]] = []
+
+    def examples(ids: Sequence[Any], *arguments: Any) -> NoisyExamples:
+        shown.extend(row.tolist() for row in ids)
+        return NoisyExamples(ids, *arguments)
+
+    monkeypatch.setattr("trainer.evaluation.evaluate.NoisyExamples", examples)
+    found = evaluate(capsys, folder, *text, "--num_samples", "2", "--num_inference_steps", "2")
+    assert {row[0] for row in shown} == {2} and not any(3 in row[1:] for row in shown)
+    assert found["samples"]["num_tokens"] == 2 * 11
+    assert "was trained on documents in a frame" not in caplog.text
+    evaluate(capsys, folder, *text, "--packing")
+    assert "was trained on documents in a frame; packed text has none" in caplog.text
 
 
 def test_samples_alone(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
