@@ -29,6 +29,7 @@ from .networks.packing import pack_where_it_pays
 from .networks.quantization import quantised
 from .networks.transformer import TokenDiffusionConfig
 from .networks.weights import check_logits, quiet, read_masked_lm
+from .plain import writes_text
 
 DTYPES = {
     "float32": torch.float32,
@@ -122,10 +123,12 @@ def load_checkpoint(
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder. Raises `ParameterError` if there is none or it has no mask token."""
+    """The tokenizer of a folder. Raises `ParameterError` if there is none, or it has no mask token or no others."""
     tokenizer = _load(AutoTokenizer, Path(path), "a readable tokenizer", trust_remote_code=False)
     if tokenizer.mask_token_id is None:
         raise ParameterError("tokenizer", "have a mask token", str(path))
+    if not writes_text(tokenizer):
+        raise ParameterError("tokenizer", "have tokens besides control tokens", str(path))
     return tokenizer
 
 

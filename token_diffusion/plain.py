@@ -31,6 +31,14 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(ids)
 
 
+def writes_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it has a token besides control tokens and the unknown one.
+
+    AutoTokenizer makes one that has none, without a word, of a folder whose vocabulary is in a file that it does not look for.
+    """
+    return not set(tokenizer.get_vocab().values()) <= control_ids(tokenizer) | {tokenizer.unk_token_id}
+
+
 def plain(tokenizer: PreTrainedTokenizerBase) -> Plain:
     """The tokenizer's way with plain text; made once, and anew after control tokens were added."""
     known = _known.get(tokenizer)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from token_diffusion.errors import ParameterError
-from token_diffusion.plain import control_ids, plain
+from token_diffusion.plain import control_ids, plain, writes_text
 from token_diffusion.text import OPEN, decode, encode
 
 NAMES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
@@ -137,6 +137,12 @@ def test_control_tokens_that_were_added_later_are_text_too() -> None:
     assert plain(tokenizer) is not before and added in plain(tokenizer).control
     assert added not in plain(tokenizer).ids(["the <|turn|> cat"])[0]
     assert plain(tokenizer) is plain(tokenizer)
+
+
+def test_a_tokenizer_without_a_vocabulary_writes_no_text() -> None:
+    """As AutoTokenizer makes of a folder whose vocab.txt its kind does not look for."""
+    assert not writes_text(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.Unigram()), **NAMES))
+    assert all(writes_text(make()) for make in (*WRITERS.values(), words))
 
 
 def test_added_words_that_are_no_control_tokens_stay_tokens() -> None:

@@ -24,7 +24,7 @@ from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError, in_short
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
 from token_diffusion.networks.weights import read_masked_lm
-from token_diffusion.plain import plain
+from token_diffusion.plain import plain, writes_text
 
 from ..config import TrainingConfig
 
@@ -43,6 +43,8 @@ def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name, **_download(config, flag))
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
         raise ParameterError(flag, f"name a tokenizer that can be loaded ({in_short(error)})", name) from error
+    if not writes_text(tokenizer):
+        raise ParameterError(flag, "name a tokenizer that has tokens besides control tokens", name)
     if tokenizer.mask_token_id is None:
         # Where words hold the space before them, so does what fills a mask.
         mask = AddedToken("[MASK]", lstrip=plain(tokenizer).holds_space, special=True)

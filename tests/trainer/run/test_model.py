@@ -276,3 +276,10 @@ def test_how_attention_is_computed(tokenizer_folder: Path) -> None:
     with pytest.raises(ParameterError, match="attn_implementation must be one that the model has here") as wrong:
         build_model(config, tiny_tokenizer())
     assert "\n" not in str(wrong.value)
+
+
+def test_a_tokenizer_without_words_is_refused(tmp_path: Path) -> None:
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({})), **special).save_pretrained(tmp_path)
+    with pytest.raises(ParameterError, match="tokenizer_name must name a tokenizer that has tokens besides control"):
+        build_tokenizer(parse_training(tmp_path))
