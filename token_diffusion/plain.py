@@ -228,9 +228,9 @@ class _Slow:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, control: set[str]) -> None:
         self.tokenizer, self.name = tokenizer, type(tokenizer).__name__
-        looked_for = getattr(getattr(tokenizer, "tokens_trie", None), "_tokens", set())
+        looked_for: set[str] = getattr(getattr(tokenizer, "tokens_trie", None), "_tokens", set())
         words = sorted({*looked_for, *tokenizer.get_added_vocab()} - control - {""}, key=len, reverse=True)
-        self.words = {word: int(tokenizer.convert_tokens_to_ids(word)) for word in words}
+        self.words: dict[str, Any] = {word: tokenizer.convert_tokens_to_ids(word) for word in words}
         self.pattern = re.compile(f"({'|'.join(map(re.escape, words))})") if words else None
 
     def ids(self, text: str) -> list[int]:

@@ -242,7 +242,7 @@ def test_a_tokenizer_that_looks_for_its_letters_finds_them(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", [PerceiverTokenizer, ByT5Tokenizer])
 def test_bytes_of_a_tokenizer_in_python_spell_its_control_tokens(kind: type[PreTrainedTokenizerBase]) -> None:
-    tokenizer = kind() if kind is PerceiverTokenizer else kind(mask_token="<extra_id_0>")  # type: ignore[call-arg]
+    tokenizer = kind() if kind is PerceiverTokenizer else kind(mask_token="<extra_id_0>")
     tokenizer.add_tokens(["cat"])
     added = tokenizer.get_vocab()["cat"]
     for name in (tokenizer.mask_token, tokenizer.pad_token):
