@@ -107,7 +107,8 @@ def load_checkpoint(
         raise ParameterError("device", f"be available ({in_short(error)})", device) from error
     _check_fit(folder, model, tokenizer, scheduler)
     check_logits("checkpoint_path", str(folder), model)
-    facts = read_facts(folder, scheduler.config.vocab_size)
+    facts, longest = read_facts(folder, scheduler.config.vocab_size), max_positions(model)
+    _check_frame(folder, facts, scheduler.config.mask_token_id, longest)
     try:
         plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
         check_masks(model, scheduler.config.mask_token_id)
@@ -118,7 +119,6 @@ def load_checkpoint(
     batching: Batching = "row" if dtype == "int8" else plain.batching
     pack_where_it_pays(model)
     name = name or folder.resolve().name
-    longest = max_positions(model)
     return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, longest, dtype, batching, facts)
 
 
@@ -244,3 +244,12 @@ def _check_fit(
         raise ParameterError("checkpoint_path", rule, tokenizer.mask_token_id)
     if isinstance(model.config, TokenDiffusionConfig):
         model.config.check_process(scheduler.process)
+
+
+def _check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
+    """Raises `ParameterError` for a frame around which there can be no sample."""
+    if mask_token_id in (*facts.frame.prefix, *facts.frame.suffix):
+        raise ParameterError("checkpoint_path", f"have a frame without the mask token {mask_token_id}", str(folder))
+    if longest is not None and len(facts.frame) >= longest:
+        rule = f"have a frame of fewer tokens than the model's {longest} positions, not {len(facts.frame)}"
+        raise ParameterError("checkpoint_path", rule, str(folder))

@@ -93,7 +93,7 @@ def read_facts(folder: Path, vocab_size: int) -> Facts:
             frozenset(_ids(values["learnt_control_tokens"], vocab_size)),
             known=True,
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
         raise ParameterError("checkpoint_path", f"hold a readable {FACTS_FILE} ({what})", str(folder)) from error
 

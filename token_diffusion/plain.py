@@ -8,6 +8,7 @@ tokenizer, whose pieces of control tokens have names that nobody can type.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -55,7 +56,7 @@ class Plain:
         self.unknown = None if tokenizer.unk_token_id in self.control else tokenizer.unk_token_id
         self._names = dict(zip(self.control, tokenizer.convert_ids_to_tokens(list(self.control)), strict=True))
         self._backend = _rust(tokenizer)
-        self._slow = tokenizer if self._backend is None else None
+        self._slow = _Slow(tokenizer, set(self._names.values())) if self._backend is None else None
         self._tokenizer = None if self._backend is None else _copy(self._backend, lambda layout: None)
 
     def ids(self, texts: Sequence[str], *, continuing: bool = False) -> list[list[int]]:
@@ -64,14 +65,16 @@ class Plain:
         A control token that is spelled out and that the tokenizer cannot write in other tokens becomes the unknown token, or
         nothing where there is none: see `lost`.
 
-        continuing: the texts go on after something; no space is put before them.
+        continuing: the texts go on after something; no space is put before them, and those that they begin with stay.
         """
+        if continuing and self._strips:
+            return [self._continued(text) for text in texts]
         return [ids for ids, _ in self._encode(texts, continuing, offsets=False)]
 
     def ids_and_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """The same, each token with the character that it ends at. Raises `NotImplementedError` for a slow tokenizer."""
         if self._slow is not None:
-            raise NotImplementedError(f"{type(self._slow).__name__} does not tell where its tokens end")
+            raise NotImplementedError(f"{self._slow.name} does not tell where its tokens end")
         return self._encode(texts, False, offsets=True)
 
     def lost(self, text: str) -> str | None:
@@ -92,21 +95,22 @@ class Plain:
 
     def _piece(self, id: int) -> str:
         if self._slow is not None:
-            return str(self._slow.convert_ids_to_tokens(id))
+            return self._slow.piece(id)
         assert self._tokenizer is not None
         return str(self._tokenizer.id_to_token(id))
 
     def _spelled(self, text: str) -> list[int]:
         """The control tokens that come of `text` where only looking for them is left off."""
-        if self._tokenizer is None:
-            ids = _slow_ids(self._slow, text)
+        if self._slow is not None:
+            ids = self._slow.ids(text)
         else:
+            assert self._tokenizer is not None
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [id for id in ids if id in self.control]
 
     def _encode(self, texts: Sequence[str], continuing: bool, offsets: bool) -> list[tuple[list[int], list[int]]]:
         if self._slow is not None:
-            return [self._without_control(_slow_ids(self._slow, text), []) for text in texts]
+            return [self._without_control(self._slow.ids(text), []) for text in texts]
         tokenizer = self._continuing if continuing else self._tokenizer
         assert tokenizer is not None
         batch = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
@@ -131,6 +135,19 @@ class Plain:
         written = [self.unknown if id in self.control else id for id in ids]
         kept = [index for index, id in enumerate(written) if id is not None]
         return [id for id in written if id is not None], [ends[index] for index in kept] if ends else []
+
+    def _continued(self, text: str) -> list[int]:
+        """A word that goes on has no space before it; from the first white space on it is a text like any other."""
+        word = re.match(r"\S*", text)[0]  # type: ignore[index]  # it matches everything
+        rest = text[len(word) :]
+        (start, _), (end, _) = *self._encode([word], True, False), *self._encode([rest], False, False)
+        return (start if word else []) + (end if rest.strip() else [])
+
+    @cached_property
+    def _strips(self) -> bool:
+        """Whether spaces at the start of a text are thrown away before one is put there, as XLM-R's and ALBERT's kind does."""
+        together, apart = (ids for ids, _ in self._encode([" a", "a"], True, False))
+        return together == apart != self._encode(["a"], False, False)[0][0]
 
     @cached_property
     def _continuing(self) -> Tokenizer | None:
@@ -158,8 +175,9 @@ class Plain:
         if model.get("unk_token") in names:
             model["unk_token"] = names[model["unk_token"]]
         if model.get("merges"):
+            mark = len(model.get("continuing_subword_prefix") or "")
             pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-            model["merges"] = [pair for pair in pairs if names.keys().isdisjoint({*pair, "".join(pair)})]
+            model["merges"] = [(a, b) for a, b in pairs if names.keys().isdisjoint({a, b, a + b[mark:]})]
 
 
 _known: WeakKeyDictionary[PreTrainedTokenizerBase, Plain] = WeakKeyDictionary()
@@ -203,6 +221,27 @@ def _parts(part: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
     return part
 
 
-def _slow_ids(tokenizer: PreTrainedTokenizerBase | None, text: str) -> list[int]:
-    assert tokenizer is not None
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+class _Slow:
+    """A tokenizer written in Python. Told not to look for control tokens, it looks for no others either: ESM's finds its
+    letters, and all of them theirs that were added, by looking. So that is done here, for all but those called `control`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, control: set[str]) -> None:
+        self.tokenizer, self.name = tokenizer, type(tokenizer).__name__
+        looked_for: set[str] = getattr(getattr(tokenizer, "tokens_trie", None), "_tokens", set())
+        words = sorted({*looked_for, *tokenizer.get_added_vocab()} - control - {""}, key=len, reverse=True)
+        self.words: dict[str, Any] = {word: tokenizer.convert_tokens_to_ids(word) for word in words}
+        self.pattern = re.compile(f"({'|'.join(map(re.escape, words))})") if words else None
+
+    def ids(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for part in [text] if self.pattern is None else self.pattern.split(text):
+            known = self.words.get(part)
+            if known is not None:
+                ids.append(known)
+            elif part:
+                ids += self.tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
+
+    def piece(self, id: int) -> str:
+        return str(self.tokenizer.convert_ids_to_tokens(id))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import byte_tokenizer, save_tiny, tiny_model, tiny_tokenizer
+from tests.tiny import MAX_POSITIONS, byte_tokenizer, save_tiny, tiny_model, tiny_tokenizer
 from token_diffusion import TokenDiffusionScheduler, sample, sample_block
 from token_diffusion.__main__ import main
 from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
@@ -51,6 +51,7 @@ def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
         '{"frame": {"prefix": [true], "suffix": []}, "learnt_control_tokens": []}',
         '{"frame": {"prefix": ["2"], "suffix": []}, "learnt_control_tokens": []}',
         '{"frame": {"prefix": [], "suffix": []}, "learnt_control_tokens": 3}',
+        pytest.param("[" * 100_000, id="brackets"),
     ],
 )
 def test_a_file_that_says_something_else_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
@@ -58,6 +59,19 @@ def test_a_file_that_says_something_else_is_refused_in_one_line(tmp_path: Path, 
     with pytest.raises(ParameterError, match=f"checkpoint_path must hold a readable {FACTS_FILE}") as caught:
         read_facts(tmp_path, 50)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("frame", "rule"),
+    [
+        (Frame((CLS, 4), (SEP,)), "have a frame without the mask token 4"),
+        (Frame((CLS,) * MAX_POSITIONS), f"have a frame of fewer tokens than the model's {MAX_POSITIONS} positions"),
+    ],
+)
+def test_a_frame_around_which_nothing_can_be_sampled_is_refused(tmp_path: Path, frame: Frame, rule: str) -> None:
+    folder = save_tiny(tmp_path / "folder", "absorbing", facts=Facts(frame, known=True))
+    with pytest.raises(ParameterError, match=f"checkpoint_path must {rule}"):
+        load_checkpoint(folder)
 
 
 def test_what_no_sample_may_hold() -> None:

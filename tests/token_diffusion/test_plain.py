@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    ByT5Tokenizer,
+    EsmTokenizer,
+    PerceiverTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from token_diffusion.errors import ParameterError
@@ -28,6 +35,18 @@ def unigram(prepend_scheme: str = "always") -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator([TEXT] * 3, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **NAMES)
+
+
+def stripped_unigram(splits: bool = True) -> PreTrainedTokenizerFast:
+    """As XLM-R, CamemBERT and ALBERT are made by transformers 5: spaces go before one is put in front of each word."""
+    layout = unigram()
+    backend = layout.backend_tokenizer
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="always")
+    if splits:
+        backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    else:
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **NAMES)
 
 
 def words(mask: str = "<mask>", unknown: bool = True) -> PreTrainedTokenizerFast:
@@ -55,9 +74,32 @@ def bpe_with_mask_as_a_word() -> PreTrainedTokenizerFast:
     )
 
 
+def bpe_with_marked_pieces() -> PreTrainedTokenizerFast:
+    """BPE whose pieces within a word begin with ##, which merges leave out; its mask is a word that merges lead to."""
+    tokenizer = Tokenizer(models.BPE(continuing_subword_prefix="##", unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece()
+    names = NAMES | {"mask_token": "and"}
+    trainer = trainers.BpeTrainer(
+        vocab_size=150, special_tokens=list(names.values()), continuing_subword_prefix="##", show_progress=False
+    )
+    tokenizer.train_from_iterator([TEXT] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def protein_tokenizer(folder: Path) -> EsmTokenizer:
+    """Written in Python; it finds its letters by looking for them, as others look for control tokens."""
+    letters = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWC", "<mask>"]
+    (folder / "vocab.txt").write_text("\n".join(letters))
+    return EsmTokenizer(str(folder / "vocab.txt"))
+
+
 WRITERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "unigram": unigram,
     "unigram, no space at the start": lambda: unigram(prepend_scheme="never"),
+    "unigram, words apart": stripped_unigram,
+    "unigram, stripped": lambda: stripped_unigram(splits=False),
+    "marked pieces": bpe_with_marked_pieces,
     "bytes": lambda: byte_tokenizer("<mask>"),
     "wordpiece": wordpiece_tokenizer,
     "a word is the mask": bpe_with_mask_as_a_word,
@@ -169,3 +211,42 @@ def test_text_after_a_hole_gets_no_space_of_its_own(scheme: str) -> None:
     ids = encode(tokenizer, seq_len=None, template="the c[MASK]t sat")
     ids[ids.index(OPEN)] = tokenizer.get_vocab()["a"]
     assert decode(tokenizer, ids).strip() == "the cat sat"
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_text_after_a_hole_keeps_the_space_that_it_begins_with(splits: bool) -> None:
+    tokenizer = stripped_unigram(splits)
+    a, space_a = (tokenizer.get_vocab()[piece] for piece in ("a", "\u2581a"))
+    for template, fill, text in [
+        ("the [MASK] sat on", space_a, "the a sat on"),
+        ("the[MASK]\nsat", space_a, "the a sat"),
+        ("the c[MASK]t sat on ", a, "the cat sat on"),
+        ("[MASK] ", a, "a"),
+    ]:
+        ids = encode(tokenizer, seq_len=None, template=template)
+        assert decode(tokenizer, [fill if id == OPEN else id for id in ids]).strip() == text, template
+
+
+def test_a_tokenizer_that_looks_for_its_letters_finds_them(tmp_path: Path) -> None:
+    tokenizer = protein_tokenizer(tmp_path)
+    assert (
+        plain(tokenizer).ids(["MKTAY", "M K", ""])
+        == tokenizer(["MKTAY", "M K", ""], add_special_tokens=False)["input_ids"]
+    )
+    assert tokenizer.unk_token_id not in plain(tokenizer).ids(["MKTAY"])[0]
+    assert plain(tokenizer).lost("MK<mask>T") == "<mask>" and plain(tokenizer).lost("MKT") is None
+    assert encode(tokenizer, seq_len=None, template="MK[MASK]T")[2] == OPEN
+    vocabulary = tokenizer.get_vocab()
+    assert plain(tokenizer).ids(["M<mask>K"]) == [[vocabulary["M"], tokenizer.unk_token_id, vocabulary["K"]]]
+
+
+@pytest.mark.parametrize("kind", [PerceiverTokenizer, ByT5Tokenizer])
+def test_bytes_of_a_tokenizer_in_python_spell_its_control_tokens(kind: type[PreTrainedTokenizerBase]) -> None:
+    tokenizer = kind() if kind is PerceiverTokenizer else kind(mask_token="<extra_id_0>")
+    tokenizer.add_tokens(["cat"])
+    added = tokenizer.get_vocab()["cat"]
+    for name in (tokenizer.mask_token, tokenizer.pad_token):
+        text = f"a{name} cat"
+        (ids,) = plain(tokenizer).ids([text])
+        assert plain(tokenizer).control.isdisjoint(ids) and ids[-1] == added
+        assert len(ids) == len(text) - 2 and decode(tokenizer, ids) == text

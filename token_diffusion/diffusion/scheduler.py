@@ -194,9 +194,11 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
             The loss and the NELBO, each as `nelbo` returns it.
 
         Raises:
-            ParameterError: the process has no such weighting, or a shape or a time is wrong.
+            ParameterError: the process has no such weighting, or a shape, a type or a time is wrong.
         """
-        check_shape("logits", logits, (*original_samples.shape, self.config.vocab_size))
+        for name, tokens in (("original_samples", original_samples), ("noisy_samples", noisy_samples)):
+            check_tokens(name, tokens)
+        check_logits("logits", logits, original_samples, self.config.vocab_size)
         check_shape("noisy_samples", noisy_samples, original_samples.shape)
         t = check_times("timesteps", timesteps, original_samples).clamp(min=MIN_T)
         weights = self.process.weights(original_samples, noisy_samples, t)
@@ -215,9 +217,16 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         generator: torch.Generator | None = None,
         device: str | torch.device | None = None,
     ) -> Tensor:
-        """Tokens at t = 1, int64 of `shape`: all mask (absorbing, hybrid) or uniform over the noise states (uniform)."""
+        """Tokens at t = 1, int64 of `shape`: all mask (absorbing, hybrid) or uniform over the noise states (uniform).
+
+        Raises:
+            ParameterError: `shape` is no tuple of sizes.
+        """
+        sizes = tuple(shape) if isinstance(shape, (tuple, list)) else ()
+        if not sizes or not all(type(size) is int and size >= 0 for size in sizes):
+            raise ParameterError("shape", "be sizes, integers >= 0", shape)
         own = torch.device("cpu") if generator is None else torch.device(getattr(generator, "device", "cpu"))
-        return prior(self.process, _uniforms(tuple(shape), generator, torch.device(device or own)))
+        return prior(self.process, _uniforms(sizes, generator, torch.device(device or own)))
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Fills `timesteps`: the n times 1, (n-1)/n, ..., 1/n at which the network is asked, float64 on `device`.

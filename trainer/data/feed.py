@@ -40,7 +40,7 @@ from .spelling import Spelling, spell
 from .streaming import START, Position, SequenceStream, open_documents, read_ahead
 
 Batch = dict[str, Tensor]
-STREAM_LAYOUT = 2
+STREAM_LAYOUT = 3
 """Changed whenever the same text comes in other sequences or another order: no run can go on with those."""
 
 

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 BATCH_CHARS = 1 << 19
 MIN_CACHED_CHARS = 1_000_000
 """Below this, text is tokenised in less time than it takes to start training."""
-LAYOUT = 2
+LAYOUT = 3
 """Of the cached files; changed whenever the same text and tokenizer come to be other tokens here."""
 
 

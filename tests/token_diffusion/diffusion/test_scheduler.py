@@ -421,6 +421,18 @@ def test_bad_calls_are_named() -> None:
         scheduler.add_noise(x, torch.rand(2, 3), torch.ones(2))
     with pytest.raises(ParameterError, match=r"noisy_samples must have the shape \[2, 3\], got \[1, 3\]"):
         scheduler.nelbo(torch.zeros(2, 3, 9), x, x[:1], torch.ones(2))
+    with pytest.raises(ParameterError, match=r"logits must be a float tensor, got torch\.int64"):
+        scheduler.nelbo(torch.zeros(2, 3, 9, dtype=torch.int64), x, x, torch.ones(2))
+    with pytest.raises(ParameterError, match="logits must be on the sample's device cpu, got 'meta'"):
+        scheduler.nelbo(torch.zeros(2, 3, 9, device="meta"), x, x, torch.ones(2))
+    for name, samples in (("original_samples", (x.int(), x)), ("noisy_samples", (x, x.int()))):
+        with pytest.raises(ParameterError, match=rf"{name} must be an int64 tensor of the shape \[B, L\]"):
+            scheduler.nelbo(torch.zeros(2, 3, 9), *samples, torch.ones(2))
+    no_shapes: list[Any] = ["ab", 3, (), (2, -1), (2, 3.0), None]
+    for shape in no_shapes:
+        with pytest.raises(ParameterError, match="shape must be sizes, integers >= 0"):
+            scheduler.sample_prior(shape)
+    assert scheduler.sample_prior([2, 3]).equal(scheduler.sample_prior(torch.Size([2, 3])))
 
 
 @pytest.mark.parametrize(
