@@ -82,6 +82,32 @@ def test_the_names_work_in_a_command() -> None:
     assert config.trackers == ["tensorboard", "wandb"] and config.mixed_precision == "bf16"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        'a "b".txt',
+        "a\\b",
+        "a\\",
+        '"',
+        "'q'",
+        "1",
+        "null",
+        "a,b",
+        '[x"]',
+        '{"a',
+        "a\tb",
+        "%41=+",
+        "ü 猫",
+        "\udcff",
+        " a",
+    ],
+)
+def test_names_are_taken_as_they_are_typed(name: str) -> None:
+    """A list's words go through pydantic-settings' own grammar, which has quotation marks, commas and numbers."""
+    config = parse("evaluate", ["--checkpoint_path", "a", "--validation_file", name, "b", f"--validation_file={name}"])
+    assert [str(path) for path in config.validation_file] == [name, "b", name]  # type: ignore[attr-defined]
+
+
 def test_help_and_mistakes_load_no_network_library() -> None:
     """That is what they take their time from; a fresh process, as this one has loaded everything."""
     program = (
