@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from ..output.journal import Record
 from . import curve
 from .metadata import HubFacts, metadata
+from .visible import visible
 
 LOSSES = {
     "elbo": "NELBO",
@@ -206,7 +207,7 @@ def _samples(facts: CardFacts) -> str:
         return ""
     parts = ["## Samples", "Not chosen: the first of each set, drawn from the same noise."]
     for record in [shown[0], shown[-1]] if len(shown) > 1 else shown:
-        text = record["samples"][0][:MAX_SAMPLE_CHARS]
+        text = visible(record["samples"][0][:MAX_SAMPLE_CHARS])
         parts += [f"After {record['step']:,} steps:", "\n".join(f"    {line}" for line in text.splitlines() or [""])]
     return "\n\n".join(parts)
 

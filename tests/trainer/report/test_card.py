@@ -100,6 +100,11 @@ def test_a_name_does_not_end_a_cell() -> None:
     assert r"| Training text | a\|b.txt; 99" in model_card(replace(FACTS, train_source="a|b.txt"))
 
 
+def test_control_characters_of_a_sample_are_spelled_out() -> None:
+    card = model_card(replace(FACTS, samples=({"step": 1, "samples": ["a\x1b[2J\rb\nc"]},)))
+    assert "    a\\x1b[2J\\rb\n    c" in card
+
+
 def test_what_is_not_known_is_not_claimed() -> None:
     bare = model_card(replace(FACTS, hub=replace(HUB, bound=None), history=(), samples=(), num_train_sequences=None))
     assert "Not validated" in bare and "streamed" in bare
