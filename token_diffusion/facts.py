@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ UNKNOWN = Facts()
 
 def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame:
     """The frame that the tokenizer itself puts around a text."""
-    encoded = tokenizer("a", return_special_tokens_mask=True)
-    ids, special = list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
+    # Not every vocabulary can write an "a": one of bases has A, C, G and T.
+    words = map(tokenizer.decode, sorted(set(tokenizer.get_vocab().values()) - control_ids(tokenizer)))
+    encoded = (tokenizer(text, return_special_tokens_mask=True) for text in chain(["a"], words))
+    written = ((list(each["input_ids"]), list(each["special_tokens_mask"])) for each in encoded)
+    ids, special = next(((ids, special) for ids, special in written if not all(special)), ([], []))
     start = next((index for index, flag in enumerate(special) if not flag), len(ids))
     end = next((len(ids) - index for index, flag in enumerate(reversed(special)) if not flag), len(ids))
     return Frame(tuple(ids[:start]), tuple(ids[end:]))

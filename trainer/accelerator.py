@@ -41,9 +41,13 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     for name in ("num_train_timesteps", "min_timestep"):
         if name in config.model_fields_set:
             logger.warning("%s has no effect: t is continuous in (0, 1]", name)
-    if trackers:
-        accelerator.init_trackers("token-diffusion", config=_plain(config))
     return accelerator
+
+
+def start_trackers(accelerator: Accelerator, config: TrainingConfig) -> None:
+    """Has the trackers make their files and runs: once it is sure that there is something to track."""
+    if accelerator.log_with:
+        accelerator.init_trackers("token-diffusion", config=_plain(config))
 
 
 def check_launch() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, processors
+from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import MAX_POSITIONS, byte_tokenizer, save_tiny, tiny_model, tiny_tokenizer
 from token_diffusion import TokenDiffusionScheduler, sample, sample_block
@@ -24,6 +26,16 @@ FRAMED = Facts(Frame((CLS,), (SEP,)), known=True)
 def test_the_frame_is_what_the_tokenizer_puts_around_a_text() -> None:
     assert frame_of(tiny_tokenizer()) == Frame()
     assert frame_of(build_tokenizer(["a b a b"], 300)) == Frame((CLS,), (SEP,))
+
+
+def test_the_frame_of_a_tokenizer_that_cannot_write_an_a() -> None:
+    """Nothing but the frame comes of what has no tokens: where the text would be, it does not say."""
+    names = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.BPE({name: id for id, name in enumerate([*names, *"ACGT"])}, []))
+    frame = [(name, names.index(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
+    special = dict(zip(("pad_token", "cls_token", "sep_token", "mask_token"), names, strict=True))
+    assert frame_of(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)) == Frame((1,), (2,))
 
 
 def test_a_frame_goes_around_tokens_and_off_again() -> None:

@@ -113,6 +113,8 @@ def test_mistakes_found_before_training(
         options[name] = str(workplace / options[name])
     (line,) = errors(capsys, ["mdlm", *(f"--{name}={value}" for name, value in options.items())])
     assert problem in line
+    # No tracker has begun a run either.
+    assert "output_dir" in changes or not list(Path(options["output_dir"]).iterdir())
 
 
 def test_a_missing_model_folder(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

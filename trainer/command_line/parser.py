@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import ArgumentParser, _ArgumentGroup
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
+from pydantic.fields import FieldInfo
 from pydantic_settings import CliSettingsSource
 
 from .settings import CommandLine
@@ -15,6 +18,20 @@ NO_DEFAULT = re.compile(r" \(default(: null| factory: .*)\)$")
 KINDS = {"int": "INT", "float": "FLOAT", "str": "TEXT", "SecretStr": "TOKEN", "Path": "FILE"}
 FOLDERS = ("_dir", "_path")
 """How the names of paths end that are folders."""
+
+
+class _Source(CliSettingsSource[Any]):
+    """Reads the words of a list as they were typed: on their way here they are letters that mean nothing to anybody.
+
+    pydantic-settings alone would split them at commas, take numbers for numbers, and fail at quotation marks.
+    """
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        return [unquote(word[1:], errors="surrogateescape") for word in json.loads(value)]
+
+
+def _coded(word: str) -> str:
+    return f'"={quote(word, safe="", errors="surrogateescape")}"'
 
 
 def read(settings: type[CommandLine], command: str, flags: Sequence[str]) -> CommandLine:
@@ -31,7 +48,7 @@ def read(settings: type[CommandLine], command: str, flags: Sequence[str]) -> Com
         return place.add_argument(*names, **_plain(names[0].removeprefix("--"), options))
 
     name = f"python -m trainer {command}"
-    source: CliSettingsSource[Any] = CliSettingsSource(settings, cli_prog_name=name, add_argument_method=add_argument)
+    source = _Source(settings, cli_prog_name=name, add_argument_method=add_argument)
     source.root_parser.usage = f"{name} [flags]"
     return settings(_cli_settings_source=source(args=list(flags)))  # type: ignore[call-arg]
 
@@ -54,13 +71,10 @@ def _group(settings: type[CommandLine], field: str) -> str | None:
 
 
 def _plain(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """argparse's options with kinds in words, and lists that take several values, in a row or repeated.
-
-    pydantic-settings alone would split them at commas.
-    """
+    """argparse's options with kinds in words, and lists that take several values, in a row or repeated."""
     kind = options.get("metavar")
     if options.get("action") == "append":
-        options |= {"action": "extend", "nargs": "+", "type": '"{}"'.format}
+        options |= {"action": "extend", "nargs": "+", "type": _coded}
         kind = "Path" if name.endswith("_file") else "str"
     if kind in KINDS:
         options["metavar"] = "FOLDER" if kind == "Path" and name.endswith(FOLDERS) else KINDS[kind]

@@ -65,6 +65,12 @@ ABSENT = {
     "torch_dtype": "weights are float32 in training; use --mixed_precision, and --save_dtype for final/",
     "deepspeed": "use FSDP to shard: accelerate launch --config_file trainer/configs/fsdp.yaml",
     "fsdp": "use accelerate launch --config_file trainer/configs/fsdp.yaml",
+    "use_cpu": "use accelerate launch --cpu, or CUDA_VISIBLE_DEVICES= to hide the devices",
+    "no_cuda": "use accelerate launch --cpu, or CUDA_VISIBLE_DEVICES= to hide the devices",
+    "data_seed": "use --seed: the order of the text follows from it, too",
+    "disable_tqdm": "no bar is drawn where stderr is no terminal",
+    "remove_unused_columns": "no column is read but --text_column",
+    "auto_find_batch_size": "use --per_device_train_batch_size and --gradient_accumulation_steps",
     "batch_size": "use --per_device_train_batch_size",
     "train_batch_size": "use --per_device_train_batch_size",
 }
@@ -87,7 +93,9 @@ class Flag(NamedTuple):
 
     def words(self, name: str) -> list[str]:
         """What says the same by the name of a field."""
-        return [f"--{name}={self.values[0]}", *self.values[1:]] if self.joined else [f"--{name}", *self.values]
+        # argparse takes a value alone that begins with a hyphen for a flag.
+        joined = self.joined or (len(self.values) == 1 and self.values[0].startswith("-"))
+        return [f"--{name}={self.values[0]}", *self.values[1:]] if joined else [f"--{name}", *self.values]
 
     @property
     def truth(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from token_diffusion.errors import ParameterError
 
-from .files import is_table, read_cells, read_chunks, read_lines
+from .files import EMPTY, is_table, read_cells, read_chunks, read_lines
 
 
 class Piece(NamedTuple):
@@ -37,7 +37,7 @@ def read_pieces(
             blank = blank and not piece.text.strip()
             yield piece
         if blank:
-            raise ParameterError(flag, "hold text, and not be empty", str(path))
+            raise ParameterError(flag, EMPTY, str(path))
 
 
 def _file_pieces(flag: str, index: int, path: Path, packing: bool, column: str) -> Iterator[Piece]:

@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import count
-from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from token_diffusion.errors import ParameterError
 from ..config import TrainingConfig
 from .corpus import Corpus, train_files
 from .documents import Documents
+from .files import EMPTY, check_file
 from .noising import (
     Batches,
     Collate,
@@ -215,13 +215,10 @@ def source_fingerprint(config: TrainingConfig) -> str:
 
 def size_of(flag: str, path: Path) -> int:
     """Of a file, in bytes. Raises `ParameterError` if it is none, or empty."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, SEEK_END)
-    except OSError as error:
-        raise ParameterError(flag, f"be a readable file ({error.strerror})", str(path)) from error
+    check_file(flag, path)
+    size = path.stat().st_size
     if not size:
-        raise ParameterError(flag, "hold text, and not be empty", str(path))
+        raise ParameterError(flag, EMPTY, str(path))
     return size
 
 

@@ -17,6 +17,7 @@ from functools import partial
 from io import BufferedReader, StringIO, TextIOWrapper
 from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any, cast
 
 import pyarrow
@@ -27,6 +28,7 @@ from token_diffusion.errors import ParameterError
 from ..errors import in_one_line
 
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+ARROW_FILE = b"ARROW1"
 SIGNATURES = {
     b"\x1f\x8b": "a .gz file",
     b"BZh": "a .bz2 file",
@@ -34,11 +36,13 @@ SIGNATURES = {
     b"\x28\xb5\x2f\xfd": "a .zst file: zstd -d decompresses it",
     b"PK\x03\x04": "a .zip file: unzip takes the text out of it",
     b"PAR1": "a .parquet file",
-    b"ARROW1": "an .arrow file",
+    ARROW_FILE: "an .arrow file",
     b"%PDF": "a PDF",
 }
 BROKEN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 NO_FOLDER = "be a file; a folder of data goes to dataset_name"
+EMPTY = "hold text, and not be empty"
+NO_PIPE = "be a file that stays, as it is read more than once; no pipe"
 CHUNK_CHARS = 1 << 15
 MAX_CELL_CHARS = 2**31 - 1
 BATCH_ROWS = 1000
@@ -75,8 +79,7 @@ def read_lines(flag: str, path: Path) -> Iterator[str]:
 @contextmanager
 def _opened(flag: str, path: Path) -> Iterator[TextIOWrapper]:
     """The file as text, and its errors in one line."""
-    if path.is_dir():
-        raise ParameterError(flag, NO_FOLDER, str(path))
+    check_file(flag, path)
     try:
         with _binary(path) as binary:
             buffered = cast(BufferedReader, binary)
@@ -145,7 +148,8 @@ def read_cells(flag: str, path: Path, column: str) -> Iterator[str]:
     try:
         for cell in read(flag, path, column):
             yield as_text(cell, column)
-    except (csv.Error, ValueError, pyarrow.ArrowException) as error:
+    # pyarrow raises an OSError of its own for bytes that it can make nothing of, json a RecursionError for a thousand brackets.
+    except (csv.Error, ValueError, pyarrow.ArrowException, OSError, RecursionError) as error:
         if isinstance(error, ParameterError):
             raise
         rule = f"be a readable {_kind(path)} file ({in_one_line(error)})"
@@ -158,6 +162,8 @@ def _delimited(flag: str, path: Path, column: str, delimiter: str) -> Iterator[s
     with _opened(flag, path) as file:
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         columns = next(rows, [])
+        if not columns:
+            raise ParameterError(flag, EMPTY, str(path))
         check_column(column, columns)
         index = columns.index(column)
         for row in rows:
@@ -200,7 +206,7 @@ def _json_rows(flag: str, path: Path) -> Iterator[tuple[str, object]]:
 
 
 def _parquet(flag: str, path: Path, column: str) -> Iterator[object]:
-    _check_file(flag, path)
+    check_file(flag, path)
     with ParquetFile(path) as file:
         check_column(column, file.schema_arrow.names)
         for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
@@ -208,19 +214,32 @@ def _parquet(flag: str, path: Path, column: str) -> Iterator[object]:
 
 
 def _arrow(flag: str, path: Path, column: str) -> Iterator[object]:
-    """As `datasets` writes it."""
-    from datasets import Dataset
+    """A stream, as `datasets` writes it, or a file, as pyarrow and Feather do."""
+    check_file(flag, path)
+    with pyarrow.memory_map(str(path)) as source:
+        is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
+        source.seek(0)
+        batches = _file_batches(source) if is_file else pyarrow.ipc.open_stream(source)
+        for batch in batches:
+            check_column(column, batch.schema.names)
+            cells = batch.column(batch.schema.names.index(column))
+            cells.validate(full=True)  # broken bytes may say that a cell lies anywhere in memory
+            for start in range(0, len(cells), BATCH_ROWS):
+                yield from cells[start : start + BATCH_ROWS].to_pylist()
 
-    _check_file(flag, path)
-    rows = Dataset.from_file(str(path))
-    check_column(column, rows.column_names)
-    yield from table_cells(rows, column)
+
+def _file_batches(source: Any) -> Iterator[Any]:
+    reader = pyarrow.ipc.open_file(source)
+    return map(reader.get_batch, range(reader.num_record_batches))
 
 
-def _check_file(flag: str, path: Path) -> None:
+def check_file(flag: str, path: Path) -> None:
+    """Raises `ParameterError` for what is no file, or cannot be read. A pipe is not opened: that would wait for its other end."""
     if path.is_dir():
         raise ParameterError(flag, NO_FOLDER, str(path))
     try:
+        if not S_ISREG(path.stat().st_mode):
+            raise ParameterError(flag, NO_PIPE, str(path))
         path.open("rb").close()
     except OSError as error:
         raise ParameterError(flag, f"be a readable file ({error.strerror})", str(path)) from error

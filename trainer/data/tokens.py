@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import tokenizers
@@ -92,17 +93,35 @@ def tokenised(
     folder = Path(config.HF_DATASETS_CACHE) / "token-diffusion"
     tokens_file, documents_file = folder / f"{name}-tokens.npy", folder / f"{name}-documents.npz"
     try:
-        if not documents_file.is_file():  # it is written last
+        stored = _stored(tokens_file, documents_file)
+        if stored is None:
             folder.mkdir(parents=True, exist_ok=True)
             with NpyFile(tokens_file) as file, threads(num_threads):
                 starts, unwritten = _tokenise(tokenizer, documents, separator_id, file, progress)
             write_arrays(documents_file, starts=starts, unwritten=np.array(unwritten))
-        with np.load(documents_file) as stored:
-            starts, unwritten = stored["starts"], int(stored["unwritten"])
-        return _divided(np.load(tokens_file, mmap_mode="r"), starts, separator_id, unwritten)
+            stored = np.load(tokens_file, mmap_mode="r"), starts, unwritten
+        tokens, starts, unwritten = stored
+        return _divided(tokens, starts, separator_id, unwritten)
     except OSError as error:
         rule = f"be a folder that can keep tokenised text ({error.strerror or error})"
         raise ParameterError("HF_DATASETS_CACHE", rule, str(folder)) from error
+
+
+def _stored(tokens_file: Path, documents_file: Path) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """What the cache holds: tokens, where documents start, `num_unwritten`. None where nothing is, or not all of it any more."""
+    try:
+        # numpy does not close a file that it opened and can make nothing of.
+        with documents_file.open("rb") as file, np.load(file) as stored:
+            starts, unwritten = stored["starts"], int(stored["unwritten"])
+        return np.load(tokens_file, mmap_mode="r"), starts, unwritten
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        BadZipFile,
+    ):  # numpy's of files that are cut off, or something else
+        return None
 
 
 def _tokenise(

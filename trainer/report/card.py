@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from ..output.journal import Record
 from . import curve
 from .metadata import HubFacts, metadata
+from .visible import visible
 
 LOSSES = {
     "elbo": "NELBO",
@@ -37,9 +38,11 @@ SNIPPET = """```python
 from token_diffusion.pipelines import TokenDiffusionPipeline
 
 pipe = TokenDiffusionPipeline.from_pretrained("{place}")
-for text in pipe(num_samples=4, seq_len=64, seed=0).texts:
+for text in pipe(num_samples=4, seq_len={seq_len}, seed=0).texts:
     print(text)
 ```"""
+SAMPLE_LENGTH = 64
+"""Of a sample where nothing else is asked for; a network may have fewer positions."""
 MAX_SAMPLE_CHARS = 600
 
 
@@ -100,6 +103,7 @@ def _body(facts: CardFacts) -> str:
 def _summary(facts: CardFacts) -> str:
     options = ", ".join(f"{name} = {value}" for name, value in facts.scheduler_options.items())
     start = "from scratch" if facts.start is None else f"started from `{facts.start}`"
+    source = facts.train_source.replace("|", "\\|")  # which would end the cell
     text = f"at most {facts.max_length} tokens, {'packed' if facts.packing else 'one document an example'}"
     if facts.num_dropped_tokens:
         text += f" ({facts.num_dropped_tokens:,} tokens of longer documents were cut off)"
@@ -117,7 +121,7 @@ that generates text by undoing noise on all positions at once. The folder holds 
 |---|---|
 | Process | {options} |
 | Training loss | {LOSSES[facts.weighting]} |
-| Training text | {facts.train_source}; {sequences} |
+| Training text | {source}; {sequences} |
 | Steps | {facts.step:,} of {facts.max_train_steps:,}, {facts.window} sequences each |
 | Tokens seen | {facts.num_tokens:,} (special tokens and padding neither noised nor counted) |
 | Optimizer | {facts.optimizer} |
@@ -127,13 +131,15 @@ that generates text by undoing noise on all positions at once. The folder holds 
 
 def _use(facts: CardFacts) -> str:
     """How a stranger samples from the folder, with what, and what else it can be loaded with."""
+    seq_len = min(SAMPLE_LENGTH, facts.max_length)
+    flag = "" if seq_len == SAMPLE_LENGTH else f" --seq_len {seq_len}"
     paragraphs = [
         "## Use",
         f"It needs the code of Token Diffusion ({facts.code}), which is not on PyPI. In a copy of its repository:",
         "```\npip install .\n```",
-        SNIPPET.format(place=facts.place),
+        SNIPPET.format(place=facts.place, seq_len=seq_len),
         "From a shell, in that repository, with this folder as THIS_FOLDER:",
-        f"```\npython -m token_diffusion {COMMANDS[facts.hub.process]} --checkpoint_path THIS_FOLDER\n"
+        f"```\npython -m token_diffusion {COMMANDS[facts.hub.process]} --checkpoint_path THIS_FOLDER{flag}\n"
         "python -m server --checkpoint_path THIS_FOLDER\n```",
         _elsewhere(facts.hub),
     ]
@@ -201,7 +207,7 @@ def _samples(facts: CardFacts) -> str:
         return ""
     parts = ["## Samples", "Not chosen: the first of each set, drawn from the same noise."]
     for record in [shown[0], shown[-1]] if len(shown) > 1 else shown:
-        text = record["samples"][0][:MAX_SAMPLE_CHARS]
+        text = visible(record["samples"][0][:MAX_SAMPLE_CHARS])
         parts += [f"After {record['step']:,} steps:", "\n".join(f"    {line}" for line in text.splitlines() or [""])]
     return "\n\n".join(parts)
 

@@ -20,6 +20,7 @@ from ..config import TrainingConfig
 from ..evaluation.bound import ValidationBound
 from ..output.journal import HISTORY, Journal
 from . import curve
+from .visible import visible
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Watch:
         rows = run(model, scheduler, parameters, tokens, forbidden=forbidden).sequences.tolist()
         texts = [decode(tokenizer, row) for row in rows]
         for index, text in enumerate(texts):
-            logger.info("step %d: sample %d: %s", step, index, text)
+            logger.info("step %d: sample %d: %s", step, index, visible(text))
         self.samples.append({"step": step, "seq_len": seq_len, "seed": self.config.seed, "samples": texts})
         for tracker in self.accelerator.trackers:
             if tracker.name == "tensorboard":

@@ -20,7 +20,7 @@ from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame, frame_of
 
-from ..accelerator import make_accelerator
+from ..accelerator import make_accelerator, start_trackers
 from ..config import TrainingConfig
 from ..data.corpus import Corpus, load_corpus
 from ..data.feed import make_feed
@@ -136,6 +136,7 @@ class Run:
         if checkpoint is not None:
             self.saver.resume(checkpoint)
         check_space(config, self.saver.checkpoint_bytes(), self.step)
+        start_trackers(accelerator, config)
         self.watch.start(self.step, checkpoint)
 
     @property

@@ -38,7 +38,8 @@ def test_every_name_leads_to_a_flag_and_none_hides_one() -> None:
         ("--packing true --streaming=False --no-torch_compile", "--packing --no-streaming --no-torch_compile"),
         ("--no_packing", "--no-packing"),
         ("--line_by_line", "--no-packing"),
-        ("--weight_decay -1 --help", "--weight_decay -1 --help"),
+        ("--weight_decay -1 --help", "--weight_decay=-1 --help"),
+        ("--learning_rate -1e-3", "--learning_rate=-1e-3"),
         ("--seed 1 --seed 2", "--seed 1 --seed 2"),
         ("--config_overrides=a=1,b-c=2", "--config_overrides=a=1,b-c=2"),
         ("--save_steps 5 --checkpointing_steps=5", "--checkpointing_steps 5 --checkpointing_steps=5"),
@@ -57,6 +58,7 @@ def test_other_spellings(typed: str, ours: str) -> None:
         ("--token x", "--token is no flag here: use HF_TOKEN"),
         ("--learning_rat 1", "--learning_rat is no flag of this command; did you mean --learning_rate?"),
         ("--warmup_step 1", "--warmup_step is no flag of this command; did you mean --warmup_steps?"),
+        ("--no_cuda", "--no_cuda is no flag here: use accelerate launch --cpu"),
         ("--xyzzy", "--xyzzy is no flag of this command"),
         ("--bf16 --fp16", "mixed_precision must be given once, got --bf16 and --fp16"),
         ("--save_steps 5 --checkpointing_steps 6", "checkpointing_steps must be given once, got --save_steps and"),
@@ -78,6 +80,32 @@ def test_the_names_work_in_a_command() -> None:
     assert isinstance(config, MDLMConfig)
     assert (config.max_length, config.lr_scheduler, config.learning_rate) == (9, "linear", 0.5)
     assert config.trackers == ["tensorboard", "wandb"] and config.mixed_precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'a "b".txt',
+        "a\\b",
+        "a\\",
+        '"',
+        "'q'",
+        "1",
+        "null",
+        "a,b",
+        '[x"]',
+        '{"a',
+        "a\tb",
+        "%41=+",
+        "ü 猫",
+        "\udcff",
+        " a",
+    ],
+)
+def test_names_are_taken_as_they_are_typed(name: str) -> None:
+    """A list's words go through pydantic-settings' own grammar, which has quotation marks, commas and numbers."""
+    config = parse("evaluate", ["--checkpoint_path", "a", "--validation_file", name, "b", f"--validation_file={name}"])
+    assert [str(path) for path in config.validation_file] == [name, "b", name]  # type: ignore[attr-defined]
 
 
 def test_help_and_mistakes_load_no_network_library() -> None:

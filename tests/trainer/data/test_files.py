@@ -6,10 +6,12 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
@@ -17,6 +19,7 @@ from datasets.arrow_writer import ArrowWriter
 from token_diffusion.errors import ParameterError
 from trainer.data import files
 from trainer.data.documents import read_pieces
+from trainer.data.feed import size_of
 from trainer.data.files import read_cells, read_chunks, read_lines
 
 ROWS = ["one, two", 'say "no"\nand go', "NA", "123", "café 猫", "null", ""]
@@ -113,7 +116,8 @@ def test_a_large_table_is_read_in_batches(tmp_path: Path) -> None:
             b"text\nwell\noh, no\n",
             "train_file must be a readable .csv file (line 3 has 2 cells, the first 1)",
         ),
-        ("a.csv", b"", "text_column must be one of the columns , got 'text'"),
+        ("a.csv", b"", "train_file must hold text, and not be empty"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, "train_file must be a readable .jsonl file (maximum recursion"),
         ("a.csv", b"id,text\n", "train_file must hold text"),
     ],
 )
@@ -166,6 +170,45 @@ def test_a_zip_and_a_parquet_under_another_name(tmp_path: Path) -> None:
     path.write_bytes(table(tmp_path / "a.parquet").read_bytes())
     with pytest.raises(ParameterError, match=r"looks like a \.parquet file"):
         list(read_lines("train_file", path))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_broken_bytes_of_a_table_are_one_line(suffix: str, tmp_path: Path) -> None:
+    """Whatever part of the file they are in, and whichever kind of error its library has for that."""
+    path = tmp_path / f"a{suffix}"
+    writers = {".parquet": Dataset.to_parquet, ".arrow": lambda data, path: write_arrow(path, data)}
+    writers[suffix](Dataset.from_dict({"text": [f"row {i}" for i in range(2000)]}), path)
+    whole, kinds = path.read_bytes(), set()
+    for start in range(0, len(whole), len(whole) // 16):
+        for broken in (whole[:start], whole[:start] + b"\xff" * 99 + whole[start + 99 :]):
+            path.write_bytes(broken)
+            try:
+                list(read_cells("train_file", path, "text"))
+            except ParameterError as error:
+                assert "\n" not in str(error)
+                kinds.add(type(error.__cause__))
+    assert OSError in kinds
+
+
+def test_arrow_files_that_are_no_streams(tmp_path: Path) -> None:
+    """pyarrow's own default, and Feather's."""
+    table = pyarrow.table({"id": range(len(ROWS)), "text": pyarrow.array(ROWS).dictionary_encode()})
+    with pyarrow.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    assert list(read_cells("train_file", tmp_path / "a.arrow", "text")) == ROWS
+    with pytest.raises(ParameterError, match="text_column must be one of the columns id, text, got 'words'"):
+        list(read_cells("train_file", tmp_path / "a.arrow", "words"))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.parquet", "a.arrow"])
+def test_a_pipe_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    """Text is read more than once: `--train_file <(zstdcat a.zst)` would train on nothing, or wait for ever."""
+    os.mkfifo(tmp_path / name)
+    rule = "train_file must be a file that stays, as it is read more than once; no pipe"
+    with pytest.raises(ParameterError, match=rule):
+        next(read_pieces("train_file", [(0, tmp_path / name)], packing=True))
+    with pytest.raises(ParameterError, match=rule):
+        size_of("train_file", tmp_path / name)
 
 
 def test_a_cut_off_download_is_told(tmp_path: Path) -> None:

@@ -114,3 +114,18 @@ def test_a_cache_that_cannot_be_written_is_one_line(cache: Path) -> None:
     cache.write_text("a file")
     with pytest.raises(ParameterError, match="HF_DATASETS_CACHE must be a folder that can keep tokenised text"):
         tokenised(byte_tokenizer(), Documents.of(TEXTS))
+
+
+@pytest.mark.parametrize("name", ["*-tokens.npy", "*-documents.npz"])
+@pytest.mark.parametrize("left", [None, 0, 100])
+def test_a_cache_that_is_cut_off_is_made_anew(name: str, left: int | None, cache: Path) -> None:
+    """By a full disk or a cleaning hand: what is left of it is not read, and no reason to stop."""
+    tokenizer, documents = byte_tokenizer(), Documents.of(TEXTS)
+    tokenised(tokenizer, documents)
+    (path,) = cache.glob(name)
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
+    for _ in range(2):
+        assert documents_of(tokenised(tokenizer, documents)) == plain(tokenizer).ids(TEXTS)

@@ -88,6 +88,23 @@ def test_a_card_has_data_command_code_bound_and_limits() -> None:
     assert "other" not in card.content.split("## Samples")[1].split("##")[0]
 
 
+@pytest.mark.parametrize(("max_length", "seq_len", "flag"), [(16, 16, " --seq_len 16\n"), (256, 64, "\n")])
+def test_what_a_stranger_is_told_to_run_fits_the_network(max_length: int, seq_len: int, flag: str) -> None:
+    """It may have no more positions than it was trained with."""
+    card = model_card(replace(FACTS, max_length=max_length))
+    assert f"seq_len={seq_len}, seed=0" in card
+    assert f"sample-hybrid --checkpoint_path THIS_FOLDER{flag}" in card
+
+
+def test_a_name_does_not_end_a_cell() -> None:
+    assert r"| Training text | a\|b.txt; 99" in model_card(replace(FACTS, train_source="a|b.txt"))
+
+
+def test_control_characters_of_a_sample_are_spelled_out() -> None:
+    card = model_card(replace(FACTS, samples=({"step": 1, "samples": ["a\x1b[2J\rb\nc"]},)))
+    assert "    a\\x1b[2J\\rb\n    c" in card
+
+
 def test_what_is_not_known_is_not_claimed() -> None:
     bare = model_card(replace(FACTS, hub=replace(HUB, bound=None), history=(), samples=(), num_train_sequences=None))
     assert "Not validated" in bare and "streamed" in bare
