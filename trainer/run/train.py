@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 QUICK_TIMES, FULL_TIMES = 2, 8
 
+SETTLE_S = 0.2
+
 
 def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBound | None:
     """Trains and saves as `config` says; `arguments` is the command line for the model card.
@@ -67,18 +70,24 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
         logger.warning("no checkpoint in %s: starting anew", config.output_dir)
     hub = open_hub(config) if accelerator.is_main_process else None
     corpus = load_corpus(config)
-    with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
-        run = Run(config, accelerator, corpus, arguments, checkpoint, None if hub is None else hub.repo_id)
-        with run.signals:
-            run.fit()
-            bound = run.finish()
-        if hub is not None:
-            try:
-                hub.push(config.output_dir / FINAL, f"{config.process}, {run.step} steps")
-            except PushError as error:
-                raise TrainingError(str(error)) from error
-    accelerator.end_training()
-    return bound
+    try:
+        with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
+            run = Run(config, accelerator, corpus, arguments, checkpoint, None if hub is None else hub.repo_id)
+            with run.signals:
+                run.fit()
+                bound = run.finish()
+            if hub is not None:
+                try:
+                    hub.push(config.output_dir / FINAL, f"{config.process}, {run.step} steps")
+                except PushError as error:
+                    raise TrainingError(str(error)) from error
+        accelerator.end_training()
+        return bound
+    finally:
+        # The reducer of distributed training dies with `run`, and waits for gloo's threads with the interpreter's lock held; one
+        # of them may still want it, to let go of the last barrier's tensor. While this sleeps, it gets it.
+        if accelerator.num_processes > 1:
+            time.sleep(SETTLE_S)
 
 
 class Run:
