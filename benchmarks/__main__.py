@@ -19,9 +19,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from token_diffusion.networks.memory import prepare
 
-from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, server, soak, training
+from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, training
 from .environment import provenance
 from .report import Section, write
+from .serving import server, soak
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 

@@ -22,6 +22,7 @@ from ..errors import invalid
 from ..settings import Settings
 from ..work.engine import Engine
 from ..work.jobs import Job
+from ..work.owner import Owner
 from ..work.stream import Stream
 from .protocol import BlockSampleRequest, Process, SampleRequest
 
@@ -49,7 +50,13 @@ def _service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(_service)]
 
 
-async def admit(service: Service, wire: SampleRequest, processes: Sequence[Process], path: str) -> Job:
+def owner_of(request: Request) -> Owner:
+    """The address that a request came from."""
+    host = request.client.host if request.client is not None else "local"
+    return Owner(f"address:{host}", host)
+
+
+async def admit(service: Service, wire: SampleRequest, processes: Sequence[Process], path: str, owner: Owner) -> Job:
     """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
 
     Raises:
@@ -74,7 +81,7 @@ async def admit(service: Service, wire: SampleRequest, processes: Sequence[Proce
     )
     tokens = await asyncio.get_running_loop().run_in_executor(service.text, encoding)
     _check_seq_len(len(tokens), service.settings, checkpoint)
-    return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream)
+    return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream, owner)
 
 
 def _choose(

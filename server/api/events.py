@@ -42,7 +42,6 @@ class Narrator:
     """Tells one job's story as events.
 
     Args:
-        request_id: the `id` of its events.
         text: where token ids become text, off the event loop.
         include_text: whether states are told as text, too.
         keyframe_every: states from one that is told whole to the next; None for none.
@@ -52,14 +51,12 @@ class Narrator:
         self,
         job: Job,
         checkpoint: Checkpoint,
-        request_id: str,
         text: Executor,
         include_text: bool = False,
         keyframe_every: int | None = None,
     ) -> None:
         self._job = job
         self._checkpoint = checkpoint
-        self._request_id = request_id
         self._text = text
         self._include_text = include_text
         self._keyframe_every = keyframe_every
@@ -90,7 +87,7 @@ class Narrator:
         self._tokens = [list(sample) for sample in tokens]
         parameters = self._job.parameters
         return StartEvent(
-            id=self._request_id,
+            id=self._job.id,
             model=self._checkpoint.name,
             process=self._checkpoint.process,
             seed=parameters.seed,
@@ -117,7 +114,7 @@ class Narrator:
         )
         stream = self._job.stream
         return DoneEvent(
-            id=self._request_id,
+            id=self._job.id,
             model=self._checkpoint.name,
             seed=self._job.parameters.seed,
             samples=[Sample(text=text, tokens=ids) for text, ids in zip(texts, result.tokens, strict=True)],

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from ..errors import ErrorEvent, timeout
-from .admission import Service, ServiceDep, admit
+from .admission import Service, ServiceDep, admit, owner_of
 from .events import EventStream, Narrator
 from .openapi import SAMPLE_RESPONSES
 from .protocol import (
@@ -54,11 +54,11 @@ async def _answer(wire: SampleRequest, request: Request, service: Service, proce
     due = loop.time() + seconds
     try:
         async with asyncio.timeout_at(due if seconds > 0 else None):
-            job = await admit(service, wire, processes, request.url.path)
+            job = await admit(service, wire, processes, request.url.path, owner_of(request))
     except TimeoutError:
         raise timeout(seconds) from None
     request_id: str = request.scope["state"]["request_id"]
-    log.debug("request %s: %s with %s, %s", request_id, request.url.path, job.model, job.parameters)
+    log.debug("request %s is %s: %s with %s, %s", request_id, job.id, request.url.path, job.model, job.parameters)
     engine = service.engine
     engine.submit(job)
 
@@ -73,9 +73,7 @@ async def _answer(wire: SampleRequest, request: Request, service: Service, proce
         engine.cancel(job)
 
     checkpoint = engine.checkpoints[job.model]
-    events = Narrator(
-        job, checkpoint, request_id, service.text, wire.include_text and wire.stream, wire.keyframe_every
-    ).events()
+    events = Narrator(job, checkpoint, service.text, wire.include_text and wire.stream, wire.keyframe_every).events()
     if wire.stream:
         return EventStream(events, close)
     try:

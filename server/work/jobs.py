@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import secrets
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from token_diffusion.samplers.parameters import SamplingParameters
 
 from ..errors import overloaded
+from .owner import Owner
 from .stream import Stream
 
 LONGEST_RETRY_S = 120
@@ -18,12 +20,17 @@ LONGEST_RETRY_S = 120
 
 @dataclass(eq=False)
 class Job:
-    """An admitted request: `tokens` [seq_len] with OPEN holes, to be denoised by the checkpoint called `model`."""
+    """An admitted request: `tokens` [seq_len] with OPEN holes, to be denoised by the checkpoint called `model`.
+
+    id: the server's own name for it, which nobody can guess.
+    """
 
     model: str
     tokens: list[int]
     parameters: SamplingParameters
     stream: Stream
+    owner: Owner
+    id: str = field(default_factory=lambda: f"smp-{secrets.token_urlsafe(16)}")
 
     @property
     def rows(self) -> int:

@@ -21,19 +21,19 @@ from torch import Tensor
 from benchmarks import ROOT
 from benchmarks.__main__ import PARTS, main
 from benchmarks.determinism import compare, make_requests
-from benchmarks.direct import drive, parameters_of
 from benchmarks.environment import commit, provenance
 from benchmarks.figures import credit, median, percentile, poisson_times
 from benchmarks.limit import Recorder, replay
-from benchmarks.load import Plan, play
-from benchmarks.measure import Trace, summarise
 from benchmarks.packing import differing
 from benchmarks.pipeline import make_pipeline, run_pipeline
-from benchmarks.plain_server import create_app
 from benchmarks.report import Section, Table, merged, text
 from benchmarks.samplers import CASES, Case, count_steps, full_logits, state_at, time_textbook
+from benchmarks.serving.direct import drive, parameters_of
+from benchmarks.serving.load import Plan, play
+from benchmarks.serving.measure import Trace, summarise
+from benchmarks.serving.plain_server import create_app
+from benchmarks.serving.traffic import Ask, endpoints, mixed
 from benchmarks.textbook import TEXTBOOKS, Task, nucleus, race, subs
-from benchmarks.traffic import Ask, endpoints, mixed
 from tests.live_server import LiveServer
 from tests.tiny import PROCESSES, NeighbourDenoiser, tiny_model
 from token_diffusion import TokenDiffusionScheduler
@@ -301,7 +301,7 @@ def test_the_load_generator_and_the_bare_engine_do_the_same_work(
 
 
 def test_the_load_generator_does_without_torch() -> None:
-    source = "import sys, benchmarks.load; sys.exit('torch' in sys.modules)"
+    source = "import sys, benchmarks.serving.load; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", source], cwd=ROOT).returncode == 0
 
 

@@ -14,6 +14,7 @@ import pytest
 from server.errors import APIError, shutdown
 from server.work.engine import Engine
 from server.work.jobs import Job, Jobs
+from server.work.owner import Owner
 from server.work.stream import News, Stream
 from tests.live_server import faked, wait_until
 from token_diffusion.checkpoint import Checkpoint
@@ -40,7 +41,7 @@ def running(
 def make_job(rows: int = 1, *, model: str = "absorbing", steps: int = 500, seq_len: int = 64, seed: int = 1) -> Job:
     """By default long: 64 forward passes or a few less."""
     parameters = SamplingParameters(seq_len=seq_len, num_samples=rows, num_inference_steps=steps, seed=seed)
-    return Job(model, [OPEN] * seq_len, parameters, Stream(None))
+    return Job(model, [OPEN] * seq_len, parameters, Stream(None), Owner("address:test", "test"))
 
 
 async def end_of(job: Job) -> News:

@@ -25,13 +25,13 @@ import httpx2
 
 from token_diffusion.checkpoint import Checkpoint
 
+from ..figures import median, percentile
+from ..models import folders, load_all
+from ..report import Section, Table, text
 from .direct import drive
-from .figures import median, percentile
 from .load import Plan, generate
 from .measure import Summary
-from .models import folders, load_all
 from .process import serving
-from .report import Section, Table, text
 from .traffic import endpoints, mixed
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
@@ -43,7 +43,7 @@ TARGET = 0.9
 
 NOTE = """Times in milliseconds, "end to end" in seconds, p50 / p99. One random 22.7 M model an endpoint pair (absorbing for
 `/sample` and `/sample/block`, hybrid for `/sample/hybrid`) unless the command names checkpoints. "NFE/s" counts a forward
-pass once for each request that had a part in it. What is measured how: `benchmarks/server.py`."""
+pass once for each request that had a part in it. What is measured how: `benchmarks/serving/server.py`."""
 
 COLUMNS = ["tokens/s", "NFE/s", "requests/s", "first state", "between states", "end to end", "/health p99"]
 COLUMNS += ["bytes a stream", "rejected", "ended", "cut off"]
@@ -233,7 +233,9 @@ def against_plain(found: Section, setup: Setup, url: str, requests: int) -> None
 
     add("ours", alone, ours, summary)
     for loop, name in (("ours", "plain, our samplers one at a time"), ("textbook", "plain, the authors' loops")):
-        with serving("benchmarks.plain_server", [*setup.checkpoint_flags, *setup.flags, "--loop", loop]) as server:
+        with serving(
+            "benchmarks.serving.plain_server", [*setup.checkpoint_flags, *setup.flags, "--loop", loop]
+        ) as server:
             burst, summary = time_burst(server.url, setup.plan, requests, requests)
         add(name, burst, burst, summary)
     found.parts += [

@@ -1,6 +1,6 @@
 """The server that people write around such a model: FastAPI, one lock, a sampler's loop for each request.
 
-    python -m benchmarks.plain_server --checkpoint NAME=DIR --loop textbook|ours
+    python -m benchmarks.serving.plain_server --checkpoint NAME=DIR --loop textbook|ours
 
 It takes the requests of our server and answers with the same events, so that one load generator serves both. Requests are
 sampled one at a time, in the order of their arrival, a step at a time in a worker thread, so that the event loop stays free.
@@ -33,10 +33,10 @@ from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Batch
 from token_diffusion.text import decode
 
+from ..models import load_all, plain_model
+from ..samplers import full_logits
+from ..textbook import TEXTBOOKS, Task
 from .direct import parameters_of
-from .models import load_all, plain_model
-from .samplers import full_logits
-from .textbook import TEXTBOOKS, Task
 from .traffic import Ask
 
 METHODS = {"absorbing": "mdlm, ddpm_cache", "uniform": "udlm", "hybrid": "gidd"}

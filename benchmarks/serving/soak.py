@@ -23,10 +23,10 @@ from pathlib import Path
 
 import httpx2
 
-from .figures import median, percentile
-from .models import DEMOS, folders
+from ..figures import median, percentile
+from ..models import DEMOS, folders
+from ..report import Section, Table
 from .process import ServerProcess, serving
-from .report import Section, Table
 from .traffic import Ask, endpoints, mixed
 from .visitors import Log, Tokens, Visitors, again
 
@@ -180,9 +180,9 @@ def section(arguments: argparse.Namespace) -> Section:
     with folders(arguments.checkpoint_path or [str(path) for path in DEMOS.values()], ()) as paths:
         result = run(paths, flags, minutes * 60, arguments.seed)
     note = (
-        f"All kinds of visitors at once for {minutes:g} minutes, checks: `benchmarks/soak.py`. The floor of the memory is the "
-        "least of each minute, in which the server gives back what it has freed; its slope is that from the second quarter to "
-        "the last."
+        f"All kinds of visitors at once for {minutes:g} minutes, checks: `benchmarks/serving/soak.py`. The floor of the memory "
+        "is the least of each minute, in which the server gives back what it has freed; its slope is that from the second "
+        "quarter to the last."
     )
     found = Section("soak", "Soak", [note], verdict(result, most))
     counts = Table(["visits", "number"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from .figures import credit, median, percentile
+from ..figures import credit, median, percentile
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The load generator: a process of its own that sends requests to a server and notes when each event came.
 
-    python -m benchmarks.load < plan.json > traces.json
+    python -m benchmarks.serving.load < plan.json > traces.json
 
 Events are parsed no further than the figures need (`clients` would check every field of every change), because what the
 generator computes is taken from the server's cores. For the same reason it does without torch.
@@ -20,8 +20,8 @@ from itertools import islice
 
 import httpx2
 
-from . import ROOT
-from .figures import poisson_times
+from .. import ROOT
+from ..figures import poisson_times
 from .measure import Summary, Trace, summarise
 from .traffic import LONG, SHORT, Ask, endless, mixed
 
@@ -77,7 +77,7 @@ class Outcome:
 
 def generate(plan: Plan) -> Outcome:
     """Runs the plan in a process of its own. Raises RuntimeError if that fails."""
-    command = [sys.executable, "-m", "benchmarks.load"]
+    command = [sys.executable, "-m", "benchmarks.serving.load"]
     done = subprocess.run(command, input=json.dumps(asdict(plan)), capture_output=True, text=True, cwd=ROOT)
     if done.returncode != 0:
         raise RuntimeError(f"the load generator failed: {done.stderr.strip()[-2000:]}")

@@ -13,10 +13,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from benchmarks.process import serving
-from benchmarks.soak import Result, run, verdict
-from benchmarks.traffic import Ask
-from benchmarks.visitors import Log, Visitors
+from benchmarks.serving.process import serving
+from benchmarks.serving.soak import Result, run, verdict
+from benchmarks.serving.traffic import Ask
+from benchmarks.serving.visitors import Log, Visitors
 
 pytest_plugins = ["tests.server_fixtures"]
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from . import ROOT
+from .. import ROOT
 
 RUNNING = re.compile(rb"running on (http://\S+)")
 START_S, STOP_S = 120.0, 60.0

@@ -1,0 +1,1 @@
+"""A server under load: clients of every kind, and what they are told how soon."""

@@ -1,0 +1,18 @@
+"""Whose a request is: what shares are counted by, and who may see it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A client of the server: the holder of an API key, or else an address.
+
+    id: what shares are counted by; equal for all requests of one client. name: how logs and metrics call it.
+    weight: of its share, beside the others'.
+    """
+
+    id: str
+    name: str
+    weight: float = 1.0
