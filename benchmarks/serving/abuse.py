@@ -14,9 +14,10 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from .. import ROOT
@@ -71,7 +72,7 @@ class Scenario:
     """`others(raw, index)` is what each of `number` misbehaving clients does, over and over, while a stranger asks `visit`."""
 
     name: str
-    visit: Callable[[Raw], Awaitable[int]]
+    visit: Callable[[Raw], Coroutine[Any, Any, int]]
     others: Callable[[Raw, int], Awaitable[object]]
     number: int
     descriptors: int | None = None
