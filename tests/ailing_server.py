@@ -16,6 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+from torch import Tensor
+
 from server.__main__ import main
 from tests.live_server import wait_until
 from token_diffusion.checkpoint import Checkpoint, Unloaded
@@ -50,13 +52,13 @@ NETWORKS: dict[str, Callable[[Any], Callable[..., Any]]] = {
 
 
 class _Network:
-    """A denoiser of the kind that is no module."""
+    """A denoiser around another."""
 
     def __init__(self, denoiser: Any, ailment: str) -> None:
         self.device, self._call = denoiser.device, NETWORKS[ailment](denoiser)
 
-    def __call__(self, *arguments: Any) -> Any:
-        return self._call(*arguments)
+    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Any:
+        return self._call(tokens, t, valid, positions)
 
 
 def _serve(arguments: list[str], ailment: str, log: str) -> None:
