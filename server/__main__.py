@@ -36,27 +36,27 @@ def _serve(arguments: Sequence[str]) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from .app import create_app, start_loading
-    from .lifecycle import CLOSE_S, DrainingServer, bind, listen
+    from .lifecycle import CLOSE_S, DrainingServer, bound, listen
     from .settings import read_settings
 
     settings = read_settings(arguments)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     disable_progress_bar()
-    sockets = bind(settings.host, settings.port)
-    engine = start_loading(settings)
-    if settings.api_key is None and settings.host not in LOCAL_HOSTS:
-        log.warning("no --api_key: everyone who reaches %s:%d can use this server", settings.host, settings.port)
-    config = uvicorn.Config(
-        create_app(settings, engine),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=CLOSE_S,
-    )
-    server = DrainingServer(config, engine, settings.shutdown_grace_s)
-    listen(sockets, config)
-    server.run(sockets)
+    with bound(settings.host, settings.port) as sockets:
+        engine = start_loading(settings)
+        if settings.api_key is None and settings.host not in LOCAL_HOSTS:
+            log.warning("no --api_key: everyone who reaches %s:%d can use this server", settings.host, settings.port)
+        config = uvicorn.Config(
+            create_app(settings, engine),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=CLOSE_S,
+        )
+        server = DrainingServer(config, engine, settings.shutdown_grace_s)
+        listen(sockets, config)
+        server.run(sockets)
     if not isinstance(error := engine.exception(), ValueError | None):
         log.critical("loading has failed", exc_info=error)
         return 2

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -36,30 +36,36 @@ LATE_S = 2.7
 """Seconds after the end of the grace, or after giving up on the engine, by which the process is gone."""
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+@contextmanager
+def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
     """Sockets at all addresses of `host`: the port is ours, but nobody can connect before `listen`; 0 takes a free one.
 
     Raises:
         ParameterError: there is no such address here, or its port is not free.
     """
+    with ExitStack() as kept:
+        yield [kept.enter_context(each) for each in _bind(host, port)]
+
+
+def _bind(host: str, port: int) -> Iterator[socket.socket]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ParameterError("host", f"be an address, or a name that has one ({in_short(error)})", host) from error
-    sockets: list[socket.socket] = []
-    reason: OSError | None = None
+    here, reason = False, OSError()
     for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
         with _in_words(host, port):
             try:
-                sockets.append(_bound(family, (address[0], port, *address[2:])))
-                port = port or sockets[0].getsockname()[1]
+                each = _socket(family, (address[0], port, *address[2:]))
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # as ::1 is where there is no IPv6
                     raise
                 reason = error
-    if not sockets:
-        raise ParameterError("host", f"be an address of this machine ({in_short(reason or OSError())})", host)
-    return sockets
+            else:
+                here, port = True, each.getsockname()[1]
+                yield each
+    if not here:
+        raise ParameterError("host", f"be an address of this machine ({reason.strerror})", host)
 
 
 def listen(sockets: Sequence[socket.socket], config: uvicorn.Config) -> None:
@@ -70,8 +76,8 @@ def listen(sockets: Sequence[socket.socket], config: uvicorn.Config) -> None:
     log.info("listening at %s, loading", ", ".join(map(url, sockets)))
 
 
-def url(bound: socket.socket | asyncio.trsock.TransportSocket) -> str:
-    host, port = bound.getsockname()[:2]
+def url(listening: socket.socket | asyncio.trsock.TransportSocket) -> str:
+    host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -83,17 +89,17 @@ def _in_words(host: str, port: int) -> Iterator[None]:
         raise ParameterError("port", f"be free at {host} ({error.strerror})", port) from error
 
 
-def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
+def _socket(family: int, address: tuple[object, ...]) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(address)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(address)
     except OSError:
-        bound.close()
+        made.close()
         raise
-    return bound
+    return made
 
 
 class DrainingServer(uvicorn.Server):
