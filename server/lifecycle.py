@@ -127,7 +127,8 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # A signal interrupts the event loop anywhere, so that it must not take a lock: on_tick does the work.
-        if self._deadline is not None or self._engine is None:
+        # (A future's lock can be taken twice by one thread, and others hold it for no longer than it takes to look.)
+        if self._deadline is not None or (self._engine is None and not self._promise.done()):
             os._exit(128 + sig)
         self._deadline = time.monotonic() + self._grace_s
 

@@ -65,18 +65,15 @@ def _serve(arguments: list[str], ailment: str, log: str) -> None:
     """In the new process."""
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), stream)
-    load = Unloaded.load
+    load, loading = Unloaded.load, {"never loads": _hang, "fails to load": _exit}
 
     def ailing(self: Unloaded, name: str | None = None) -> Checkpoint:
         checkpoint = load(self, name)
-        return replace(checkpoint, denoiser=_Network(checkpoint.denoiser, ailment))
+        denoiser: Any = _Network(checkpoint.denoiser, ailment)
+        return replace(checkpoint, denoiser=denoiser)
 
-    if ailment == "never loads":
-        Unloaded.load = _hang  # type: ignore[method-assign]
-    elif ailment == "fails to load":
-        Unloaded.load = _exit  # type: ignore[method-assign]
-    elif ailment:
-        Unloaded.load = ailing  # type: ignore[method-assign]
+    if ailment:
+        setattr(Unloaded, "load", loading.get(ailment, ailing))  # noqa: B010  # no type fits a process that never ends
     sys.exit(main(["--port", "0", "--num_threads", "1", *arguments]))
 
 

@@ -25,8 +25,6 @@ from token_diffusion.errors import ParameterError
 
 pytest_plugins = ["tests.server_fixtures"]
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_after_the_grace_what_runs_or_waits_ends_with_an_error(tiny: Mapping[str, Checkpoint], stream: bool) -> None:
