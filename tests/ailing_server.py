@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 from server.__main__ import main
+from server.work.engine import Engine
 from tests.live_server import wait_until
 from token_diffusion.checkpoint import Checkpoint, Unloaded
 
@@ -72,7 +73,9 @@ def _serve(arguments: list[str], ailment: str, log: str) -> None:
         denoiser: Any = _Network(checkpoint.denoiser, ailment)
         return replace(checkpoint, denoiser=denoiser)
 
-    if ailment:
+    if ailment == "never closes":
+        setattr(Engine, "stop", _hang)  # noqa: B010
+    elif ailment:
         setattr(Unloaded, "load", loading.get(ailment, ailing))  # noqa: B010  # no type fits a process that never ends
     sys.exit(main(["--port", "0", "--num_threads", "1", *arguments]))
 

@@ -39,6 +39,11 @@ def last_event(text: str) -> dict[str, Any]:
     return event
 
 
+def load(url: str) -> dict[str, int]:
+    said: dict[str, int] = httpx2.get(url + "/info").json()["load"]
+    return said
+
+
 def ends_in_time(server: AilingServer, code: int) -> None:
     """Within the grace and 3 s; as much again for a machine that is busy."""
     began = time.monotonic()
@@ -91,6 +96,13 @@ def test_idle_with_open_connections_it_ends_at_once(folder: Path) -> None:
         assert server.exit_code() == 0
 
 
+def test_an_application_that_does_not_close_cannot_keep_it(folder: Path) -> None:
+    with ailing(folder, "never closes", *GRACE) as server:
+        server.url()
+        server.signal(signal.SIGTERM)
+        ends_in_time(server, 0)
+
+
 def test_while_streams_run_they_finish_and_none_begins(folder: Path) -> None:
     body = {"seq_len": 90, "num_inference_steps": 400}
     with ailing(folder, "crawls") as server, httpx2.Client(timeout=30) as client:
@@ -127,7 +139,7 @@ def test_in_a_step_that_hangs_it_ends_after_the_grace_or_at_once(folder: Path, s
         with ThreadPoolExecutor(3) as pool:
             bodies = [BODY, BODY, BODY | {"stream": False}]
             answers = [pool.submit(httpx2.post, url + "/sample", json=body, timeout=30) for body in bodies]
-            wait_until(lambda: httpx2.get(url + "/info").json()["load"]["ticks"] == 1)
+            wait_until(lambda: load(url)["ticks"] == 1 and load(url)["rows"] + load(url)["waiting"] == 3)
             server.signal(signal.SIGTERM)
             if signals == 2:
                 wait_until(lambda: httpx2.get(url + "/ready").status_code == 503)
