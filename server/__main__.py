@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
-from collections.abc import Sequence
-
-import uvicorn
-from transformers.utils.logging import disable_progress_bar
-
-from .app import create_app, load_engine
-from .lifecycle import CLOSE_S, DrainingServer
-from .settings import read_settings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 log = logging.getLogger("server")
 
@@ -19,29 +16,69 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until told to stop. 2 if the settings or a checkpoint cannot be used, else 0."""
-    try:
-        settings = read_settings(arguments)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        disable_progress_bar()
-        engine = load_engine(settings)
-    except ValueError as error:
-        print(f"python -m server: error: {error}", file=sys.stderr)
+    """Serve until told to stop, and return the exit code.
+
+    0 after a signal, 2 if the settings or a checkpoint cannot be used, 70 if a step did not end, 71 if the engine died. A
+    signal while loading, or a second one, ends the process at once, with 128 + its number.
+    """
+    with _signals_at_once():
+        try:
+            return _serve(arguments)
+        except ValueError as error:
+            print(f"python -m server: error: {error}", file=sys.stderr)
+            return 2
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    """Raises ValueError, in one line, for what cannot be used."""
+    # Seconds, in which a signal must find the handlers in place; as the first process of a container has none of its own.
+    import uvicorn
+    from transformers.utils.logging import disable_progress_bar
+
+    from .app import create_app, start_loading
+    from .lifecycle import CLOSE_S, DrainingServer, bound, listen
+    from .settings import read_settings
+
+    settings = read_settings(arguments)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    disable_progress_bar()
+    with bound(settings.host, settings.port) as sockets:
+        engine = start_loading(settings)
+        if settings.api_key is None and settings.host not in LOCAL_HOSTS:
+            log.warning("no --api_key: everyone who reaches %s:%d can use this server", settings.host, settings.port)
+        config = uvicorn.Config(
+            create_app(settings, engine),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=CLOSE_S,
+        )
+        server = DrainingServer(config, engine, settings.shutdown_grace_s)
+        listen(sockets, config)
+        server.run(sockets)
+    if not isinstance(error := engine.exception(), ValueError | None):
+        log.critical("loading has failed", exc_info=error)
         return 2
-    for checkpoint in engine.checkpoints.values():
-        log.info("loaded %s: %s, from %s", checkpoint.name, checkpoint.process, checkpoint.path)
-    if settings.api_key is None and settings.host not in LOCAL_HOSTS:
-        log.warning("no --api_key: everyone who reaches %s:%d can use this server", settings.host, settings.port)
-    config = uvicorn.Config(
-        create_app(settings, engine),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=CLOSE_S,
-    )
-    DrainingServer(config, engine, settings.shutdown_grace_s).run()
-    return 0
+    if engine.result().alive:  # it hangs, and would hang the interpreter's end
+        logging.shutdown()
+        os._exit(server.exit_code)
+    return server.exit_code
+
+
+@contextmanager
+def _signals_at_once() -> Iterator[None]:
+    """In here SIGTERM and SIGINT end the process, without a traceback, wherever uvicorn does not handle them."""
+
+    def end(sig: int, frame: FrameType | None) -> None:
+        os._exit(128 + sig)
+
+    before = {sig: signal.signal(sig, end) for sig in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
 
 
 if __name__ == "__main__":

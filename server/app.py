@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
 
 import torch
 from fastapi import FastAPI
@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from token_diffusion import __version__
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.checkpoint import open_checkpoint
 from token_diffusion.networks.memory import prepare
 from token_diffusion.plain import plain
 
@@ -24,30 +24,45 @@ from .api.openapi import DocumentedAPI
 from .errors import install_error_handlers
 from .settings import Settings
 from .work.engine import Engine
+from .work.watchdog import Watchdog
 
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
 """Tokens of a forward pass beyond which more of them take longer and are not cheaper each (measured for the CPU)."""
 
 
-def create_app(settings: Settings | None = None, engine: Engine | None = None) -> FastAPI:
+STOP_S = 1.0
+"""Seconds that the engine's thread may take to come back from the step it is in; it is left behind then."""
+
+
+def create_app(settings: Settings | None = None, engine: Engine | Future[Engine] | None = None) -> FastAPI:
     """The ASGI application.
 
     Args:
         settings: read from the environment if absent.
-        engine: loaded, not yet started; the app loads what `settings` names if absent.
+        engine: loaded, not yet started. The app loads what `settings` names if absent, and has started up once that is done;
+            with the promise of one (`start_loading`) it has at once, and answers 503 to all but /health until it is kept.
     """
     chosen = settings or Settings()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        running = engine if engine is not None else await asyncio.to_thread(load_engine, chosen)
-        with ThreadPoolExecutor(1, "text") as text:
-            app.state.service = Service(chosen, running, text)
-            running.start()
+        app.state.service = None
+        with ThreadPoolExecutor(1, "text") as text, ExitStack() as watching:
+
+            def begin(running: Engine) -> None:
+                app.state.service = Service(chosen, running, text)
+                running.start()
+                watching.callback(asyncio.create_task(Watchdog(running, chosen.stall_s).watch()).cancel)
+
+            if isinstance(engine, Future):
+                _when_kept(engine, begin)
+            else:
+                begin(engine if engine is not None else await asyncio.to_thread(load_engine, chosen))
             try:
                 yield
             finally:
-                await asyncio.to_thread(running.stop)
+                if app.state.service is not None:
+                    await asyncio.to_thread(app.state.service.engine.stop, STOP_S)
 
     app = DocumentedAPI(
         title="Token Diffusion",
@@ -62,39 +77,61 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     return app
 
 
+def _when_kept(promise: Future[Engine], begin: Callable[[Engine], None]) -> None:
+    """`begin` on this event loop once there is an engine, never if loading fails: that is for who loads to tell."""
+    loop = asyncio.get_running_loop()
+
+    def kept(promise: Future[Engine]) -> None:
+        if promise.exception() is None and not loop.is_closed():
+            loop.call_soon_threadsafe(begin, promise.result())
+
+    promise.add_done_callback(kept)
+
+
 def load_engine(settings: Settings) -> Engine:
     """An engine, not yet started, with all checkpoints that `settings` names.
 
     Raises:
         ParameterError: a folder or the device cannot be used.
     """
+    return start_loading(settings).result()
+
+
+def start_loading(settings: Settings) -> Future[Engine]:
+    """The same in two steps: what is quickly found wrong with settings and folders is raised, then the weights are read.
+
+    Raises:
+        ParameterError: as does the promised engine for what only the weights show.
+    """
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
+    prepare()
+    folders = {
+        name: open_checkpoint(folder, device=device, dtype=settings.dtype)
+        for name, folder in settings.checkpoint_folders().items()
+    }
 
-    def load() -> dict[str, Checkpoint]:
-        checkpoints = {
-            name: load_checkpoint(folder, name=name, device=device, dtype=settings.dtype)
-            for name, folder in settings.checkpoint_folders().items()
-        }
+    def load() -> Engine:
+        checkpoints = {name: folder.load(name) for name, folder in folders.items()}
         for checkpoint in checkpoints.values():
             plain(checkpoint.tokenizer)  # seconds for a large vocabulary, which the first request need not wait for
-        return checkpoints
+        return Engine(
+            checkpoints,
+            max_batch_rows=settings.max_batch_rows,
+            max_waiting=settings.max_waiting,
+            max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),
+            determinism=settings.determinism,
+        )
 
-    prepare()
     # GNU's OpenMP keeps workers for each thread that has computed anything, and where they are more than the cores, all of
     # them sleep between two loops, the engine's too. Those of a thread end with it.
-    with ThreadPoolExecutor(1, "loading") as thread:
-        checkpoints = thread.submit(load).result()
-    return Engine(
-        checkpoints,
-        max_batch_rows=settings.max_batch_rows,
-        max_waiting=settings.max_waiting,
-        max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),
-        determinism=settings.determinism,
-    )
+    thread = ThreadPoolExecutor(1, "loading")
+    promise = thread.submit(load)
+    thread.shutdown(wait=False)
+    return promise
 
 
 def _middleware(settings: Settings) -> list[Middleware]:

@@ -68,6 +68,11 @@ def unavailable(message: str) -> APIError:
     return APIError(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, headers={"Retry-After": str(RESTART_S)})
 
 
+def stalled(seconds: float) -> APIError:
+    """503: the engine is in a step that does not end."""
+    return unavailable(f"the engine has not finished a step for {seconds:.1f} s")
+
+
 def timeout(seconds: float) -> APIError:
     """504: the time that the client or the server allows is over."""
     return APIError(HTTPStatus.GATEWAY_TIMEOUT, "timeout", f"not finished within {seconds:g} s", "timeout_s")

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     """longest timeout_s of a request, in seconds"""
     shutdown_grace_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """seconds that running requests may still take after SIGTERM"""
+    stall_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """seconds that one step may take before the engine is taken for hung and the process ends, with exit code 70; 20 times
+    the slowest one measured, but 60 s at least, without it"""
     api_key: SecretStr | None = Field(default=None, min_length=1)
     """asked for as `Authorization: Bearer KEY` by everything but /health and /ready; better set as TD_API_KEY"""
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split)] = []

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .diffusion.scheduler import TokenDiffusionScheduler
 from .errors import ParameterError, in_short
@@ -28,7 +29,7 @@ from .networks.masked_lm import max_positions as max_positions
 from .networks.packing import pack_where_it_pays
 from .networks.quantization import quantised
 from .networks.transformer import TokenDiffusionConfig
-from .networks.weights import check_logits, quiet, read_masked_lm
+from .networks.weights import check_headers, check_logits, quiet, read_masked_lm
 from .plain import writes_text
 
 DTYPES = {
@@ -82,6 +83,45 @@ class Checkpoint:
             raise ParameterError("seq_len", f"be at most {self.max_seq_len}, the positions of {self.name}", seq_len)
 
 
+@dataclass(frozen=True)
+class Unloaded:
+    """A folder of which all is read and found to fit but its weights; `load` reads those."""
+
+    path: Path
+    places: Mapping[str, Path]
+    tokenizer: PreTrainedTokenizerBase
+    scheduler: TokenDiffusionScheduler
+    facts: Facts
+    device: str
+    dtype: str
+
+    def load(self, name: str | None = None) -> Checkpoint:
+        """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
+        options = {"dtype": DTYPES[self.dtype], "local_files_only": True}
+        folder, scheduler = str(self.path), self.scheduler.config
+        model, missing = read_masked_lm("checkpoint_path", str(self.places["model"]), **options)
+        if missing:
+            raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", folder)
+        with _available(self.device):
+            model.to(self.device)  # type: ignore[arg-type]  # its decorator hides the method
+        check_logits("checkpoint_path", folder, model)
+        longest = max_positions(model)
+        _check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
+        try:
+            plain = MaskedLMDenoiser(model, self.facts.forbidden(self.tokenizer, scheduler.vocab_size))
+            check_masks(model, scheduler.mask_token_id)
+        except ParameterError as error:
+            rule = f"hold a network that can be sampled from ({error})"
+            raise ParameterError("checkpoint_path", rule, folder) from error
+        denoiser = quantised(plain) if self.dtype == "int8" else plain
+        batching: Batching = "row" if self.dtype == "int8" else plain.batching
+        pack_where_it_pays(model)
+        name, facts = name or self.path.resolve().name, self.facts
+        return Checkpoint(
+            name, self.path, model, self.tokenizer, self.scheduler, denoiser, longest, self.dtype, batching, facts
+        )
+
+
 def load_checkpoint(
     path: str | os.PathLike[str], *, name: str | None = None, device: str = "cpu", dtype: str = "float32"
 ) -> Checkpoint:
@@ -90,36 +130,29 @@ def load_checkpoint(
     Raises:
         ParameterError: not such a folder, or its parts do not fit each other.
     """
+    return open_checkpoint(path, device=device, dtype=dtype).load(name)
+
+
+def open_checkpoint(path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "float32") -> Unloaded:
+    """The cheap part of `load_checkpoint`: everything that needs no weights is read and checked, of these the headers.
+
+    Raises:
+        ParameterError: as `load_checkpoint` does.
+    """
     folder = Path(path)
     if dtype not in DTYPES:
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
+    with _available(device):
+        torch.empty(0, device=device)
     places = _places(folder)
     scheduler = _load(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
-    _load(AutoConfig, places["model"], "the configuration of a model that is known here", trust_remote_code=False)
+    known = "the configuration of a model that is known here"
+    config = _load(AutoConfig, places["model"], known, trust_remote_code=False)
     tokenizer = load_tokenizer(places["tokenizer"])
-    options = {"dtype": DTYPES[dtype], "local_files_only": True}
-    model, missing = read_masked_lm("checkpoint_path", str(places["model"]), **options)
-    if missing:
-        raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", str(path))
-    try:
-        model.to(device)  # type: ignore[arg-type]  # its decorator hides the method
-    except (RuntimeError, AssertionError) as error:
-        raise ParameterError("device", f"be available ({in_short(error)})", device) from error
-    _check_fit(folder, model, tokenizer, scheduler)
-    check_logits("checkpoint_path", str(folder), model)
-    facts, longest = read_facts(folder, scheduler.config.vocab_size), max_positions(model)
-    _check_frame(folder, facts, scheduler.config.mask_token_id, longest)
-    try:
-        plain = MaskedLMDenoiser(model, facts.forbidden(tokenizer, scheduler.config.vocab_size))
-        check_masks(model, scheduler.config.mask_token_id)
-    except ParameterError as error:
-        rule = f"hold a network that can be sampled from ({error})"
-        raise ParameterError("checkpoint_path", rule, str(path)) from error
-    denoiser = quantised(plain) if dtype == "int8" else plain
-    batching: Batching = "row" if dtype == "int8" else plain.batching
-    pack_where_it_pays(model)
-    name = name or folder.resolve().name
-    return Checkpoint(name, folder, model, tokenizer, scheduler, denoiser, longest, dtype, batching, facts)
+    _check_fit(folder, config, tokenizer, scheduler)
+    facts = read_facts(folder, scheduler.config.vocab_size)
+    check_headers("checkpoint_path", places["model"])
+    return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype)
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> PreTrainedTokenizerBase:
@@ -226,10 +259,19 @@ def _load(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:
         raise ParameterError("checkpoint_path", f"hold {what} ({in_short(error)})", str(folder)) from error
 
 
+@contextmanager
+def _available(device: str) -> Iterator[None]:
+    """In here torch's complaints are about the device."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError("device", f"be available ({in_short(error)})", device) from error
+
+
 def _check_fit(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
+    folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
 ) -> None:
-    width, vocab_size = model.config.get_text_config().vocab_size, scheduler.config.vocab_size
+    width, vocab_size = getattr(config.get_text_config(), "vocab_size", None), scheduler.config.vocab_size
     if width != vocab_size:
         raise ParameterError(
             "checkpoint_path", f"have a model as wide as the scheduler's vocab_size {vocab_size}", width
@@ -242,8 +284,8 @@ def _check_fit(
             f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {str(folder)!r}"
         )
         raise ParameterError("checkpoint_path", rule, tokenizer.mask_token_id)
-    if isinstance(model.config, TokenDiffusionConfig):
-        model.config.check_process(scheduler.process)
+    if isinstance(config, TokenDiffusionConfig):
+        config.check_process(scheduler.process)
 
 
 def _check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:

@@ -18,7 +18,7 @@ from token_diffusion.samplers import make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.text import encode
 
-from ..errors import invalid
+from ..errors import invalid, unavailable
 from ..settings import Settings
 from ..work.engine import Engine
 from ..work.jobs import Job
@@ -42,8 +42,18 @@ class Service:
     text: Executor
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+def _opening(request: Request) -> Service | None:
+    service: Service | None = request.app.state.service
+    return service
+
+
+OpeningDep = Annotated[Service | None, Depends(_opening)]
+"""None while the checkpoints are loading."""
+
+
+def _service(service: OpeningDep) -> Service:
+    if service is None:
+        raise unavailable("the checkpoints are still loading")
     return service
 
 

@@ -10,25 +10,25 @@ from fastapi import APIRouter
 from token_diffusion import __version__
 from token_diffusion.checkpoint import Checkpoint
 
-from ..errors import ErrorEvent, unavailable
-from .admission import Service, ServiceDep
+from ..errors import ErrorEvent
+from .admission import OpeningDep, Service, ServiceDep
 from .protocol import Frame, Health, Info, Limits, Load, ModelInfo, Models
 
 router = APIRouter()
 
 
 @router.get("/health", tags=["state"], responses={503: {"model": ErrorEvent}})
-async def health(service: ServiceDep) -> Health:
-    """Alive: the process answers, and its engine runs."""
-    if not service.engine.alive:
-        raise unavailable("the engine is not running")
+async def health(service: OpeningDep) -> Health:
+    """Alive: the process answers, and its engine, once the checkpoints are loaded, runs and comes back from its steps."""
+    if service is not None:
+        service.engine.check_alive()
     return Health(status="ok")
 
 
 @router.get("/ready", tags=["state"], responses={503: {"model": ErrorEvent}})
 async def ready(service: ServiceDep) -> Health:
-    """Ready for work: the checkpoints are loaded, and the server is not stopping."""
-    service.engine.check_open()
+    """Ready for work: the checkpoints are loaded, their last steps have not all failed, and the server is not stopping."""
+    service.engine.check_ready()
     return Health(status="ready")
 
 

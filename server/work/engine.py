@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Batch, Determinism, Update, next_turn
 from token_diffusion.engine.lane import Lane, Turns
 
-from ..errors import APIError, internal, unavailable
+from ..errors import APIError, internal, stalled, unavailable
 from .jobs import Job, Jobs
 from .memory import Trimmer
 
 log = logging.getLogger(__name__)
+
+WARM_UP = 3
+"""Steps of one checkpoint and class of lengths after which it is known how long they take."""
+
+FAILING = 3
+"""Failed steps in a row that are no accident any more."""
 
 
 class Engine:
@@ -26,7 +34,10 @@ class Engine:
         max_batch_tokens: most tokens of a forward pass, hence the longest tick; None for no bound.
         determinism: "exact" keeps even the rounding of a request apart from its neighbours, at some cost.
 
-    `ticks` counts the steps since the start.
+    `ticks` counts the steps since the start; `failures` those that failed since one succeeded, the last with the checkpoint
+    called `failed`. `tick_began` is when (monotonic) the step that runs did, `stepping` its lane, None between two; it is
+    `warm` unless it is one of the first of its kind, which may have to compile. `last_tick_s` is how long the last one took,
+    `slowest_tick_s` the slowest warm one. `stalled_s` is for whoever gives up on a step: for how long it has run by now.
     """
 
     def __init__(
@@ -42,7 +53,14 @@ class Engine:
         self.max_batch_tokens, self.determinism = max_batch_tokens, determinism
         self.jobs = Jobs(max_batch_rows, max_waiting)
         self.draining = False
-        self.ticks = 0
+        self.ticks = self.failures = 0
+        self.tick_began: float | None = None
+        self.stepping: Lane | None = None
+        self.warm = False
+        self.last_tick_s = self.slowest_tick_s = 0.0
+        self.stalled_s: float | None = None
+        self.failed: str | None = None
+        self._kinds: Counter[tuple[int, int]] = Counter()
         self._turns = Turns()
         self._batches = {name: self._new_batch(checkpoint) for name, checkpoint in self.checkpoints.items()}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -52,11 +70,13 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread after the step it is in; jobs that are left end with an internal error."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """End the thread after the step it is in, and wait for that, but no longer than `timeout_s`; jobs that are left end
+        with an internal error.
+        """
         self.jobs.close()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_s)
 
     @property
     def alive(self) -> bool:
@@ -66,12 +86,33 @@ class Engine:
     def idle(self) -> bool:
         return not self.jobs.all
 
+    @property
+    def started(self) -> bool:
+        return self._thread.ident is not None
+
+    @property
+    def failing(self) -> bool:
+        """Whether no step has succeeded lately."""
+        return self.failures >= FAILING
+
+    def check_ready(self) -> None:
+        """Raises APIError, 503, if new jobs had better go elsewhere; they are taken all the same while it is `failing`."""
+        self.check_open()
+        if self.failing:
+            raise unavailable(f"the last {self.failures} steps have failed")
+
     def check_open(self) -> None:
         """Raises APIError, 503, if new jobs are not taken."""
         if self.draining:
             raise unavailable("the server is stopping")
+        self.check_alive()
+
+    def check_alive(self) -> None:
+        """Raises APIError, 503, if the engine has ended, or does not come back from a step."""
         if self.jobs.closed or not self.alive:
             raise unavailable("the engine is not running")
+        if self.stalled_s is not None:
+            raise stalled(self.stalled_s)
 
     def submit(self, job: Job) -> None:
         """Take `job`, to be started as soon as there are rows for it, first come first served.
@@ -107,8 +148,8 @@ class Engine:
                 self._exchange()
                 self._tick()
                 trim()
-        except Exception:
-            log.exception("the engine has died")
+        except BaseException:  # a SystemExit, too, must not pass in silence
+            log.critical("the engine has died", exc_info=True)
         finally:
             self.jobs.close()
             self.abort(internal)
@@ -135,7 +176,15 @@ class Engine:
         turn = next_turn(self._batches.values(), self._turns)
         if turn is not None:
             self.ticks += 1
+            kind = (id(turn[0]), turn[1].bucket)
+            self._kinds[kind] += 1
+            self.warm, self.stepping = self._kinds[kind] > WARM_UP, turn[1]
+            began = self.tick_began = time.monotonic()
             self._step(*turn)
+            self.tick_began = self.stepping = None
+            self.last_tick_s = time.monotonic() - began
+            if self.warm:
+                self.slowest_tick_s = max(self.slowest_tick_s, self.last_tick_s)
 
     def _step(self, batch: Batch, lane: Lane) -> None:
         """If it fails, the jobs of this lane fail, and no others."""
@@ -143,10 +192,12 @@ class Engine:
             updates = batch.step(lane)
         except Exception:
             log.exception("a step failed")
-            for job in {member.request.key for member in lane.members}:
-                assert isinstance(job, Job)
+            self.failures += 1
+            for job in jobs_of(lane):
+                self.failed = job.model
                 self._leave(job, internal())
             return
+        self.failures = self.failures + 1 if updates and all(map(_is_error, updates)) else 0
         self._publish(updates)
 
     def _publish(self, updates: Sequence[Update]) -> None:
@@ -155,6 +206,7 @@ class Engine:
             assert isinstance(job, Job)
             if update.error is not None:
                 log.error("a request to %s failed: %s", job.model, update.error)
+                self.failed = job.model
                 self._leave(job, internal())
                 continue
             if update.result is not None:
@@ -177,3 +229,12 @@ class Engine:
             determinism=self.determinism,
             turns=self._turns,
         )
+
+
+def jobs_of(lane: Lane) -> list[Job]:
+    """Those whose rows lie in it."""
+    return [job for job in {member.request.key: None for member in lane.members} if isinstance(job, Job)]
+
+
+def _is_error(update: Update) -> bool:
+    return update.error is not None

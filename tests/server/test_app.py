@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from server.app import create_app, load_engine
 from server.settings import Settings
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.checkpoint import Checkpoint, Unloaded
 from token_diffusion.errors import ParameterError
 
 pytest_plugins = ["tests.server_fixtures"]
@@ -31,12 +31,13 @@ def test_networks_are_loaded_in_a_thread_that_ends(
 ) -> None:
     """So that the workers OpenMP keeps for it do not put the engine's to sleep."""
     loaders: list[threading.Thread] = []
+    load = Unloaded.load
 
-    def load(*args: Any, **kwargs: Any) -> Checkpoint:
+    def watched(*args: Any) -> Checkpoint:
         loaders.append(threading.current_thread())
-        return load_checkpoint(*args, **kwargs)
+        return load(*args)
 
-    monkeypatch.setattr("server.app.load_checkpoint", load)
+    monkeypatch.setattr(Unloaded, "load", watched)
     load_engine(Settings(checkpoint={"x": tiny_folders["absorbing"], "y": tiny_folders["hybrid"]}))
     assert len(loaders) == 2 and threading.current_thread() not in loaders
     assert not any(thread.is_alive() for thread in loaders)

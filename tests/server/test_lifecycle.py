@@ -1,85 +1,29 @@
-"""`python -m server` as a process: how it starts, and how it ends while streams are open."""
+"""How a server starts, or is told why it cannot; and how its streams end with it."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
+import torch
+import uvicorn
+from safetensors.torch import load_file, save_file
 
 from server.__main__ import main
-from tests.live_server import done_of, faked, replay, serving, tokens_of, wait_until
+from server.lifecycle import bound, listen, url
+from tests.live_server import faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.errors import ParameterError
 
 pytest_plugins = ["tests.server_fixtures"]
-
-ROOT = Path(__file__).parents[2]
-
-ENDLESS = {"seq_len": 96, "num_samples": 16, "num_inference_steps": 10_000, "model": "uniform"}
-"""Thousands of forward passes: seconds, whatever the machine."""
-
-
-@contextmanager
-def process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server on a free port, and its URL; killed if a test leaves it running."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--num_threads", "1", *arguments]
-    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    try:
-        for line in child.stderr:
-            if "running on http://" in line:
-                yield child, line.split("running on ")[1].split()[0]
-                break
-        else:
-            raise AssertionError("the server did not start")
-    finally:
-        child.kill()
-        child.stderr.read()
-        child.stderr.close()
-        child.wait()
-
-
-@pytest.fixture
-def flags(tiny_folders: Mapping[str, Path]) -> list[str]:
-    return ["--checkpoint_path", str(tiny_folders["absorbing"]), "--checkpoint", f"uniform={tiny_folders['uniform']}"]
-
-
-def test_sigterm_lets_streams_finish_but_not_begin(flags: list[str]) -> None:
-    body = {"seq_len": 96, "num_inference_steps": 400, "num_samples": 4, "model": "uniform"}
-    with process(*flags) as (child, url), httpx2.Client(timeout=30) as client:
-        assert [model["name"] for model in client.get(url + "/models").json()["models"]] == ["absorbing", "uniform"]
-        with client.sse(url + "/sample", method="POST", json=body) as source:
-            events = iter(source)
-            seen = [next(events), next(events)]
-            child.send_signal(signal.SIGTERM)
-            wait_until(lambda: client.get(url + "/ready").status_code == 503)
-            refused = client.post(url + "/sample", json=body)
-            assert refused.status_code == 503 and "retry-after" in refused.headers
-            assert client.get(url + "/health").status_code == 200
-            seen += list(events)
-        assert replay(seen) == tokens_of(done_of(seen))
-        assert child.wait(timeout=10) == 0
-
-
-def test_a_second_signal_ends_it_at_once(flags: list[str]) -> None:
-    with (
-        process(*flags) as (child, url),
-        httpx2.Client(timeout=30) as client,
-        client.sse(url + "/sample", method="POST", json=ENDLESS) as source,
-    ):
-        events = iter(source)
-        assert next(events).event == "start"
-        child.send_signal(signal.SIGINT)
-        wait_until(lambda: httpx2.get(url + "/ready").status_code == 503)
-        child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=5) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -112,13 +56,122 @@ def test_an_idle_server_stops_at_once(tiny: Mapping[str, Checkpoint]) -> None:
         (["--port", "x"], "python -m server: error: port: Input should be a valid integer, "),
         (["--bogus"], "python -m server: error: unrecognized arguments: --bogus"),
         (["--checkpoint_path", "/nonexistent"], "checkpoint_path must be an existing folder, got '/nonexistent'"),
+        (["--checkpoint_path", "x" * 300], "checkpoint_path must be a folder that can be read (File name too long: "),
         (["--device", "gpu", "--checkpoint_path", "FOLDER"], "device must be"),
+        (["--host", "no.such.host.invalid"], "host must be an address, or a name that has one ("),
+        (["--host", "192.0.2.1"], "host must be an address of this machine (Cannot assign requested address), got"),
+        (["--host", "a" * 64 + ".b"], "host must be an address, or a name that has one ("),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: list[str], message: str, tiny_folders: Mapping[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(tiny_folders["absorbing"])
-    assert main([folder if argument == "FOLDER" else argument for argument in arguments]) == 2
+    assert main([folder if argument == "FOLDER" else argument for argument in ["--port", "0", *arguments]]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1 and message in err
+
+
+def test_a_port_that_is_taken_is_one_line_and_exit_code_2(
+    tiny_folders: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before a folder is looked at; and where it is taken in between, as the port of a socket that listens only later can be."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["--port", port, "--checkpoint_path", "/nonexistent"]) == 2
+        message = f"python -m server: error: port must be free at 127.0.0.1 (Address already in use), got {port}\n"
+        assert capfd.readouterr() == ("", message)
+    with bound("127.0.0.1", 0) as ours, bound("127.0.0.1", ours[0].getsockname()[1]) as theirs:
+        config = uvicorn.Config("none", host="127.0.0.1")
+        listen(theirs, config)
+        with pytest.raises(ParameterError, match="port must be free at"):
+            listen(ours, config)
+
+
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")])
+def test_a_bound_port_is_closed_until_it_listens(host: str, address: str) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with bound(host, 0) as sockets:
+        place = sockets[0].getsockname()[:2]
+        assert [url(each) for each in sockets] == [f"{address}{place[1]}"]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(place)
+        listen(sockets, uvicorn.Config("none", host=host))
+        socket.create_connection(place).close()
+
+
+def test_all_addresses_of_a_name_have_the_same_port() -> None:
+    with bound("localhost", 0) as sockets:
+        assert len({each.getsockname()[1] for each in sockets}) == 1
+
+
+def _cut(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 2000)
+
+
+def _poison(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["bert.encoder.layer.1.output.dense.weight"][3, 5] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _widen(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _as_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+def _without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _garbage(name: str) -> Callable[[Path], None]:
+    def fill(folder: Path) -> None:
+        (folder / name).write_bytes(b"\x00\xff{[")
+
+    return fill
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "message"),
+    [
+        (_cut, "hold a readable masked language model (model.safetensors: "),
+        (_garbage("model.safetensors"), "hold a readable masked language model (model.safetensors: "),
+        (_without("model.safetensors"), "hold a readable masked language model (there are no weights)"),
+        (_garbage("config.json"), "hold JSON in config.json"),
+        (_without("config.json"), "be a folder that holds config.json"),
+        (_garbage("scheduler_config.json"), "hold JSON in scheduler_config.json"),
+        (_without("scheduler_config.json"), "be a folder that holds scheduler_config.json"),
+        (_garbage("tokenizer.json"), "hold a readable tokenizer"),
+        (_without("tokenizer.json"), "hold a readable tokenizer"),
+        (_garbage("tokenizer_config.json"), "hold JSON in tokenizer_config.json"),
+        (_empty, "be a folder that holds scheduler_config.json"),
+        (_as_file, "be an existing folder"),
+        (_widen, "hold weights as its config.json describes them ("),
+        (_poison, "hold weights that are finite in float32 ("),
+    ],
+)
+def test_a_corrupted_checkpoint_is_one_line_and_exit_code_2(
+    corrupt: Callable[[Path], None],
+    message: str,
+    tiny_folders: Mapping[str, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """All but the last two before the port is open."""
+    folder = shutil.copytree(tiny_folders["absorbing"], tmp_path / "corrupted")
+    corrupt(folder)
+    assert main(["--port", "0", "--log_level", "error", "--checkpoint_path", str(folder)]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(f"python -m server: error: checkpoint_path must {message}")

@@ -37,6 +37,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "max_body_bytes": "8",
         "request_timeout_s": "9.5",
         "shutdown_grace_s": "10",
+        "stall_s": "11",
         "api_key": "secret",
         "cors_origins": "http://a,http://b",
         "log_level": "debug",

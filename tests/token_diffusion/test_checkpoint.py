@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrai
 from tests.tiny import ARCHITECTURES, MAX_POSITIONS, byte_tokenizer, save_tiny, tiny_model, tiny_tokenizer
 from token_diffusion import ParameterError, TokenDiffusionScheduler
 from token_diffusion.__main__ import main
-from token_diffusion.checkpoint import load_checkpoint, load_tokenizer, max_positions, save_checkpoint
+from token_diffusion.checkpoint import load_checkpoint, load_tokenizer, max_positions, open_checkpoint, save_checkpoint
 from token_diffusion.networks.denoiser import MaskedLMDenoiser
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
@@ -269,10 +269,6 @@ BROKEN = {
     "-inf": (_holds(-torch.inf), NOT_FINITE),
     "inf in float16": (_holds(torch.inf, torch.float16), NOT_FINITE),
     "other width": (_edited("config.json", hidden_size=64), SHAPES),
-    "other vocabulary": (
-        _edited("config.json", vocab_size=60),
-        SHAPES + "embeddings.word_embeddings.weight is [50, 32]",
-    ),
     "fewer layers": (_edited("config.json", num_hidden_layers=1), LAYER + "1."),
     "no layers": (_edited("config.json", num_hidden_layers=0), LAYER + "0."),
 }
@@ -292,6 +288,27 @@ def test_a_broken_folder_is_refused_in_one_line(
     capfd.readouterr()
     assert main(["sample", "--checkpoint_path", str(bad)]) == 2
     assert capfd.readouterr() == ("", f"error: {error}\n")
+
+
+CHEAP = """no scheduler, no configuration, no weights, no tokenizer, scheduler cut off, unknown model, words for numbers,
+tokenizer cut off, weights cut in the header, weights cut at the end, weights of no bytes"""
+
+
+@pytest.mark.parametrize("name", [" ".join(name.split()) for name in CHEAP.split(",")])
+def test_what_needs_no_weights_is_found_before_they_are_read(
+    bad: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr("token_diffusion.checkpoint.read_masked_lm", read)
+    opened = open_checkpoint(bad)
+    assert (opened.path, opened.scheduler.config.forward_process) == (bad, "hybrid")
+    breaking, rule = BROKEN[name]
+    breaking(bad)
+    with pytest.raises(ParameterError) as caught:
+        open_checkpoint(bad)
+    assert caught.value.rule.startswith(rule)
 
 
 @pytest.mark.parametrize("changes", [{"vocab_size": "50"}, {"eps": "small"}, {"p_uniform": None}])
@@ -413,6 +430,10 @@ def test_a_path_that_is_no_folder_is_refused(good: Path, tmp_path: Path) -> None
         (
             _edited("scheduler_config.json", vocab_size=51),
             "checkpoint_path must have a model as wide as the scheduler's vocab_size 51, got 50",
+        ),
+        (
+            _edited("config.json", vocab_size=60),
+            "checkpoint_path must have a model as wide as the scheduler's vocab_size 50, got 60",
         ),
         (
             _edited("scheduler_config.json", mask_token_id=5),

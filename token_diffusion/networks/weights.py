@@ -6,9 +6,11 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -65,6 +67,19 @@ def _read(
     if rule := _broken_rule(model, report):
         raise ParameterError(parameter, rule, place)
     return model, sorted(report["missing_keys"])
+
+
+def check_headers(parameter: str, folder: Path) -> None:
+    """Raises `ParameterError` if there are no weights, or a file of them is cut off or of another kind. Reads headers alone."""
+    rule = "hold a readable masked language model ({})"
+    if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
+        raise ParameterError(parameter, rule.format("there are no weights"), str(folder))
+    for file in sorted(folder.glob("model*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ParameterError(parameter, rule.format(f"{file.name}: {in_short(error)}"), str(folder)) from error
 
 
 def check_logits(parameter: str, place: str, model: PreTrainedModel) -> None:

@@ -572,6 +572,7 @@ def test_a_dead_engine_is_unhealthy(
     tiny: Mapping[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL", logger="server.work.engine")
+    monkeypatch.setattr("server.lifecycle.TELL_S", 60.0)
     checkpoint, _ = faked(tiny["absorbing"])
     with serving({"absorbing": checkpoint}) as server:
         server.engine.stop()
