@@ -15,8 +15,6 @@ from .settings import read_settings
 
 log = logging.getLogger("server")
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until told to stop. 2 if the settings or a checkpoint cannot be used, else 0."""
@@ -25,19 +23,19 @@ def main(arguments: Sequence[str]) -> int:
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         disable_progress_bar()
         engine = load_engine(settings)
+        app = create_app(settings, engine)
     except ValueError as error:
         print(f"python -m server: error: {error}", file=sys.stderr)
         return 2
     for checkpoint in engine.checkpoints.values():
         log.info("loaded %s: %s, from %s", checkpoint.name, checkpoint.process, checkpoint.path)
-    if settings.api_key is None and settings.host not in LOCAL_HOSTS:
-        log.warning("no --api_key: everyone who reaches %s:%d can use this server", settings.host, settings.port)
     config = uvicorn.Config(
-        create_app(settings, engine),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # uvicorn would believe everybody on this machine
         timeout_graceful_shutdown=CLOSE_S,
     )
     DrainingServer(config, engine, settings.shutdown_grace_s).run()

@@ -6,7 +6,7 @@ the bounds in `json_schema_extra` are for the reader of /docs.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -64,6 +64,17 @@ class SampleRequest(BaseModel):
     """every so many state events one carries all tokens, for a reader that joins or resumes in the middle; null: none does"""
     timeout_s: Annotated[float, _bounds(exclusiveMinimum=0)] = 60.0
     """seconds after which the request is given up with an error of type timeout"""
+
+    def within(self, **limits: int | None) -> Self:
+        """The same request, its defaults brought down to `limits`; what was asked for stays, to be refused."""
+        lower = {
+            name: min(getattr(self, name), limit)
+            for name, limit in limits.items()
+            if limit is not None and name not in self.model_fields_set
+        }
+        fitted = self.model_copy(update=lower)
+        fitted.model_fields_set.difference_update(lower)
+        return fitted
 
 
 class BlockSampleRequest(SampleRequest):
