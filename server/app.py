@@ -132,4 +132,5 @@ def _keys(settings: Settings) -> Keys | None:
     """Raises ParameterError if the file of keys cannot be used."""
     if not settings.is_guarded:
         return None
-    return Keys(settings.api_key and settings.api_key.get_secret_value(), settings.api_keys_file)
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    return Keys(key, settings.api_keys_file)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..errors import ErrorEvent
 
@@ -23,10 +23,16 @@ def _whole_characters(text: str) -> str:
     return text
 
 
+def _whole_number(value: object) -> object:
+    """2.0 is an integer in JSON, whose numbers are of one type."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Process = Annotated[str, _bounds(enum=["absorbing", "uniform", "hybrid"])]
 Text = Annotated[str, AfterValidator(_whole_characters)]
-Count = Annotated[int, _bounds(minimum=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Whole = Annotated[int, BeforeValidator(_whole_number)]
+Count = Annotated[Whole, _bounds(minimum=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_whole_number)]
 
 
 class SampleRequest(BaseModel):
@@ -48,7 +54,7 @@ class SampleRequest(BaseModel):
     """divides the logits; 0 takes the most probable token"""
     top_p: Annotated[float, _bounds(exclusiveMinimum=0, maximum=1)] = 1.0
     """nucleus: the smallest set of tokens with this much probability"""
-    top_k: Annotated[int, _bounds(minimum=0)] = 0
+    top_k: Annotated[Whole, _bounds(minimum=0)] = 0
     """most probable tokens kept; 0 keeps all"""
     seed: Seed | None = None
     """same seed, same samples; without it one is drawn, and returned"""
@@ -85,7 +91,10 @@ class BlockSampleRequest(SampleRequest):
 
 
 class HybridSampleRequest(SampleRequest):
-    """A request to a checkpoint of the hybrid process."""
+    """A request to a checkpoint of the hybrid process, which has no continuous-time limit."""
+
+    num_inference_steps: Count = 128
+    """steps of the time grid"""
 
 
 class StartEvent(BaseModel):

@@ -46,7 +46,9 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "log_level": "debug",
     }
     assert set(values) == set(Settings.model_fields)
-    by_flag = read_settings([f"--{name}" if value == "true" else f"--{name}={value}" for name, value in values.items()])
+    by_flag = read_settings(
+        [f"--{name}" if value == "true" else f"--{name}={value}" for name, value in values.items()]
+    )
     for name, value in values.items():
         monkeypatch.setenv(f"TD_{name.upper()}", value)
     assert read_settings([]) == by_flag
@@ -67,13 +69,17 @@ def test_a_key_that_would_guard_nothing_is_refused(monkeypatch: pytest.MonkeyPat
         read_settings([])
     monkeypatch.delenv("TD_API_KEY")
     monkeypatch.setenv("TD_API_KEYS_FILE", "")
-    with pytest.raises(ValueError, match="^api_keys_file: must be the path of a file, got ''$"):
+    with pytest.raises(ValueError, match=r"^api_keys_file: must be the path of a file, got ''$"):
         read_settings([])
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::ffff:127.0.0.1", "10.0.0.1", "example.org", "127.0.0.1.example.org"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "::ffff:127.0.0.1", "10.0.0.1", "example.org", "127.0.0.1.example.org"]
+)
 def test_beyond_this_machine_there_is_a_key_or_the_word_for_none(host: str) -> None:
-    with pytest.raises(ValueError, match="host must be .* without api_key and api_keys_file, unless allow_anonymous") as no:
+    with pytest.raises(
+        ValueError, match=r"host must be .* without api_key and api_keys_file, unless allow_anonymous"
+    ) as no:
         read_settings(["--host", host])
     assert str(no.value).endswith(f"is set, got {host!r}")
     for way_out in ("--allow_anonymous", "--api_key=k", "--api_keys_file=keys.toml"):
@@ -117,7 +123,10 @@ def test_without_a_checkpoint_the_demos_are_served(tmp_path: Path, monkeypatch: 
         (["--checkpoint", "folder"], "checkpoint: must be NAME=DIR, got 'folder'"),
         (["--checkpoint", "a=x", "--checkpoint", "a=y"], "checkpoint: must name each checkpoint once"),
         (["--max_num_samples", "65"], r"max_num_samples must be at most max_batch_rows \(64\), got 65"),
-        (["--trusted_proxies", "10.0.0.1/8"], "trusted_proxies: must be addresses or networks .*host bits.*'10.0.0.1/8'"),
+        (
+            ["--trusted_proxies", "10.0.0.1/8"],
+            "trusted_proxies: must be addresses or networks .*host bits.*'10.0.0.1/8'",
+        ),
         (["--trusted_proxies", "*"], r"trusted_proxies: must be addresses or networks .*, got '\*'"),
         (["--root_path", "/a/"], "root_path: must be a path such as .*, got '/a/'"),
         (["--root_path", "a"], "root_path: must be a path such as .*, got 'a'"),
