@@ -100,10 +100,10 @@ def test_the_state_is_told_as_documented(document: Any, label: str) -> None:
 
 @pytest.mark.slow
 def test_schemathesis_finds_nothing_in_all_its_phases(limited: LiveServer, tmp_path: Path) -> None:
-    """Boundary values, missing and duplicated fields, other methods, random ones: a few thousand requests."""
+    """Boundary values, missing and duplicated fields, other methods, random ones: a thousand requests."""
     configuration = tmp_path / "schemathesis.toml"
     configuration.write_text(
-        "[checks]\nnot_a_server_error.expected-statuses = [504]\npositive_data_acceptance.enabled = false\n"
+        "[checks]\nnot_a_server_error.expected-statuses = ['2xx', '3xx', '4xx', 504]\npositive_data_acceptance.enabled = false\n"
     )
     run = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration), "run"]
     options = [

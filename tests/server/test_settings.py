@@ -59,7 +59,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
     assert all(getattr(by_flag, name) != getattr(default, name) for name in values)
 
 
-@pytest.mark.parametrize("key", ["", " ", "two words", "caf\u00e9", "line\nbreak"])
+@pytest.mark.parametrize("key", ["", " ", "two words", "caf\u00e9", "a\tb"])
 def test_a_key_that_would_guard_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     rule = "api_key: must be one or more printable ASCII characters, none of them a space"
     with pytest.raises(ValueError, match=f"^{rule}$"):

@@ -8,6 +8,7 @@ import pytest
 from starlette.types import Scope
 
 import server.work.keys
+from server.__main__ import main
 from server.api.keys import address_of
 from server.work.owner import Owner
 from tests.live_server import LiveServer, faked, serving
@@ -67,6 +68,16 @@ def test_a_key_that_is_taken_away_opens_no_more(
     assert [guarded.get("/info", headers=bearer(key)).status_code for key in ("a-key", "b-key")] == [401, 200]
     file.write_text(before)
     assert [guarded.get("/info", headers=bearer(key)).status_code for key in ("a-key", "b-key")] == [200, 401]
+
+
+def test_a_file_that_cannot_be_used_ends_the_start_in_one_line(
+    tiny_folders: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "no.toml"
+    assert main(["--checkpoint_path", str(tiny_folders["absorbing"]), "--api_keys_file", str(missing)]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    reason = "api_keys_file must be TOML with a table for each key (no such file or directory)"
+    assert line == f"python -m server: error: {reason}, got {str(missing)!r}"
 
 
 def test_a_job_belongs_to_the_holder_of_its_key(tiny: Mapping[str, Checkpoint], file: Path) -> None:

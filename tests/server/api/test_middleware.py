@@ -28,17 +28,23 @@ KEY = {"Authorization": "Bearer secret"}
 
 
 def test_a_preflight_needs_no_key_and_a_refusal_can_be_read_by_the_page(guarded: LiveServer) -> None:
-    asked = {
-        "Origin": "http://page",
-        "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "authorization, content-type",
-    }
-    preflight = httpx2.options(guarded.url + "/sample", headers=asked)
-    assert preflight.status_code == 200
-    assert preflight.headers["access-control-allow-origin"] == "http://page"
+    for method, names in [
+        ("POST", "authorization, content-type"),
+        ("DELETE", "authorization"),
+        ("GET", "last-event-id"),
+    ]:
+        asked = {
+            "Origin": "http://page",
+            "Access-Control-Request-Method": method,
+            "Access-Control-Request-Headers": names,
+        }
+        preflight = httpx2.options(guarded.url + "/sample", headers=asked)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-origin"] == "http://page"
     refused = guarded.get("/info", headers={"Origin": "http://page"})
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "http://page"
+    assert refused.headers["access-control-expose-headers"] == "X-Request-Id, Retry-After"
     other = guarded.get("/info", headers=KEY | {"Origin": "http://elsewhere"})
     assert "access-control-allow-origin" not in other.headers
 
