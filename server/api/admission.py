@@ -24,6 +24,7 @@ from ..work.engine import Engine
 from ..work.jobs import Job
 from ..work.owner import Owner
 from ..work.stream import Stream
+from .keys import address_of
 from .protocol import BlockSampleRequest, Process, SampleRequest
 
 SEED_BOUND = 2**53
@@ -51,9 +52,9 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 
 def owner_of(request: Request) -> Owner:
-    """Whose `request` is, as `OwnerMiddleware` found."""
-    owner: Owner = request.scope["state"]["owner"]
-    return owner
+    """Whose `request` is, as `OwnerMiddleware` found; where it was refused before, its address."""
+    owner: Owner | None = request.scope.get("state", {}).get("owner")
+    return owner or address_of(request.scope)
 
 
 async def admit(service: Service, wire: SampleRequest, processes: Sequence[Process], path: str, owner: Owner) -> Job:
