@@ -13,7 +13,7 @@ BURST_S = 60.0
 """Seconds of its rate that a holder may save up, and then ask for at once."""
 
 
-class Rates:
+class Quotas:
     """Called by the event loop alone.
 
     A request that is dearer than a full bucket is let through a full one, and its holder then waits until the debt is
