@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from starlette.datastructures import Headers
@@ -46,13 +47,18 @@ class OwnerMiddleware:
 
 def address_of(scope: Scope) -> Owner:
     """The address that a request came from; one for all of an IPv6 network of 64 bits, which is what one host is given."""
-    host: str = scope["client"][0] if scope.get("client") else "local"
+    name = _client(scope["client"][0] if scope.get("client") else "local")
+    return Owner(f"address:{name}", name)
+
+
+@lru_cache(maxsize=4096)
+def _client(host: str) -> str:
     try:
         address = ip_address(host)
     except ValueError:  # an ASGI host that listens on no network
-        return Owner(f"address:{host}", host)
+        return host
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        host = str(address.ipv4_mapped)
-    elif isinstance(address, IPv6Address) and not address.is_loopback:
-        host = str(IPv6Network((int(address), 64), strict=False))
-    return Owner(f"address:{host}", host)
+        return str(address.ipv4_mapped)
+    if isinstance(address, IPv6Address) and not address.is_loopback:
+        return str(IPv6Network((int(address), 64), strict=False))
+    return host
