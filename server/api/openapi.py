@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import compile_path
 
-from ..errors import ErrorEvent
+from ..errors import APIError, ErrorEvent
 from ..settings import Settings
 from .keys import OPEN_PATHS
 from .protocol import EVENT_NAMES, DoneEvent
+from .proxies import route_path
 
 REFERENCE = "#/components/schemas/{model}"
 
@@ -71,6 +76,7 @@ class DocumentedAPI(FastAPI):
         super().__init__(docs_url=None, redoc_url=None, redirect_slashes=False, **options)
         self._settings = settings
         self._document: dict[str, Any] | None = None
+        self.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, self._no_such_method)
 
     def openapi(self) -> dict[str, Any]:
         if self._document is None:
@@ -89,6 +95,19 @@ class DocumentedAPI(FastAPI):
                 document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             self._document = document
         return self._document
+
+    async def _no_such_method(self, request: Request, error: Exception) -> Response:
+        """405 with all methods of a path; Starlette names those of the first route alone."""
+        path = route_path(request.scope)
+        methods = {
+            method.upper()
+            for template, item in self.openapi()["paths"].items()
+            if compile_path(template)[0].match(path)
+            for method in item
+        }
+        message = f"{request.method} {request.url.path}: Method Not Allowed"
+        allow = {"Allow": ", ".join(sorted(methods or {"GET"}))}
+        return APIError(HTTPStatus.METHOD_NOT_ALLOWED, "invalid_request", message, headers=allow).response()
 
     def _complete(self, path: str, operation: dict[str, Any]) -> None:
         """The answers that any operation may give, all errors in the one envelope, and whether a key is needed."""

@@ -14,8 +14,11 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
+from starlette.testclient import TestClient
 
+from server.api.openapi import DocumentedAPI
 from server.api.protocol import EVENT_NAMES
+from server.settings import Settings
 from tests.live_server import LiveServer, serving
 from token_diffusion.checkpoint import Checkpoint
 
@@ -56,10 +59,11 @@ def check_stream(text: str) -> None:
     """Events of known names whose data fit their models, the last one done or error."""
     models = {name: model for model, name in EVENT_NAMES.items()}
     names: list[str] = []
+    last = -1
     for event in text.strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in event.splitlines())
         models[fields["event"]].model_validate_json(fields["data"])
-        assert fields["id"] == str(len(names))
+        assert last < (last := int(fields["id"]))
         names.append(fields["event"])
     assert names[0] == "start" and names[-1] in ("done", "error")
 
@@ -120,6 +124,17 @@ def test_schemathesis_finds_nothing_in_all_its_phases(limited: LiveServer, tmp_p
     )
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-1000:]
     assert limited.get("/ready").status_code == 200
+
+
+def test_405_names_all_methods_of_a_path() -> None:
+    app = DocumentedAPI(settings=Settings())
+    app.get("/a/{b}")(lambda b: b)
+    app.delete("/a/{b}")(lambda b: b)
+    app.put("/a")(lambda: None)
+    client = TestClient(app)
+    assert client.put("/a/1").headers["allow"] == "DELETE, GET"
+    assert client.get("/a").headers["allow"] == "PUT"
+    assert client.post("/openapi.json").headers["allow"] == "GET"
 
 
 def test_keys_are_documented_where_there_are_some(limited: LiveServer, live: LiveServer) -> None:
