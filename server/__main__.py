@@ -12,8 +12,6 @@ from types import FrameType
 
 log = logging.getLogger("server")
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until told to stop, and return the exit code.
@@ -44,14 +42,13 @@ def _serve(arguments: Sequence[str]) -> int:
     disable_progress_bar()
     with bound(settings.host, settings.port) as sockets:
         engine = start_loading(settings)
-        if settings.api_key is None and settings.host not in LOCAL_HOSTS:
-            log.warning("no --api_key: everyone who reaches %s:%d can use this server", settings.host, settings.port)
         config = uvicorn.Config(
             create_app(settings, engine),
             host=settings.host,
             port=settings.port,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # uvicorn would believe everybody on this machine
             timeout_graceful_shutdown=CLOSE_S,
         )
         server = DrainingServer(config, engine, settings.shutdown_grace_s)

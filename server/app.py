@@ -19,11 +19,15 @@ from token_diffusion.plain import plain
 
 from .api import sampling, state
 from .api.admission import Service
-from .api.middleware import APIKeyMiddleware, BodyLimitMiddleware, RequestIdMiddleware
+from .api.docs import page
+from .api.keys import OwnerMiddleware
+from .api.middleware import BodyLimitMiddleware, RequestIdMiddleware
 from .api.openapi import DocumentedAPI
+from .api.proxies import ForwardedMiddleware, RootPathMiddleware
 from .errors import install_error_handlers
 from .settings import Settings
 from .work.engine import Engine
+from .work.keys import Keys
 from .work.watchdog import Watchdog
 
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
@@ -41,6 +45,9 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
         settings: read from the environment if absent.
         engine: loaded, not yet started. The app loads what `settings` names if absent, and has started up once that is done;
             with the promise of one (`start_loading`) it has at once, and answers 503 to all but /health until it is kept.
+
+    Raises:
+        ParameterError: the file of API keys cannot be used.
     """
     chosen = settings or Settings()
 
@@ -70,10 +77,12 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
         version=__version__,
         lifespan=lifespan,
         middleware=_middleware(chosen),
+        settings=chosen,
     )
     install_error_handlers(app)
     app.include_router(sampling.router)
     app.include_router(state.router)
+    app.include_router(page.router)
     return app
 
 
@@ -137,17 +146,28 @@ def start_loading(settings: Settings) -> Future[Engine]:
 def _middleware(settings: Settings) -> list[Middleware]:
     """Outermost first."""
     middleware = [Middleware(RequestIdMiddleware)]
+    if settings.root_path:
+        middleware.append(Middleware(RootPathMiddleware, root_path=settings.root_path))
+    if settings.trusted_proxies:
+        middleware.append(Middleware(ForwardedMiddleware, trusted=settings.trusted_proxies))
     if settings.cors_origins:
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=["*"],
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "X-Request-Id", "traceparent"],
                 expose_headers=["X-Request-Id", "Retry-After"],
             )
         )
-    if settings.api_key is not None:
-        middleware.append(Middleware(APIKeyMiddleware, key=settings.api_key.get_secret_value()))
+    middleware.append(Middleware(OwnerMiddleware, keys=_keys(settings)))
     middleware.append(Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes))
     return middleware
+
+
+def _keys(settings: Settings) -> Keys | None:
+    """Raises ParameterError if the file of keys cannot be used."""
+    if not settings.is_guarded:
+        return None
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    return Keys(key, settings.api_keys_file)

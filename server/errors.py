@@ -57,6 +57,18 @@ def invalid(message: str, param: str | None = None) -> APIError:
     return APIError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", message, param)
 
 
+def unauthorized() -> APIError:
+    """401: there are API keys, and the request came with none of them."""
+    message = "an API key is needed: Authorization: Bearer KEY"
+    return APIError(HTTPStatus.UNAUTHORIZED, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+
+
+def rate_limited(name: str, work_per_s: float, retry_after_s: int) -> APIError:
+    """429: the holder of a key has asked for more than it may."""
+    message = f"{name} may ask for {work_per_s:g} token passes a second; try again in {retry_after_s} s"
+    return APIError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers={"Retry-After": str(retry_after_s)})
+
+
 def overloaded(retry_after_s: int) -> APIError:
     """429: no rows are free, and no place to wait for them."""
     message = f"the queue is full; try again in {retry_after_s} s"

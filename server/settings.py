@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from token_diffusion.errors import ParameterError
 
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 """Served when no checkpoint is named: every folder in it that holds a scheduler_config.json."""
+
+KEY = re.compile(r"[!-~]+")
+"""What an API key is made of: what a header can carry, and no space, as that ends it there."""
+
+MAY_NOT_BE_EMPTY = {"api_key", "api_keys_file"}
+"""Whoever sets them wants a guarded server; where another variable is empty, as in a compose file, it counts as absent."""
 
 
 def _split(value: object) -> object:
@@ -35,6 +43,44 @@ def _split_pairs(value: object) -> object:
     return {name: folder for name, _, folder in pairs}
 
 
+def _check_key(key: SecretStr) -> SecretStr:
+    if not KEY.fullmatch(key.get_secret_value()):
+        raise ValueError("must be one or more printable ASCII characters, none of them a space")
+    return key
+
+
+def _check_keys_file(value: object) -> object:
+    if value == "":
+        raise ValueError("must be the path of a file, got ''")
+    return value
+
+
+def _check_proxies(networks: list[str]) -> list[str]:
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise ValueError(f"must be addresses or networks ({error}), got {network!r}") from None
+    return networks
+
+
+def _check_root_path(path: str) -> str:
+    if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+        raise ValueError(f"must be a path such as /models/small, without a slash at the end, got {path!r}")
+    return path
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether nobody on another machine reaches `host`; names but localhost are taken to be reached."""
+    if host in ("localhost", "::1"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 4 and address.is_loopback
+
+
 class Settings(BaseSettings):
     """Serve token diffusion checkpoints over HTTP."""
 
@@ -42,10 +88,10 @@ class Settings(BaseSettings):
         env_prefix="TD_",
         frozen=True,
         extra="forbid",
-        env_ignore_empty=True,
         cli_prog_name="python -m server",
         cli_avoid_json=True,
         cli_hide_none_type=True,
+        cli_implicit_flags=True,
         cli_exit_on_error=False,
         use_attribute_docstrings=True,
     )
@@ -91,12 +137,38 @@ class Settings(BaseSettings):
     stall_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """seconds that one step may take before the engine is taken for hung and the process ends, with exit code 70; 20 times
     the slowest one measured, but 60 s at least, without it"""
-    api_key: SecretStr | None = Field(default=None, min_length=1)
-    """asked for as `Authorization: Bearer KEY` by everything but /health and /ready; better set as TD_API_KEY"""
+    api_key: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
+    """asked for as `Authorization: Bearer KEY` by everything but /health, /ready and the page /docs; better set as TD_API_KEY"""
+    api_keys_file: Annotated[Path, BeforeValidator(_check_keys_file)] | None = None
+    """TOML file of further keys, read again when it changes: a table for each, named as its holder, with `key` or `sha256`,
+    and perhaps `weight` (of its share) and `work_per_s` (token passes)"""
+    allow_anonymous: bool = False
+    """needed to listen beyond this machine without any API key"""
+    trusted_proxies: Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_check_proxies)] = []
+    """addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; repeatable"""
+    root_path: Annotated[str, AfterValidator(_check_root_path)] = ""
+    """path prefix under which a proxy shows this server, whether it takes it away or passes it on"""
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split)] = []
     """origins of other web pages that may call this server; repeatable, * for any"""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(str.lower)] = "info"
     """least severe messages that are logged"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_empty_is_absent(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if value != "" or name in MAY_NOT_BE_EMPTY}
+
+    @model_validator(mode="after")
+    def _strangers_are_let_in_on_purpose(self) -> Settings:
+        if not (self.is_guarded or self.allow_anonymous or _is_loopback(self.host)):
+            rule = "be 127.0.0.1 or ::1 without api_key and api_keys_file, unless allow_anonymous is set"
+            raise ParameterError("host", rule, self.host)
+        return self
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether a key is asked for."""
+        return self.api_key is not None or self.api_keys_file is not None
 
     @model_validator(mode="after")
     def _samples_fit_the_batch(self) -> Settings:

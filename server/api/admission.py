@@ -24,6 +24,7 @@ from ..work.engine import Engine
 from ..work.jobs import Job
 from ..work.owner import Owner
 from ..work.stream import Stream
+from .keys import address_of
 from .protocol import BlockSampleRequest, Process, SampleRequest
 
 SEED_BOUND = 2**53
@@ -61,9 +62,9 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 
 def owner_of(request: Request) -> Owner:
-    """The address that a request came from."""
-    host = request.client.host if request.client is not None else "local"
-    return Owner(f"address:{host}", host)
+    """Whose `request` is, as `OwnerMiddleware` found; where it was refused before, its address."""
+    owner: Owner | None = request.scope.get("state", {}).get("owner")
+    return owner or address_of(request.scope)
 
 
 async def admit(service: Service, wire: SampleRequest, processes: Sequence[Process], path: str, owner: Owner) -> Job:
@@ -74,7 +75,10 @@ async def admit(service: Service, wire: SampleRequest, processes: Sequence[Proce
     """
     stream = Stream(wire.stream_every if wire.stream else None)
     checkpoint = _choose(service.engine.checkpoints, wire.model, processes, path)
-    _check_limits(wire, service.settings)
+    settings = service.settings
+    wire = wire.within(num_inference_steps=settings.max_num_inference_steps, seq_len=settings.max_seq_len)
+    wire = wire.within(seq_len=checkpoint.max_seq_len)
+    _check_limits(wire, settings)
     parameters = _parameters(wire)
     make_sampler(checkpoint.scheduler).check(parameters.num_inference_steps)
     own_length = wire.template is not None and "seq_len" not in wire.model_fields_set

@@ -1,12 +1,11 @@
-"""Three wrappers of plain ASGI: they see messages pass, and neither buffer a stream nor hide that its client left."""
+"""Wrappers of plain ASGI: they see messages pass, and neither buffer a stream nor hide that its client left."""
 
 from __future__ import annotations
 
 import logging
 import re
-import secrets
 import uuid
-from hashlib import sha256
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,8 +16,6 @@ log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 """A request's own name for itself: at most 128 printable ASCII characters, so that it cannot forge a line of a log."""
-
-OPEN_PATHS = {"/health", "/ready"}
 
 
 class RequestIdMiddleware:
@@ -45,28 +42,9 @@ class RequestIdMiddleware:
         try:
             await self.app(scope, receive, send_named)
         except Exception:
-            log.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
+            log.exception("request %s: %s %s failed", request_id, scope["method"], quote(scope["path"]))
             if not started:
                 await internal().response()(scope, receive, send_named)
-
-
-class APIKeyMiddleware:
-    """401 without `Authorization: Bearer KEY`, compared in constant time. Probes and CORS preflights pass."""
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self.app = app
-        self.digest = sha256(key.encode()).digest()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
-            return await self.app(scope, receive, send)
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        known = secrets.compare_digest(sha256(given.strip().encode()).digest(), self.digest)
-        if known and scheme.lower() == "bearer":
-            return await self.app(scope, receive, send)
-        message = "an API key is needed: Authorization: Bearer KEY"
-        refusal = APIError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
-        await refusal.response()(scope, receive, send)
 
 
 class BodyLimitMiddleware:

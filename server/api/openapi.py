@@ -1,14 +1,21 @@
-"""What /docs says of the answers that FastAPI cannot infer: a stream of events, or the last of them as JSON."""
+"""What openapi.json says beyond what FastAPI can infer: streams of events, errors, keys, and the limits of this server."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import compile_path
 
-from ..errors import ErrorEvent
+from ..errors import APIError, ErrorEvent
+from ..settings import Settings
+from .keys import OPEN_PATHS
 from .protocol import EVENT_NAMES, DoneEvent
+from .proxies import route_path
 
 REFERENCE = "#/components/schemas/{model}"
 
@@ -40,22 +47,87 @@ SAMPLE_RESPONSES: dict[int | str, dict[str, Any]] = {
         },
     },
     400: {"model": ErrorEvent, "description": "The body is not JSON."},
-    401: {"model": ErrorEvent, "description": "The API key is missing or wrong."},
     413: {"model": ErrorEvent, "description": "The body is too large."},
     422: {"model": ErrorEvent, "description": "A field is unknown or out of range, or no loaded checkpoint fits."},
-    429: {"model": ErrorEvent, "description": "The queue is full; Retry-After says when to come again."},
-    500: {"model": ErrorEvent, "description": "A fault of the server."},
-    503: {"model": ErrorEvent, "description": "The server is stopping."},
+    429: {"model": ErrorEvent, "description": "The server is full; Retry-After says when to come again."},
     504: {"model": ErrorEvent, "description": 'The time is over; with `"stream": true` an `error` event says so.'},
 }
 
+EVERYWHERE = {
+    "500": "A fault of the server.",
+    "503": "The server is not ready, or stopping.",
+}
+GUARDED = {"401": "The API key is missing or wrong."}
+
+LIMITS = {
+    "num_samples": "max_num_samples",
+    "seq_len": "max_seq_len",
+    "num_inference_steps": "max_num_inference_steps",
+    "timeout_s": "request_timeout_s",
+}
+"""Field of a request -> setting that bounds it."""
+
 
 class DocumentedAPI(FastAPI):
-    """FastAPI whose OpenAPI also holds the schemas of the events, which no route returns as a whole."""
+    """FastAPI whose OpenAPI tells all answers, all events, who needs a key, and the limits of `settings`."""
+
+    def __init__(self, *, settings: Settings, **options: Any) -> None:
+        # Swagger UI's own page comes from a CDN; redirects go to whatever host a request names.
+        super().__init__(docs_url=None, redoc_url=None, redirect_slashes=False, **options)
+        self._settings = settings
+        self._document: dict[str, Any] | None = None
+        self.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, self._no_such_method)
 
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            schema = super().openapi()
-            _, events = models_json_schema([(model, "serialization") for model in EVENT_NAMES], ref_template=REFERENCE)
-            schema["components"]["schemas"] |= events["$defs"]
-        return super().openapi()
+        if self._document is None:
+            document = super().openapi()
+            _, events = models_json_schema(
+                [(model, "serialization") for model in (*EVENT_NAMES, ErrorEvent)], ref_template=REFERENCE
+            )
+            document["components"]["schemas"] |= events["$defs"]
+            for path, item in document["paths"].items():
+                for operation in item.values():
+                    self._complete(path, operation)
+            for name, schema in document["components"]["schemas"].items():
+                if name.endswith("SampleRequest"):
+                    self._limit(schema["properties"])
+            if self._settings.is_guarded:
+                document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            self._document = document
+        return self._document
+
+    async def _no_such_method(self, request: Request, error: Exception) -> Response:
+        """405 with all methods of a path; Starlette names those of the first route alone."""
+        path = route_path(request.scope)
+        methods = {
+            method.upper()
+            for template, item in self.openapi()["paths"].items()
+            if compile_path(template)[0].match(path)
+            for method in item
+        }
+        message = f"{request.method} {request.url.path}: Method Not Allowed"
+        allow = {"Allow": ", ".join(sorted(methods or {"GET"}))}
+        return APIError(HTTPStatus.METHOD_NOT_ALLOWED, "invalid_request", message, headers=allow).response()
+
+    def _complete(self, path: str, operation: dict[str, Any]) -> None:
+        """The answers that any operation may give, all errors in the one envelope, and whether a key is needed."""
+        common = dict(EVERYWHERE)
+        if self._settings.is_guarded and path not in OPEN_PATHS:
+            common |= GUARDED
+            operation["security"] = [{"key": []}]
+        responses = operation["responses"]
+        for code, description in common.items():
+            responses.setdefault(code, {"description": description})
+        for code, response in responses.items():
+            if code >= "4":
+                response["content"] = {"application/json": {"schema": {"$ref": REFERENCE.format(model="ErrorEvent")}}}
+        operation["responses"] = dict(sorted(responses.items()))
+
+    def _limit(self, fields: dict[str, Any]) -> None:
+        """What a request may ask for here; where it does not ask, its default is within that, too."""
+        for field, setting in LIMITS.items():
+            schema, limit = fields[field], getattr(self._settings, setting)
+            schema["default"] = min(schema["default"], limit)
+            for option in schema.get("anyOf", [schema]):
+                if option.get("type") != "null":
+                    option["maximum"] = limit

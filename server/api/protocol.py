@@ -6,9 +6,9 @@ the bounds in `json_schema_extra` are for the reader of /docs.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..errors import ErrorEvent
 
@@ -23,10 +23,16 @@ def _whole_characters(text: str) -> str:
     return text
 
 
+def _whole_number(value: object) -> object:
+    """2.0 is an integer in JSON, whose numbers are of one type."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Process = Annotated[str, _bounds(enum=["absorbing", "uniform", "hybrid"])]
 Text = Annotated[str, AfterValidator(_whole_characters)]
-Count = Annotated[int, _bounds(minimum=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Whole = Annotated[int, BeforeValidator(_whole_number)]
+Count = Annotated[Whole, _bounds(minimum=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_whole_number)]
 
 
 class SampleRequest(BaseModel):
@@ -48,7 +54,7 @@ class SampleRequest(BaseModel):
     """divides the logits; 0 takes the most probable token"""
     top_p: Annotated[float, _bounds(exclusiveMinimum=0, maximum=1)] = 1.0
     """nucleus: the smallest set of tokens with this much probability"""
-    top_k: Annotated[int, _bounds(minimum=0)] = 0
+    top_k: Annotated[Whole, _bounds(minimum=0)] = 0
     """most probable tokens kept; 0 keeps all"""
     seed: Seed | None = None
     """same seed, same samples; without it one is drawn, and returned"""
@@ -65,6 +71,17 @@ class SampleRequest(BaseModel):
     timeout_s: Annotated[float, _bounds(exclusiveMinimum=0)] = 60.0
     """seconds after which the request is given up with an error of type timeout"""
 
+    def within(self, **limits: int | None) -> Self:
+        """The same request, its defaults brought down to `limits`; what was asked for stays, to be refused."""
+        lower = {
+            name: min(getattr(self, name), limit)
+            for name, limit in limits.items()
+            if limit is not None and name not in self.model_fields_set
+        }
+        fitted = self.model_copy(update=lower)
+        fitted.model_fields_set.difference_update(lower)
+        return fitted
+
 
 class BlockSampleRequest(SampleRequest):
     """A request whose samples are filled block by block, left to right."""
@@ -74,7 +91,10 @@ class BlockSampleRequest(SampleRequest):
 
 
 class HybridSampleRequest(SampleRequest):
-    """A request to a checkpoint of the hybrid process."""
+    """A request to a checkpoint of the hybrid process, which has no continuous-time limit."""
+
+    num_inference_steps: Count = 128
+    """steps of the time grid"""
 
 
 class StartEvent(BaseModel):

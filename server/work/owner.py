@@ -10,9 +10,10 @@ class Owner:
     """A client of the server: the holder of an API key, or else an address.
 
     id: what shares are counted by; equal for all requests of one client. name: how logs and metrics call it.
-    weight: of its share, beside the others'.
+    weight: of its share, beside the others'. work_per_s: token passes a second that it may ask for; None for no bound.
     """
 
     id: str
     name: str
     weight: float = 1.0
+    work_per_s: float | None = None

@@ -39,11 +39,17 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "shutdown_grace_s": "10",
         "stall_s": "11",
         "api_key": "secret",
+        "api_keys_file": "keys.toml",
+        "allow_anonymous": "true",
+        "trusted_proxies": "10.0.0.0/8,::1",
+        "root_path": "/models",
         "cors_origins": "http://a,http://b",
         "log_level": "debug",
     }
     assert set(values) == set(Settings.model_fields)
-    by_flag = read_settings([part for name, value in values.items() for part in (f"--{name}", value)])
+    by_flag = read_settings(
+        [f"--{name}" if value == "true" else f"--{name}={value}" for name, value in values.items()]
+    )
     for name, value in values.items():
         monkeypatch.setenv(f"TD_{name.upper()}", value)
     assert read_settings([]) == by_flag
@@ -52,6 +58,38 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
     assert "secret" not in repr(by_flag)
     default = Settings.model_construct()
     assert all(getattr(by_flag, name) != getattr(default, name) for name in values)
+
+
+@pytest.mark.parametrize("key", ["", " ", "two words", "caf\u00e9", "a\tb"])
+def test_a_key_that_would_guard_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    rule = "api_key: must be one or more printable ASCII characters, none of them a space"
+    with pytest.raises(ValueError, match=f"^{rule}$"):
+        read_settings([f"--api_key={key}"])
+    monkeypatch.setenv("TD_API_KEY", key)
+    with pytest.raises(ValueError, match=f"^{rule}$"):
+        read_settings([])
+    monkeypatch.delenv("TD_API_KEY")
+    monkeypatch.setenv("TD_API_KEYS_FILE", "")
+    with pytest.raises(ValueError, match=r"^api_keys_file: must be the path of a file, got ''$"):
+        read_settings([])
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "::ffff:127.0.0.1", "10.0.0.1", "example.org", "127.0.0.1.example.org"]
+)
+def test_beyond_this_machine_there_is_a_key_or_the_word_for_none(host: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"host must be .* without api_key and api_keys_file, unless allow_anonymous"
+    ) as no:
+        read_settings(["--host", host])
+    assert str(no.value).endswith(f"is set, got {host!r}")
+    for way_out in ("--allow_anonymous", "--api_key=k", "--api_keys_file=keys.toml"):
+        assert read_settings(["--host", host, way_out]).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_on_this_machine_no_key_is_needed(host: str) -> None:
+    assert not read_settings(["--host", host]).is_guarded
 
 
 def test_checkpoints_by_flag() -> None:
@@ -86,6 +124,13 @@ def test_without_a_checkpoint_the_demos_are_served(tmp_path: Path, monkeypatch: 
         (["--checkpoint", "folder"], "checkpoint: must be NAME=DIR, got 'folder'"),
         (["--checkpoint", "a=x", "--checkpoint", "a=y"], "checkpoint: must name each checkpoint once"),
         (["--max_num_samples", "65"], r"max_num_samples must be at most max_batch_rows \(64\), got 65"),
+        (
+            ["--trusted_proxies", "10.0.0.1/8"],
+            "trusted_proxies: must be addresses or networks .*host bits.*'10.0.0.1/8'",
+        ),
+        (["--trusted_proxies", "*"], r"trusted_proxies: must be addresses or networks .*, got '\*'"),
+        (["--root_path", "/a/"], "root_path: must be a path such as .*, got '/a/'"),
+        (["--root_path", "a"], "root_path: must be a path such as .*, got 'a'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--port"], "--port: expected one argument"),
     ],

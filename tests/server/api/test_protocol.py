@@ -39,7 +39,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ("steps", 3),
         ("block_size", 32),
         ("num_samples", True),
-        ("num_samples", 1.0),
+        ("num_samples", 1.5),
         ("num_samples", "1"),
         ("temperature", float("nan")),
         ("temperature", float("inf")),

@@ -1,0 +1,1 @@
+"""The page /docs, which shows openapi.json to people."""
