@@ -17,7 +17,7 @@ from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.networks.memory import prepare
 from token_diffusion.plain import plain
 
-from .api import sampling, state
+from .api import requests, sampling, state
 from .api.admission import Service
 from .api.middleware import APIKeyMiddleware, BodyLimitMiddleware, RequestIdMiddleware
 from .api.openapi import DocumentedAPI
@@ -58,6 +58,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     )
     install_error_handlers(app)
     app.include_router(sampling.router)
+    app.include_router(requests.router)
     app.include_router(state.router)
     return app
 
@@ -105,9 +106,9 @@ def _middleware(settings: Settings) -> list[Middleware]:
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["X-Request-Id", "Retry-After"],
+                expose_headers=["X-Request-Id", "X-Sample-Id", "Retry-After"],
             )
         )
     if settings.api_key is not None:

@@ -84,7 +84,7 @@ class LiveServer:
         with httpx2.Client(timeout=30) as client, client.sse(self.url + path, method="POST", json=body) as source:
             assert source.response.status_code == 200, source.response.read()
             events = list(source)
-        assert [event.id for event in events] == [str(number) for number in range(len(events))]
+        assert_rising(events)
         assert events[-1].event in ("done", "error")
         return events
 
@@ -127,6 +127,11 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.002)
+
+
+def assert_rising(events: list[httpx2.ServerSentEvent]) -> None:
+    ids = [int(event.id) for event in events]
+    assert ids == sorted(set(ids)), ids
 
 
 def replay(events: list[httpx2.ServerSentEvent]) -> list[list[int]]:

@@ -28,16 +28,18 @@ def _event_schema(name: str, model: str) -> dict[str, Any]:
     }
 
 
+EVENTS = {
+    "text/event-stream": {
+        "itemSchema": {"oneOf": [_event_schema(name, model.__name__) for model, name in EVENT_NAMES.items()]}
+    }
+}
+
 SAMPLE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events `start`, then `state` and `block`, and at the end `done` or `error`; "
-        'with `"stream": false` the object of `done` alone.',
+        'with `"stream": false` the object of `done` alone. A stream tells its id in X-Sample-Id.',
         "model": DoneEvent,
-        "content": {
-            "text/event-stream": {
-                "itemSchema": {"oneOf": [_event_schema(name, model.__name__) for model, name in EVENT_NAMES.items()]}
-            }
-        },
+        "content": EVENTS,
     },
     400: {"model": ErrorEvent, "description": "The body is not JSON."},
     401: {"model": ErrorEvent, "description": "The API key is missing or wrong."},
@@ -48,6 +50,15 @@ SAMPLE_RESPONSES: dict[int | str, dict[str, Any]] = {
     503: {"model": ErrorEvent, "description": "The server is stopping."},
     504: {"model": ErrorEvent, "description": 'The time is over; with `"stream": true` an `error` event says so.'},
 }
+
+REQUEST_RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: SAMPLE_RESPONSES[401],
+    404: {
+        "model": ErrorEvent,
+        "description": "No request of this id, or somebody else's, or one that is kept no longer.",
+    },
+}
+"""Of a request that is asked for by its id."""
 
 
 class DocumentedAPI(FastAPI):
