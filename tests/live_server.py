@@ -28,7 +28,7 @@ class FakeDenoiser:
     """Equal logits for every token, after `delay_s` seconds; raises `failure` once if it is set.
 
     It raises for rows longer than `longest`, and its logits are NaN for a row that holds the token `poison`, which is never
-    drawn. `widths` are the lengths of its calls.
+    drawn. `widths` are the lengths of its calls. It waits while `gate` is not set.
     """
 
     device = torch.device("cpu")
@@ -41,6 +41,8 @@ class FakeDenoiser:
         self.failure: Exception | None = None
         self.longest, self.poison = 10**6, -1
         self.widths: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
 
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         self.calls += 1
@@ -52,6 +54,7 @@ class FakeDenoiser:
             failure, self.failure = self.failure, None
             raise failure
         time.sleep(self.delay_s)
+        self.gate.wait(30)
         poisoned = (tokens == self.poison).any(1)[positions // tokens.shape[1]]
         logits = torch.zeros(len(positions), self.vocab_size)
         if self.poison >= 0:
