@@ -152,7 +152,7 @@ def raise_for_error(response: httpx2.Response) -> None:
     error.code = error.code or response.status_code
     with contextlib.suppress(ValueError):  # a date, or nothing
         error.retry_after_s = float(response.headers.get("Retry-After", ""))
-    raise error from None
+    raise error
 
 
 def _check(source: httpx2.EventSource) -> None:

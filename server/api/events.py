@@ -118,14 +118,14 @@ class Narrator:
 
     async def _state(self, news: News) -> StateEvent:
         event = StateEvent(step=news.step, t=news.t, nfe=news.nfe, changes=news.changes)
-        every, tokens = self._telling.keyframe_every, news.tokens.tolist()
-        if self._resumes or (every is not None and (self._num_states + 1) % every == 0):
-            event.keyframe = tokens
         self._num_states += 1
+        every = self._telling.keyframe_every
+        if self._resumes or (every is not None and self._num_states % every == 0):
+            event.keyframe = news.tokens.tolist()
         self._resumes = False
         if self._telling.include_text:
             event.text = await self._in_text_thread(
-                lambda: [decode(self._checkpoint.tokenizer, row, keep_masks=True) for row in tokens]
+                lambda: [decode(self._checkpoint.tokenizer, row, keep_masks=True) for row in news.tokens.tolist()]
             )
         return event
 

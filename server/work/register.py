@@ -43,8 +43,8 @@ class Register:
     """Submits requests and ends them: when their time is over, when they are cancelled, when their last reader leaves.
 
     A request that is to be kept outlives its last reader for `reattach_s` seconds, whether it runs or has ended, and can
-    be found as long. All that nobody reads holds at most `max_unread_tokens`: for more, the owner who keeps the most
-    loses what it left first.
+    be found as long. All that nobody reads, running or ended, holds at most `max_unread_tokens`: for more, the owner who
+    keeps the most loses what it left first.
     """
 
     def __init__(self, engine: Engine, reattach_s: float, max_unread_tokens: int = MAX_UNREAD_TOKENS) -> None:
