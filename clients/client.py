@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 import httpx2
 
-from .events import (
-    DoneEvent,
-    Event,
-    IncompleteStream,
-    InvalidEvent,
-    SampleError,
-    load_object,
-    parse_error,
-    parse_event,
-)
+from .events import DoneEvent, Event, load_object, parse_event
+from .stream import Stream, raise_for_error, request_path
 
 Endpoint = Literal["sample", "sample/block", "sample/hybrid"]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-MAX_EVENT_BYTES = 64 * 2**20
-"""Largest event that is read: `done` holds text, tokens and step map of all samples, and may pass httpx2's 1 MiB."""
+OnDisconnect = Literal["cancel", "keep"]
 
 
 class Parameters(TypedDict, total=False):
@@ -52,6 +43,8 @@ class Parameters(TypedDict, total=False):
     """state events from one that carries all tokens to the next"""
     timeout_s: float | None
     """seconds after which the server gives up"""
+    on_disconnect: OnDisconnect | None
+    """of streams alone: what becomes of the request when they are left"""
 
 
 class Client:
@@ -69,6 +62,7 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout: float | None = 90.0) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._streams: set[Stream] = set()
         self._http = httpx2.Client(base_url=url, headers=headers, timeout=httpx2.Timeout(timeout, connect=5.0))
 
     def __enter__(self) -> Self:
@@ -79,6 +73,8 @@ class Client:
 
     def close(self) -> None:
         """End every connection; streams that still run are given up, and the server frees their rows."""
+        for stream in list(self._streams):
+            stream.leave()
         self._http.close()
 
     def sample(
@@ -86,7 +82,7 @@ class Client:
     ) -> DoneEvent:
         """Finished samples of the first fitting checkpoint with an absorbing or uniform process, or of `model`."""
         response = self._http.post(endpoint, json=_body(prompt, parameters, stream=False))
-        _raise_for_error(response)
+        raise_for_error(response)
         done = parse_event("done", response.text)
         assert isinstance(done, DoneEvent)
         return done
@@ -107,12 +103,36 @@ class Client:
         The request is sent when the first event is asked for. Closing the generator ends the connection, and the
         server stops its work; leaving a `for` over a generator that nothing else refers to closes it.
 
-        Raises `IncompleteStream` if the connection ends before `done`, besides what every method raises.
+        Where the connection breaks, the stream comes back and goes on after the last event, as if nothing had been; it
+        raises `IncompleteStream` if that fails, besides what every method raises. The server keeps a request that has
+        lost its client for some seconds. With on_disconnect "keep" it does so too when the generator is closed (see
+        `attach`), with "cancel" never, and then a broken connection ends the stream.
         """
         body = _body(prompt, parameters, stream=True)
-        with self._http.sse(endpoint, method="POST", json=body, max_event_size=MAX_EVENT_BYTES) as source:
-            _raise_for_error(source.response)
-            yield from _events(source)
+        asked = body.setdefault("on_disconnect", "keep")
+        cancels = parameters.get("on_disconnect") is None
+        stream = Stream(self._http, endpoint, body, returns=asked == "keep", cancels=cancels)
+        self._streams.add(stream)
+        try:
+            yield from stream.events()
+        finally:
+            self._streams.discard(stream)
+
+    def attach(self, id: str, *, last_event_id: str | None = None) -> Generator[Event]:
+        """The events of a request that was sent before, by the `id` of its `StartEvent`: all of them, or those that
+        came after `last_event_id`.
+
+        Breaks are mended as in `stream_sample`. Leaving these events ends no request that is kept.
+        """
+        yield from Stream(self._http, f"{request_path(id)}/events", last_event_id=last_event_id).events()
+
+    def cancel(self, id: str) -> None:
+        """End a request; its streams end with a `SampleError` of type cancelled. Raises one of code 404 if it is over."""
+        raise_for_error(self._http.delete(request_path(id)))
+
+    def status(self, id: str) -> dict[str, Any]:
+        """How far a request is, and once it has ended its answer, as the server's JSON."""
+        return self._get(request_path(id))
 
     def stream_block(self, prompt: str | None = None, **parameters: Unpack[Parameters]) -> Generator[Event]:
         """`sample_block` as events, with a `BlockEvent` for each block."""
@@ -140,7 +160,7 @@ class Client:
 
     def _get(self, path: str) -> dict[str, Any]:
         response = self._http.get(path)
-        _raise_for_error(response)
+        raise_for_error(response)
         return load_object(f"/{path}", response.text)
 
 
@@ -149,38 +169,3 @@ def _body(prompt: str | None, parameters: Parameters, *, stream: bool) -> dict[s
     given = {"prompt": prompt, **parameters}
     steps = {"num_inference_steps"} & parameters.keys()
     return {name: value for name, value in given.items() if value is not None or name in steps} | {"stream": stream}
-
-
-def _raise_for_error(response: httpx2.Response) -> None:
-    if response.is_success:
-        return
-    response.read()
-    try:
-        error = parse_error(response.text)
-    except InvalidEvent:
-        # Not our server's words: a proxy before it, or another server altogether.
-        status = f"HTTP {response.status_code} {response.reason_phrase} from {response.request.url}"
-        raise SampleError(status, "http_error", code=response.status_code) from None
-    error.code = error.code or response.status_code
-    raise error
-
-
-def _events(messages: Iterable[httpx2.ServerSentEvent]) -> Generator[Event]:
-    """Typed events up to the end of the connection, which is read, so that it can serve the next request."""
-    last: Event | None = None
-    try:
-        for message in messages:
-            event = parse_event(message.event, message.data)
-            if event is not None:
-                last = event
-                yield event
-    except (httpx2.RemoteProtocolError, httpx2.ReadError) as error:
-        if not isinstance(last, DoneEvent):
-            raise IncompleteStream(_broken_off(last)) from error
-    if not isinstance(last, DoneEvent):
-        raise IncompleteStream(_broken_off(last))
-
-
-def _broken_off(last: Event | None) -> str:
-    where = f"after a {last.event} event" if last else "before its first event"
-    return f"the stream ended {where}, without done or error"

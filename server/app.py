@@ -17,7 +17,7 @@ from token_diffusion.checkpoint import open_checkpoint
 from token_diffusion.networks.memory import prepare
 from token_diffusion.plain import plain
 
-from .api import sampling, state
+from .api import requests, sampling, state
 from .api.admission import Service
 from .api.docs import page
 from .api.keys import OwnerMiddleware
@@ -81,6 +81,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
     )
     install_error_handlers(app)
     app.include_router(sampling.router)
+    app.include_router(requests.router)
     app.include_router(state.router)
     app.include_router(page.router)
     return app
@@ -157,7 +158,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "X-Request-Id", "traceparent"],
-                expose_headers=["X-Request-Id", "Retry-After"],
+                expose_headers=["X-Request-Id", "X-Sample-Id", "Retry-After"],
             )
         )
     middleware.append(Middleware(OwnerMiddleware, keys=_keys(settings)))

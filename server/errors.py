@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 RESTART_S = 5
 """Seconds after which a server that has stopped may be there again; a guess."""
 
+CLIENT_LEFT = 499
+"""No status of HTTP's own, but that of nginx and others: the client has ended its request."""
+
 LONGEST_VALUE = 100
 """Characters of a value that a message quotes."""
 
@@ -75,6 +78,11 @@ def overloaded(retry_after_s: int) -> APIError:
     return APIError(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", message, headers={"Retry-After": str(retry_after_s)})
 
 
+def crowded(max_readers: int) -> APIError:
+    """429: as many read this request as may."""
+    return APIError(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", f"this request has {max_readers} readers already")
+
+
 def unavailable(message: str) -> APIError:
     """503: no work is taken, until somebody starts a server again."""
     return APIError(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, headers={"Retry-After": str(RESTART_S)})
@@ -88,6 +96,16 @@ def stalled(seconds: float) -> APIError:
 def timeout(seconds: float) -> APIError:
     """504: the time that the client or the server allows is over."""
     return APIError(HTTPStatus.GATEWAY_TIMEOUT, "timeout", f"not finished within {seconds:g} s", "timeout_s")
+
+
+def cancelled() -> APIError:
+    """499, as proxies log a client that has left: somebody who may has ended the request."""
+    return APIError(CLIENT_LEFT, "cancelled", "the request was cancelled")
+
+
+def not_found(message: str) -> APIError:
+    """404: there is no such thing, or none for this client."""
+    return APIError(HTTPStatus.NOT_FOUND, "not_found", message)
 
 
 def shutdown() -> APIError:

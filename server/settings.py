@@ -132,6 +132,8 @@ class Settings(BaseSettings):
     """largest body of a request, in bytes; a larger one is answered 413"""
     request_timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """longest timeout_s of a request, in seconds"""
+    reattach_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+    """seconds that a request with on_disconnect keep outlives its last reader, running or ended, to be come back to"""
     shutdown_grace_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """seconds that running requests may still take after SIGTERM"""
     stall_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)

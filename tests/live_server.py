@@ -28,7 +28,7 @@ class FakeDenoiser:
     """Equal logits for every token, after `delay_s` seconds; raises `failure` once if it is set.
 
     It raises for rows longer than `longest`, and its logits are NaN for a row that holds the token `poison`, which is never
-    drawn. `widths` are the lengths of its calls.
+    drawn. `widths` are the lengths of its calls. It waits while `gate` is not set.
     """
 
     device = torch.device("cpu")
@@ -41,6 +41,8 @@ class FakeDenoiser:
         self.failure: Exception | None = None
         self.longest, self.poison = 10**6, -1
         self.widths: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
 
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         self.calls += 1
@@ -52,6 +54,7 @@ class FakeDenoiser:
             failure, self.failure = self.failure, None
             raise failure
         time.sleep(self.delay_s)
+        self.gate.wait(30)
         poisoned = (tokens == self.poison).any(1)[positions // tokens.shape[1]]
         logits = torch.zeros(len(positions), self.vocab_size)
         if self.poison >= 0:
@@ -84,7 +87,7 @@ class LiveServer:
         with httpx2.Client(timeout=30) as client, client.sse(self.url + path, method="POST", json=body) as source:
             assert source.response.status_code == 200, source.response.read()
             events = list(source)
-        assert [event.id for event in events] == [str(number) for number in range(len(events))]
+        assert_rising(events)
         assert events[-1].event in ("done", "error")
         return events
 
@@ -129,6 +132,11 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.002)
+
+
+def assert_rising(events: list[httpx2.ServerSentEvent]) -> None:
+    ids = [int(event.id) for event in events]
+    assert ids == sorted(set(ids)), ids
 
 
 def replay(events: list[httpx2.ServerSentEvent]) -> list[list[int]]:

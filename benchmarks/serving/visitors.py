@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx2
 
-from clients.client import MAX_EVENT_BYTES
 from clients.events import DoneEvent, Event, InvalidEvent, SampleError, StartEvent, parse_error, parse_event
 from clients.replay import Canvas
+from clients.stream import MAX_EVENT_BYTES
 
 from .traffic import Ask
 

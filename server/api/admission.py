@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -23,7 +23,8 @@ from ..settings import Settings
 from ..work.engine import Engine
 from ..work.jobs import Job
 from ..work.owner import Owner
-from ..work.stream import Stream
+from ..work.register import Register
+from ..work.stream import Stream, Telling
 from .keys import address_of
 from .protocol import BlockSampleRequest, Process, SampleRequest
 
@@ -41,6 +42,11 @@ class Service:
     settings: Settings
     engine: Engine
     text: Executor
+
+    @cached_property
+    def register(self) -> Register:
+        """The requests by their id."""
+        return Register(self.engine, self.settings.reattach_s)
 
 
 def _opening(request: Request) -> Service | None:
@@ -73,7 +79,7 @@ async def admit(service: Service, wire: SampleRequest, processes: Sequence[Proce
     Raises:
         APIError, ParameterError: 422.
     """
-    stream = Stream(wire.stream_every if wire.stream else None)
+    stream = Stream(Telling(wire.stream_every, wire.include_text, wire.keyframe_every))
     checkpoint = _choose(service.engine.checkpoints, wire.model, processes, path)
     settings = service.settings
     wire = wire.within(num_inference_steps=settings.max_num_inference_steps, seq_len=settings.max_seq_len)
@@ -126,6 +132,10 @@ def _check_limits(wire: SampleRequest, settings: Settings) -> None:
         raise ParameterError("stream_every", "be >= 1", wire.stream_every)
     if wire.keyframe_every is not None and wire.keyframe_every < 1:
         raise ParameterError("keyframe_every", "be >= 1", wire.keyframe_every)
+    if wire.on_disconnect == "keep" and not wire.stream:
+        raise ParameterError(
+            "on_disconnect", "be 'cancel' where stream is false, as only a stream tells its id", wire.on_disconnect
+        )
 
 
 def _check_seq_len(seq_len: int, settings: Settings, checkpoint: Checkpoint) -> None:

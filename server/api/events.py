@@ -13,11 +13,12 @@ from starlette.types import Receive, Scope, Send
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Result
+from token_diffusion.errors import ParameterError
 from token_diffusion.text import decode
 
-from ..errors import internal
+from ..errors import APIError, ErrorEvent, internal
 from ..work.jobs import Job
-from ..work.stream import News
+from ..work.stream import News, Place, Reader
 from .protocol import (
     EVENT_NAMES,
     BlockEvent,
@@ -37,54 +38,73 @@ HEARTBEAT_S = 15.0
 
 RETRY_MS = 2000
 
+Told = tuple[int, Event]
+"""An event and its id."""
+
 
 class Narrator:
-    """Tells one job's story as events.
+    """Tells one reader a job's story as events, each with its id, which is a place in the story: of two, the later is larger.
 
     Args:
         text: where token ids become text, off the event loop.
-        include_text: whether states are told as text, too.
-        keyframe_every: states from one that is told whole to the next; None for none.
+        after: the id of the last event that the reader has; None if it has none. What comes after it begins with the
+            whole state, in a keyframe.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        checkpoint: Checkpoint,
-        text: Executor,
-        include_text: bool = False,
-        keyframe_every: int | None = None,
-    ) -> None:
+    def __init__(self, job: Job, checkpoint: Checkpoint, text: Executor, after: int | None = None) -> None:
         self._job = job
         self._checkpoint = checkpoint
         self._text = text
-        self._include_text = include_text
-        self._keyframe_every = keyframe_every
+        self._telling = job.stream.telling
         self._num_states = 0
-        self._tokens: list[list[int]] = []
+        self._resumes = after is not None
+        self.place = None if after is None else self._place(after)
 
-    async def events(self) -> AsyncIterator[Event | None]:
+    async def events(self, reader: Reader) -> AsyncIterator[Told | None]:
         """All events, the last one done or error; None for each `HEARTBEAT_S` without any."""
         while True:
-            news = await self._job.stream.read(HEARTBEAT_S)
+            news = await reader.read(HEARTBEAT_S)
             if news is None:
                 yield None
                 continue
-            if news.tokens is not None:
-                yield self._start(news.tokens)
+            if news.begins:
+                yield 0, self._start(news.tokens.tolist())
             if news.num_updates:
-                yield await self._state(news)
-            for block in news.blocks if self._job.parameters.block_size is not None else []:
-                yield BlockEvent(block=block.block, start=block.start, end=block.end)
-            if news.error is not None:
-                yield news.error.event
-                return
-            if news.result is not None:
-                yield await self._done(news.result)
+                yield self._id(Place(news.after.updates, news.before.blocks)), await self._state(news)
+            for number, block in enumerate(news.blocks if self._blocks else [], news.before.blocks + 1):
+                event = BlockEvent(block=block.block, start=block.start, end=block.end)
+                yield self._id(Place(news.after.updates, number)), event
+            if news.error is not None or news.result is not None:
+                yield self._id(news.after) + 1, await self._end(news.result, news.error)
                 return
 
+    async def end(self, reader: Reader) -> DoneEvent | ErrorEvent:
+        """The last event alone, whenever it comes."""
+        while True:
+            news = await reader.read(HEARTBEAT_S)
+            if news is not None and (news.error is not None or news.result is not None):
+                return await self._end(news.result, news.error)
+
+    @property
+    def _blocks(self) -> int:
+        """Most blocks that are told; without a block_size the one block is not."""
+        parameters = self._job.parameters
+        return 0 if parameters.block_size is None else -(-parameters.seq_len // parameters.block_size)
+
+    def _id(self, place: Place) -> int:
+        return place.updates * (self._blocks + 1) + min(place.blocks, self._blocks)
+
+    def _place(self, id: int) -> Place:
+        """What a reader knows whose last event was number `id`. Raises ParameterError if there is no such event yet."""
+        stream = self._job.stream
+        here = stream.place
+        if id > self._id(here) + stream.ended:
+            raise ParameterError("Last-Event-ID", "be the id of an event of this request", id)
+        if id >= self._id(here):
+            return here
+        return Place(*divmod(id, self._blocks + 1))
+
     def _start(self, tokens: list[list[int]]) -> StartEvent:
-        self._tokens = [list(sample) for sample in tokens]
         parameters = self._job.parameters
         return StartEvent(
             id=self._job.id,
@@ -97,18 +117,26 @@ class Narrator:
         )
 
     async def _state(self, news: News) -> StateEvent:
-        changes = [(sample, position, token) for (sample, position), token in news.changes.items()]
-        event = StateEvent(step=news.step, t=news.t, nfe=news.nfe, changes=changes)
-        for sample, position, token in changes:
-            self._tokens[sample][position] = token
+        event = StateEvent(step=news.step, t=news.t, nfe=news.nfe, changes=news.changes)
         self._num_states += 1
-        if self._keyframe_every is not None and self._num_states % self._keyframe_every == 0:
-            event.keyframe = [list(tokens) for tokens in self._tokens]
-        if self._include_text:
-            event.text = await self._in_text_thread(self._show_all)
+        every = self._telling.keyframe_every
+        if self._resumes or (every is not None and self._num_states % every == 0):
+            event.keyframe = news.tokens.tolist()
+        self._resumes = False
+        if self._telling.include_text:
+            event.text = await self._in_text_thread(
+                lambda: [decode(self._checkpoint.tokenizer, row, keep_masks=True) for row in news.tokens.tolist()]
+            )
         return event
 
-    async def _done(self, result: Result) -> DoneEvent:
+    async def _end(self, result: Result | None, error: APIError | None) -> DoneEvent | ErrorEvent:
+        if error is not None:
+            return error.event
+        assert result is not None
+        return await self.done(result)
+
+    async def done(self, result: Result) -> DoneEvent:
+        """The last event of a job that ended well."""
         texts = await self._in_text_thread(
             lambda: [decode(self._checkpoint.tokenizer, tokens) for tokens in result.tokens]
         )
@@ -136,31 +164,26 @@ class Narrator:
     async def _in_text_thread(self, work: Callable[[], list[str]]) -> list[str]:
         return await asyncio.get_running_loop().run_in_executor(self._text, work)
 
-    def _show_all(self) -> list[str]:
-        return [decode(self._checkpoint.tokenizer, tokens, keep_masks=True) for tokens in self._tokens]
 
-
-async def server_sent(events: AsyncIterator[Event | None]) -> AsyncIterator[bytes]:
+async def server_sent(events: AsyncIterator[Told | None]) -> AsyncIterator[bytes]:
     """The text/event-stream of `events`. Whatever breaks on the way, the last event is done or error."""
-    number = 0
+    last = -1
     try:
-        async for event in events:
-            if event is None:
+        async for told in events:
+            if told is None:
                 yield KEEPALIVE_COMMENT
                 continue
-            yield _format(event, number)
-            number += 1
+            retry = RETRY_MS if last < 0 else None
+            last, event = told
+            yield _format(event, last, retry)
     except Exception:
         log.exception("a stream broke")
-        yield _format(internal().event, number)
+        yield _format(internal().event, last + 1)
 
 
-def _format(event: Event, number: int) -> bytes:
+def _format(event: Event, id: int, retry: int | None = None) -> bytes:
     return format_sse_event(
-        data_str=event.model_dump_json(exclude_unset=True),
-        event=EVENT_NAMES[type(event)],
-        id=str(number),
-        retry=RETRY_MS if number == 0 else None,
+        data_str=event.model_dump_json(exclude_unset=True), event=EVENT_NAMES[type(event)], id=str(id), retry=retry
     )
 
 
@@ -172,8 +195,9 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Event | None], on_close: Callable[[], None]) -> None:
-        super().__init__(server_sent(events), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    def __init__(self, id: str, events: AsyncIterator[Told | None], on_close: Callable[[], None]) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Sample-Id": id}
+        super().__init__(server_sent(events), headers=headers)
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

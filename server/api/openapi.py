@@ -35,16 +35,18 @@ def _event_schema(name: str, model: str) -> dict[str, Any]:
     }
 
 
+EVENTS = {
+    "text/event-stream": {
+        "itemSchema": {"oneOf": [_event_schema(name, model.__name__) for model, name in EVENT_NAMES.items()]}
+    }
+}
+
 SAMPLE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events `start`, then `state` and `block`, and at the end `done` or `error`; "
-        'with `"stream": false` the object of `done` alone.',
+        'with `"stream": false` the object of `done` alone. A stream tells its id in X-Sample-Id.',
         "model": DoneEvent,
-        "content": {
-            "text/event-stream": {
-                "itemSchema": {"oneOf": [_event_schema(name, model.__name__) for model, name in EVENT_NAMES.items()]}
-            }
-        },
+        "content": EVENTS,
     },
     400: {"model": ErrorEvent, "description": "The body is not JSON."},
     413: {"model": ErrorEvent, "description": "The body is too large."},
@@ -66,6 +68,13 @@ LIMITS = {
     "timeout_s": "request_timeout_s",
 }
 """Field of a request -> setting that bounds it."""
+REQUEST_RESPONSES: dict[int | str, dict[str, Any]] = {
+    404: {
+        "model": ErrorEvent,
+        "description": "No request of this id, or somebody else's, or one that is kept no longer.",
+    },
+}
+"""Of a request that is asked for by its id."""
 
 
 class DocumentedAPI(FastAPI):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ..errors import ErrorEvent
+from ..errors import ErrorDetail, ErrorEvent
 
 
 def _bounds(**bounds: Any) -> Any:
@@ -70,6 +70,8 @@ class SampleRequest(BaseModel):
     """every so many state events one carries all tokens, for a reader that joins or resumes in the middle; null: none does"""
     timeout_s: Annotated[float, _bounds(exclusiveMinimum=0)] = 60.0
     """seconds after which the request is given up with an error of type timeout"""
+    on_disconnect: Literal["cancel", "keep"] = "cancel"
+    """what a client that leaves a stream does to its request: end it, or leave it for GET /requests/{id}/events"""
 
     def within(self, **limits: int | None) -> Self:
         """The same request, its defaults brought down to `limits`; what was asked for stays, to be refused."""
@@ -190,6 +192,23 @@ EVENT_NAMES: dict[type[Event], str] = {
     ErrorEvent: "error",
 }
 """The `event:` field of each."""
+
+
+class RequestStatus(BaseModel):
+    """How far a request is: a state without changes, and the answer once there is one."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    id: str
+    model: str
+    status: Literal["waiting", "running", "done", "failed"]
+    """waiting: for its first forward pass"""
+    step: int
+    t: float
+    nfe: int
+    num_inference_steps: int | None
+    done: DoneEvent | None
+    error: ErrorDetail | None
 
 
 class Health(BaseModel):

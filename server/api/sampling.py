@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from ..errors import ErrorEvent, timeout
+from ..errors import CLIENT_LEFT, ErrorEvent, timeout
 from .admission import Service, ServiceDep, admit, owner_of
 from .events import EventStream, Narrator
 from .openapi import SAMPLE_RESPONSES
 from .protocol import (
     BlockSampleRequest,
     DoneEvent,
-    Event,
     HybridSampleRequest,
     Process,
     SampleRequest,
@@ -25,9 +26,6 @@ from .protocol import (
 log = logging.getLogger(__name__)
 
 router = APIRouter()
-
-CLIENT_LEFT = 499
-"""For the access log alone: nobody is there to read it."""
 
 
 @router.post("/sample", tags=["sampling"], responses=SAMPLE_RESPONSES)
@@ -49,9 +47,9 @@ async def sample_hybrid(wire: HybridSampleRequest, request: Request, service: Se
 
 
 async def _answer(wire: SampleRequest, request: Request, service: Service, processes: Sequence[Process]) -> Response:
-    """Admit, submit, and answer with a stream of events or with the last one; in the end the rows are given back."""
-    seconds, loop = min(wire.timeout_s, service.settings.request_timeout_s), asyncio.get_running_loop()
-    due = loop.time() + seconds
+    """Admit, submit, and answer with a stream of events or with the last one."""
+    seconds = min(wire.timeout_s, service.settings.request_timeout_s)
+    due = asyncio.get_running_loop().time() + seconds
     try:
         async with asyncio.timeout_at(due if seconds > 0 else None):
             job = await admit(service, wire, processes, request.url.path, owner_of(request))
@@ -59,32 +57,21 @@ async def _answer(wire: SampleRequest, request: Request, service: Service, proce
         raise timeout(seconds) from None
     request_id: str = request.scope["state"]["request_id"]
     log.debug("request %s is %s: %s with %s, %s", request_id, job.id, request.url.path, job.model, job.parameters)
-    engine = service.engine
-    engine.submit(job)
-
-    def expire() -> None:
-        job.stream.fail(timeout(seconds))
-        engine.cancel(job)
-
-    timer = loop.call_at(due, expire)
-
-    def close() -> None:
-        timer.cancel()
-        engine.cancel(job)
-
-    checkpoint = engine.checkpoints[job.model]
-    events = Narrator(job, checkpoint, service.text, wire.include_text and wire.stream, wire.keyframe_every).events()
+    register = service.register
+    entry = register.submit(job, keep=wire.on_disconnect == "keep", due=due, timeout_s=seconds)
+    reader = register.attach(entry, end_alone=not wire.stream)
+    narrator = Narrator(job, service.engine.checkpoints[job.model], service.text)
     if wire.stream:
-        return EventStream(events, close)
+        return EventStream(job.id, narrator.events(reader), partial(register.detach, entry, reader))
     try:
-        return await _last_of(events, request)
+        return await _unless_left(narrator.end(reader), request)
     finally:
-        close()
+        register.detach(entry, reader)
 
 
-async def _last_of(events: AsyncIterator[Event | None], request: Request) -> Response:
-    """The last of `events` as JSON, unless the client leaves before it."""
-    last = asyncio.create_task(_last_event(events))
+async def _unless_left(end: Coroutine[Any, Any, DoneEvent | ErrorEvent], request: Request) -> Response:
+    """The last event as JSON, unless the client leaves before it."""
+    last = asyncio.create_task(end)
     left = asyncio.create_task(_client_left(request))
     try:
         await asyncio.wait({last, left}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,13 +83,6 @@ async def _last_of(events: AsyncIterator[Event | None], request: Request) -> Res
         left.cancel()
     status = event.error.code if isinstance(event, ErrorEvent) else 200
     return JSONResponse(event.model_dump(mode="json"), status)
-
-
-async def _last_event(events: AsyncIterator[Event | None]) -> DoneEvent | ErrorEvent:
-    async for event in events:
-        if isinstance(event, DoneEvent | ErrorEvent):
-            return event
-    raise AssertionError("a story without an end")
 
 
 async def _client_left(request: Request) -> None:

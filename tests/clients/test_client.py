@@ -50,7 +50,7 @@ def test_each_method_asks_its_endpoint(path: str, unstreamed: Callable, streamed
     assert done == last
     assert [request.path for request in server.requests + streaming.requests] == [path, path]
     assert server.requests[0].body == {"seq_len": 4, "stream": False}
-    assert streaming.requests[0].body == {"seq_len": 4, "stream": True}
+    assert streaming.requests[0].body == {"seq_len": 4, "stream": True, "on_disconnect": "keep"}
 
 
 def test_no_steps_is_a_value_of_its_own() -> None:

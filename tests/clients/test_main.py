@@ -35,7 +35,7 @@ def test_final_texts_go_to_a_pipe(capsys: Capture) -> None:
     with scripted(sample=Reply([sse()])) as server:
         assert run(server, "sample") == 0
     assert capsys.readouterr() == ("the dög sat\nüber\n", "")
-    assert server.requests[0].body == {"stream": True}
+    assert server.requests[0].body == {"stream": True, "on_disconnect": "keep"}
 
 
 def test_a_terminal_gets_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_a_terminal_gets_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     models = answer({"models": [{"name": "demo", "mask_token": "cät"}, {"name": "older"}]})
     with scripted(sample=Reply([sse()]), models=models) as server:
         assert run(server, "sample") == 0
-    assert server.requests[-1].body == {"include_text": True, "stream": True}
+    assert server.requests[-1].body == {"include_text": True, "stream": True, "on_disconnect": "keep"}
     assert "the \x1b[2m░\x1b[0m" in out.getvalue()
     assert out.text() == ["0│ the dög sat", "1│ über", "7 tokens · nfe 3 · 0.01 s · seed 7"]
 
@@ -79,13 +79,13 @@ def test_flags_are_the_names_on_the_wire() -> None:
     with scripted(sample_block=Reply([sse()])) as server:
         assert run(server, "sample-block", "--include_text", *flags) == 0
     assert server.requests[0].path == "/sample/block"
-    assert server.requests[0].body == {**body, "include_text": True, "stream": True}
+    assert server.requests[0].body == {**body, "include_text": True, "stream": True, "on_disconnect": "keep"}
 
 
 def test_hybrid_and_the_continuous_limit(capsys: Capture) -> None:
     with scripted(sample_hybrid=Reply([sse()])) as server:
         assert run(server, "sample-hybrid", "--num_inference_steps", "none") == 0
-    assert server.requests[0].body == {"num_inference_steps": None, "stream": True}
+    assert server.requests[0].body == {"num_inference_steps": None, "stream": True, "on_disconnect": "keep"}
 
 
 def test_url_and_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

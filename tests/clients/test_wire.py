@@ -54,7 +54,7 @@ def sse(events: Sequence[tuple[str, object]] = EVENTS, *, newline: str = "\n") -
 
 @dataclass
 class Reply:
-    """What the scripted server answers: `chunks` one by one, then what `ending` says.
+    """What the scripted server answers: `chunks` one by one, then what `ending` says; each time the `then` of the last.
 
     "end" ends the body, "abort" drops the connection, "hold" sends nothing more and waits for the client to leave.
     """
@@ -63,6 +63,13 @@ class Reply:
     ending: str = "end"
     status: int = 200
     content_type: str = "text/event-stream"
+    headers: dict[str, str] = field(default_factory=dict)
+    then: Reply | None = None
+
+
+NOT_FOUND = Reply(
+    [b'{"error": {"message": "not here", "type": "not_found"}}'], status=404, content_type="application/json"
+)
 
 
 @dataclass
@@ -73,6 +80,7 @@ class Request:
     path: str
     authorization: str | None
     body: Any
+    last_event_id: str | None = None
 
 
 @dataclass
@@ -95,11 +103,20 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
+    def do_DELETE(self) -> None:
+        self._answer(None)
+
     def _answer(self, body: Any) -> None:
-        self.script.requests.append(Request(self.command, self.path, self.headers["Authorization"], body))
-        reply = self.script.replies[self.path]
+        headers = self.headers
+        self.script.requests.append(
+            Request(self.command, self.path, headers["Authorization"], body, headers["Last-Event-ID"])
+        )
+        reply = self.script.replies.get(self.path, NOT_FOUND)
+        self.script.replies[self.path] = reply.then or reply
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.content_type)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for chunk in reply.chunks:

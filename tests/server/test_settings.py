@@ -36,6 +36,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "max_num_samples": "7",
         "max_body_bytes": "8",
         "request_timeout_s": "9.5",
+        "reattach_s": "11",
         "shutdown_grace_s": "10",
         "stall_s": "11",
         "api_key": "secret",

@@ -24,6 +24,7 @@ DEFAULTS = {
     "include_text": False,
     "keyframe_every": None,
     "timeout_s": 60,
+    "on_disconnect": "cancel",
 }
 
 

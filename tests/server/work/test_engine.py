@@ -41,12 +41,13 @@ def running(
 def make_job(rows: int = 1, *, model: str = "absorbing", steps: int = 500, seq_len: int = 64, seed: int = 1) -> Job:
     """By default long: 64 forward passes or a few less."""
     parameters = SamplingParameters(seq_len=seq_len, num_samples=rows, num_inference_steps=steps, seed=seed)
-    return Job(model, [OPEN] * seq_len, parameters, Stream(None), Owner("address:test", "test"))
+    return Job(model, [OPEN] * seq_len, parameters, Stream(), Owner("address:test", "test"))
 
 
 async def end_of(job: Job) -> News:
+    reader = job.stream.attach(end_alone=True)
     while True:
-        news = await job.stream.read(20)
+        news = await reader.read(20)
         assert news is not None, "the job has no end"
         if news.result is not None or news.error is not None:
             return news
