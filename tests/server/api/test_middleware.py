@@ -44,7 +44,7 @@ def test_a_preflight_needs_no_key_and_a_refusal_can_be_read_by_the_page(guarded:
     refused = guarded.get("/info", headers={"Origin": "http://page"})
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "http://page"
-    assert refused.headers["access-control-expose-headers"] == "X-Request-Id, Retry-After"
+    assert refused.headers["access-control-expose-headers"] == "X-Request-Id, X-Sample-Id, Retry-After"
     other = guarded.get("/info", headers=KEY | {"Origin": "http://elsewhere"})
     assert "access-control-allow-origin" not in other.headers
 
