@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
@@ -24,6 +22,8 @@ from ..work.engine import Engine
 from ..work.jobs import Job
 from ..work.owner import Owner
 from ..work.stream import Stream
+from ..work.text import TextThread
+from .deadline import Deadline
 from .protocol import BlockSampleRequest, Process, SampleRequest
 
 SEED_BOUND = 2**53
@@ -32,14 +32,11 @@ SEED_BOUND = 2**53
 
 @dataclass(frozen=True)
 class Service:
-    """What a running app shares among its requests.
-
-    `text` is a pool of one thread: tokenizers are not made for several at a time, and must not hold up the event loop.
-    """
+    """What a running app shares among its requests."""
 
     settings: Settings
     engine: Engine
-    text: Executor
+    text: TextThread
 
 
 def _service(request: Request) -> Service:
@@ -56,11 +53,19 @@ def owner_of(request: Request) -> Owner:
     return Owner(f"address:{host}", host)
 
 
-async def admit(service: Service, wire: SampleRequest, processes: Sequence[Process], path: str, owner: Owner) -> Job:
+async def admit(
+    service: Service,
+    wire: SampleRequest,
+    processes: Sequence[Process],
+    path: str,
+    owner: Owner,
+    deadline: Deadline,
+) -> Job:
     """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
 
     Raises:
         APIError, ParameterError: 422.
+        TimeoutError: its text was not read before `deadline`.
     """
     stream = Stream(wire.stream_every if wire.stream else None)
     checkpoint = _choose(service.engine.checkpoints, wire.model, processes, path)
@@ -79,7 +84,8 @@ async def admit(service: Service, wire: SampleRequest, processes: Sequence[Proce
         max_tokens=service.settings.max_seq_len,
         frame=checkpoint.facts.frame,
     )
-    tokens = await asyncio.get_running_loop().run_in_executor(service.text, encoding)
+    async with deadline.bound():
+        tokens = await service.text.run(encoding, owner)
     _check_seq_len(len(tokens), service.settings, checkpoint)
     return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream, owner)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.responses import StreamingResponse
@@ -18,6 +16,8 @@ from token_diffusion.text import decode
 from ..errors import internal
 from ..work.jobs import Job
 from ..work.stream import News
+from ..work.text import TextThread
+from .deadline import Deadline
 from .protocol import (
     EVENT_NAMES,
     BlockEvent,
@@ -43,6 +43,7 @@ class Narrator:
 
     Args:
         text: where token ids become text, off the event loop.
+        deadline: when an error ends the story, though it be only its last text that is awaited.
         include_text: whether states are told as text, too.
         keyframe_every: states from one that is told whole to the next; None for none.
     """
@@ -51,13 +52,15 @@ class Narrator:
         self,
         job: Job,
         checkpoint: Checkpoint,
-        text: Executor,
+        text: TextThread,
+        deadline: Deadline,
         include_text: bool = False,
         keyframe_every: int | None = None,
     ) -> None:
         self._job = job
         self._checkpoint = checkpoint
         self._text = text
+        self._deadline = deadline
         self._include_text = include_text
         self._keyframe_every = keyframe_every
         self._num_states = 0
@@ -65,6 +68,14 @@ class Narrator:
 
     async def events(self) -> AsyncIterator[Event | None]:
         """All events, the last one done or error; None for each `HEARTBEAT_S` without any."""
+        try:
+            async for event in self._told():
+                yield event
+        except TimeoutError:
+            yield self._deadline.error().event
+
+    async def _told(self) -> AsyncIterator[Event | None]:
+        """The same; TimeoutError if the text thread is not done in time."""
         while True:
             news = await self._job.stream.read(HEARTBEAT_S)
             if news is None:
@@ -134,7 +145,8 @@ class Narrator:
         )
 
     async def _in_text_thread(self, work: Callable[[], list[str]]) -> list[str]:
-        return await asyncio.get_running_loop().run_in_executor(self._text, work)
+        async with self._deadline.bound():
+            return await self._text.run(work)
 
     def _show_all(self) -> list[str]:
         return [decode(self._checkpoint.tokenizer, tokens, keep_masks=True) for tokens in self._tokens]

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from ..errors import ErrorEvent, timeout
+from ..errors import ErrorEvent
 from .admission import Service, ServiceDep, admit, owner_of
+from .bodies import BoundedRoute
+from .deadline import Deadline
 from .events import EventStream, Narrator
 from .openapi import SAMPLE_RESPONSES
 from .protocol import (
@@ -24,7 +26,7 @@ from .protocol import (
 
 log = logging.getLogger(__name__)
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 CLIENT_LEFT = 499
 """For the access log alone: nobody is there to read it."""
@@ -50,30 +52,29 @@ async def sample_hybrid(wire: HybridSampleRequest, request: Request, service: Se
 
 async def _answer(wire: SampleRequest, request: Request, service: Service, processes: Sequence[Process]) -> Response:
     """Admit, submit, and answer with a stream of events or with the last one; in the end the rows are given back."""
-    seconds, loop = min(wire.timeout_s, service.settings.request_timeout_s), asyncio.get_running_loop()
-    due = loop.time() + seconds
+    deadline = Deadline.after(min(wire.timeout_s, service.settings.request_timeout_s))
     try:
-        async with asyncio.timeout_at(due if seconds > 0 else None):
-            job = await admit(service, wire, processes, request.url.path, owner_of(request))
+        job = await admit(service, wire, processes, request.url.path, owner_of(request), deadline)
     except TimeoutError:
-        raise timeout(seconds) from None
+        raise deadline.error() from None
     request_id: str = request.scope["state"]["request_id"]
     log.debug("request %s is %s: %s with %s, %s", request_id, job.id, request.url.path, job.model, job.parameters)
     engine = service.engine
     engine.submit(job)
 
     def expire() -> None:
-        job.stream.fail(timeout(seconds))
+        job.stream.fail(deadline.error())
         engine.cancel(job)
 
-    timer = loop.call_at(due, expire)
+    timer = asyncio.get_running_loop().call_at(deadline.due, expire)
 
     def close() -> None:
         timer.cancel()
         engine.cancel(job)
 
     checkpoint = engine.checkpoints[job.model]
-    events = Narrator(job, checkpoint, service.text, wire.include_text and wire.stream, wire.keyframe_every).events()
+    include_text = wire.include_text and wire.stream
+    events = Narrator(job, checkpoint, service.text, deadline, include_text, wire.keyframe_every).events()
     if wire.stream:
         return EventStream(events, close)
     try:
