@@ -6,10 +6,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-import uvicorn
 from transformers.utils.logging import disable_progress_bar
 
 from .app import create_app, load_engine
+from .connections import serving_config
 from .lifecycle import CLOSE_S, DrainingServer
 from .settings import read_settings
 
@@ -32,14 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         log.info("loaded %s: %s, from %s", checkpoint.name, checkpoint.process, checkpoint.path)
     if settings.api_key is None and settings.host not in LOCAL_HOSTS:
         log.warning("no --api_key: everyone who reaches %s:%d can use this server", settings.host, settings.port)
-    config = uvicorn.Config(
-        create_app(settings, engine),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=CLOSE_S,
-    )
+    config = serving_config(create_app(settings, engine), settings, timeout_graceful_shutdown=CLOSE_S)
     DrainingServer(config, engine, settings.shutdown_grace_s).run()
     return 0
 

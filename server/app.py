@@ -19,11 +19,12 @@ from token_diffusion.plain import plain
 
 from .api import sampling, state
 from .api.admission import Service
-from .api.middleware import APIKeyMiddleware, BodyLimitMiddleware, RequestIdMiddleware
+from .api.middleware import APIKeyMiddleware, BodyLimitMiddleware, CrowdMiddleware, RequestIdMiddleware
 from .api.openapi import DocumentedAPI
 from .errors import install_error_handlers
 from .settings import Settings
 from .work.engine import Engine
+from .work.text import TextThread
 
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
 """Tokens of a forward pass beyond which more of them take longer and are not cheaper each (measured for the CPU)."""
@@ -41,7 +42,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = engine if engine is not None else await asyncio.to_thread(load_engine, chosen)
-        with ThreadPoolExecutor(1, "text") as text:
+        with TextThread() as text:
             app.state.service = Service(chosen, running, text)
             running.start()
             try:
@@ -99,7 +100,7 @@ def load_engine(settings: Settings) -> Engine:
 
 def _middleware(settings: Settings) -> list[Middleware]:
     """Outermost first."""
-    middleware = [Middleware(RequestIdMiddleware)]
+    middleware = [Middleware(RequestIdMiddleware), Middleware(CrowdMiddleware)]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -112,5 +113,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         )
     if settings.api_key is not None:
         middleware.append(Middleware(APIKeyMiddleware, key=settings.api_key.get_secret_value()))
-    middleware.append(Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes))
+    middleware.append(
+        Middleware(BodyLimitMiddleware, max_bytes=settings.body_bytes, timeout_s=settings.body_timeout_s)
+    )
     return middleware

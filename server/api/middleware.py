@@ -1,7 +1,8 @@
-"""Three wrappers of plain ASGI: they see messages pass, and neither buffer a stream nor hide that its client left."""
+"""Four wrappers of plain ASGI: they see messages pass, and neither buffer a stream nor hide that its client left."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -11,7 +12,7 @@ from hashlib import sha256
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import APIError, internal
+from ..errors import APIError, internal, unavailable
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,28 @@ class APIKeyMiddleware:
         await refusal.response()(scope, receive, send)
 
 
-class BodyLimitMiddleware:
-    """413 for a body of more than `max_bytes`, at once if it says so, else as soon as that many have been read."""
+class CrowdMiddleware:
+    """503 for all but the probes on a connection that came when there were as many as there may be (`crowded`)."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope.get("state", {}).get("crowded") or scope["path"] in OPEN_PATHS:
+            return await self.app(scope, receive, send)
+        await unavailable("there are too many connections").response()(scope, receive, send)
+
+
+class BodyLimitMiddleware:
+    """413 for a body of more than `max_bytes`, at once if it says so, else as soon as that many have been read.
+
+    408 for one that has not come whole within `timeout_s`: of connections, not of a request's own `timeout_s`.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,17 +99,27 @@ class BodyLimitMiddleware:
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > self.max_bytes:
             return await self._too_large().response()(scope, receive, send)
-        num_bytes = 0
+        num_bytes, whole = 0, False
+        due = asyncio.get_running_loop().time() + self.timeout_s
 
         async def receive_counted() -> Message:
-            nonlocal num_bytes
-            message = await receive()
+            nonlocal num_bytes, whole
+            try:
+                async with asyncio.timeout_at(None if whole else due):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_slow() from None
             num_bytes += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if num_bytes > self.max_bytes:
                 raise self._too_large()
             return message
 
         await self.app(scope, receive_counted, send)
+
+    def _too_slow(self) -> APIError:
+        message = f"the body must be here within {self.timeout_s:g} s of its headers"
+        return APIError(408, "timeout", message, headers={"Connection": "close"})
 
     def _too_large(self) -> APIError:
         message = f"the body must be at most {self.max_bytes} bytes"
