@@ -39,7 +39,7 @@ class Service:
     text: TextThread
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # a coroutine, as a plain function would be run in a thread
     service: Service = request.app.state.service
     return service
 
