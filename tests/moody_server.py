@@ -53,7 +53,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     engine = load_engine(settings)
     for name, checkpoint in engine.checkpoints.items():
-        ids = checkpoint.tokenizer.convert_tokens_to_ids([RAISES, HANGS, IS_NAN])
+        ids: list[int] = [checkpoint.tokenizer.convert_tokens_to_ids(token) for token in (RAISES, HANGS, IS_NAN)]  # type: ignore[misc]
         batch = engine._batches[name]
         batch.denoiser = Moody(batch.denoiser, *ids)
     app = create_app(settings, engine)

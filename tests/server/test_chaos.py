@@ -27,7 +27,7 @@ pytest_plugins = ["tests.server_fixtures"]
 
 ROOT = Path(__file__).parents[2]
 
-FLAGS = "--header_timeout_s 1 --body_timeout_s 2 --send_timeout_s 2 --keep_alive_s 2".split()
+FLAGS = ["--header_timeout_s", "1", "--body_timeout_s", "2", "--send_timeout_s", "2", "--keep_alive_s", "2"]
 KNOWN = {"seq_len": 32, "num_samples": 2, "num_inference_steps": 32, "seed": 7, "stream": False, "timeout_s": 30}
 LONG = {"seq_len": 90, "num_samples": 4, "num_inference_steps": 2000, "timeout_s": 20}
 LOUD = LONG | {"keyframe_every": 1, "include_text": True}
