@@ -27,7 +27,7 @@ pytest_plugins = ["tests.server_fixtures"]
 
 ROOT = Path(__file__).parents[2]
 
-FLAGS = ["--header_timeout_s", "1", "--body_timeout_s", "2", "--send_timeout_s", "2", "--keep_alive_s", "2"]
+FLAGS = ["--header_timeout_s", "5", "--body_timeout_s", "5", "--send_timeout_s", "4", "--keep_alive_s", "5"]
 KNOWN = {"seq_len": 32, "num_samples": 2, "num_inference_steps": 32, "seed": 7, "stream": False, "timeout_s": 30}
 LONG = {"seq_len": 90, "num_samples": 4, "num_inference_steps": 2000, "timeout_s": 20}
 LOUD = LONG | {"keyframe_every": 1, "include_text": True}
@@ -154,7 +154,7 @@ async def never_reading(port: int, luck: random.Random) -> None:
     """Stays until the server ends the connection, or the request."""
     async with connected(port) as client:
         await client.ask(LOUD)
-        await asyncio.sleep(6)
+        await asyncio.sleep(8)
 
 
 async def slow(port: int, luck: random.Random) -> None:
