@@ -30,10 +30,10 @@ def main(arguments: Sequence[str]) -> int:
 def _serve(arguments: Sequence[str]) -> int:
     """Raises ValueError, in one line, for what cannot be used."""
     # Seconds, in which a signal must find the handlers in place; as the first process of a container has none of its own.
-    import uvicorn
     from transformers.utils.logging import disable_progress_bar
 
     from .app import create_app, start_loading
+    from .connections import serving_config
     from .lifecycle import CLOSE_S, DrainingServer, bound, listen
     from .settings import read_settings
 
@@ -42,15 +42,7 @@ def _serve(arguments: Sequence[str]) -> int:
     disable_progress_bar()
     with bound(settings.host, settings.port) as sockets:
         engine = start_loading(settings)
-        config = uvicorn.Config(
-            create_app(settings, engine),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,  # uvicorn would believe everybody on this machine
-            timeout_graceful_shutdown=CLOSE_S,
-        )
+        config = serving_config(create_app(settings, engine), settings, timeout_graceful_shutdown=CLOSE_S)
         server = DrainingServer(config, engine, settings.shutdown_grace_s)
         listen(sockets, config)
         server.run(sockets)

@@ -21,13 +21,14 @@ from .api import requests, sampling, state
 from .api.admission import Service
 from .api.docs import page
 from .api.keys import OwnerMiddleware
-from .api.middleware import BodyLimitMiddleware, RequestIdMiddleware
+from .api.middleware import BodyLimitMiddleware, CrowdMiddleware, RequestIdMiddleware
 from .api.openapi import DocumentedAPI
 from .api.proxies import ForwardedMiddleware, RootPathMiddleware
 from .errors import install_error_handlers
 from .settings import Settings
 from .work.engine import Engine
 from .work.keys import Keys
+from .work.text import TextThread
 from .work.watchdog import Watchdog
 
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
@@ -54,7 +55,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = None
-        with ThreadPoolExecutor(1, "text") as text, ExitStack() as watching:
+        with TextThread() as text, ExitStack() as watching:
 
             def begin(running: Engine) -> None:
                 app.state.service = Service(chosen, running, text)
@@ -151,6 +152,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         middleware.append(Middleware(RootPathMiddleware, root_path=settings.root_path))
     if settings.trusted_proxies:
         middleware.append(Middleware(ForwardedMiddleware, trusted=settings.trusted_proxies))
+    middleware.append(Middleware(CrowdMiddleware))
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -162,7 +164,9 @@ def _middleware(settings: Settings) -> list[Middleware]:
             )
         )
     middleware.append(Middleware(OwnerMiddleware, keys=_keys(settings)))
-    middleware.append(Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes))
+    middleware.append(
+        Middleware(BodyLimitMiddleware, max_bytes=settings.body_bytes, timeout_s=settings.body_timeout_s)
+    )
     return middleware
 
 

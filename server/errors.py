@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from reprlib import Repr
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -25,6 +26,10 @@ CLIENT_LEFT = 499
 
 LONGEST_VALUE = 100
 """Characters of a value that a message quotes."""
+
+QUOTING = Repr()
+QUOTING.maxstring = QUOTING.maxlong = QUOTING.maxother = LONGEST_VALUE
+"""How lists and objects are quoted: the first few members, six deep, however many there are and however deep they go."""
 
 
 class ErrorDetail(BaseModel):
@@ -124,7 +129,7 @@ def parameter(error: ParameterError) -> APIError:
 
 
 def _quote(value: object) -> str:
-    return _printable(repr(value))
+    return _printable(repr(value) if isinstance(value, str | int | float | None) else QUOTING.repr(value))
 
 
 def _printable(text: str) -> str:

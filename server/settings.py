@@ -21,6 +21,10 @@ KEY = re.compile(r"[!-~]+")
 
 MAY_NOT_BE_EMPTY = {"api_key", "api_keys_file"}
 """Whoever sets them wants a guarded server; where another variable is empty, as in a compose file, it counts as absent."""
+BODY_BYTES_A_TOKEN = 64
+"""Of JSON: ten characters, each as \\uXXXX, which only few tokens have; or sixteen of four bytes."""
+
+OTHER_FIELDS_BYTES = 4096
 
 
 def _split(value: object) -> object:
@@ -128,14 +132,25 @@ class Settings(BaseSettings):
     """most num_inference_steps of a request"""
     max_num_samples: int = Field(default=16, ge=1)
     """most num_samples of a request"""
-    max_body_bytes: int = Field(default=1_000_000, ge=1)
-    """largest body of a request, in bytes; a larger one is answered 413"""
+    max_body_bytes: int | None = Field(default=None, ge=1)
+    """largest body of a request, in bytes; a larger one is answered 413; 64 a token of max_seq_len, and 4096 more, without it"""
     request_timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """longest timeout_s of a request, in seconds"""
     reattach_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """seconds that a request with on_disconnect keep outlives its last reader, running or ended, to be come back to"""
     shutdown_grace_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """seconds that running requests may still take after SIGTERM"""
+    max_connections: int | None = Field(default=None, ge=1)
+    """connections at a time; for one more, the one that has been idle longest is closed, or else all but the probes is
+    answered 503; about three quarters of the process's file descriptors without it"""
+    header_timeout_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """seconds that the line and the headers of a request may take to arrive"""
+    body_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """seconds that the body of a request may take to arrive after its headers; then it is answered 408"""
+    send_timeout_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """seconds after which a connection is ended whose reader takes nothing at all of what it was sent"""
+    keep_alive_s: float = Field(default=75.0, gt=0, allow_inf_nan=False)
+    """seconds that a connection is kept for another request; longer than a proxy before the server keeps its own"""
     stall_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """seconds that one step may take before the engine is taken for hung and the process ends, with exit code 70; 20 times
     the slowest one measured, but 60 s at least, without it"""
@@ -178,6 +193,11 @@ class Settings(BaseSettings):
             rule = f"be at most max_batch_rows ({self.max_batch_rows})"
             raise ParameterError("max_num_samples", rule, self.max_num_samples)
         return self
+
+    @property
+    def body_bytes(self) -> int:
+        """`max_body_bytes`, or else what the longest text needs, escaped, and the other fields."""
+        return self.max_body_bytes or BODY_BYTES_A_TOKEN * self.max_seq_len + OTHER_FIELDS_BYTES
 
     def checkpoint_folders(self) -> dict[str, Path]:
         """name -> folder of all checkpoints to load, the first being the default one.

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx2
 import torch
-import uvicorn
 from torch import Tensor
 
 from server.app import create_app
+from server.connections import serving_config
 from server.lifecycle import DrainingServer
 from server.settings import Settings
 from server.work.engine import Engine
@@ -101,7 +101,7 @@ class LiveServer:
 @contextmanager
 def serving(checkpoints: Mapping[str, Checkpoint], **settings: Any) -> Iterator[LiveServer]:
     """A server of `checkpoints` on a free port of 127.0.0.1."""
-    chosen = Settings(**settings)
+    chosen = Settings(port=0, **settings)
     engine = Engine(
         checkpoints,
         max_batch_rows=chosen.max_batch_rows,
@@ -110,9 +110,7 @@ def serving(checkpoints: Mapping[str, Checkpoint], **settings: Any) -> Iterator[
         determinism=chosen.determinism,
     )
     app = create_app(chosen, engine)
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, proxy_headers=False, timeout_graceful_shutdown=5
-    )
+    config = serving_config(app, chosen, timeout_graceful_shutdown=5)
     server = DrainingServer(config, engine, chosen.shutdown_grace_s)
     thread = threading.Thread(target=server.run)
     thread.start()

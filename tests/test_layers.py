@@ -36,7 +36,7 @@ STOREYS = {
         {"diffusion"},
         {"errors"},
     ],
-    "server": [{"__main__"}, {"app", "lifecycle"}, {"api"}, {"work"}, {"errors", "settings"}],
+    "server": [{"__main__"}, {"app", "connections", "lifecycle"}, {"api"}, {"work"}, {"errors", "settings"}],
     "trainer": [
         {"__main__"},
         {"run"},

@@ -18,6 +18,17 @@ from weakref import WeakKeyDictionary
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+LONGEST_WORD = 100
+"""Characters that one token may stand for at least, as where a whole word is unknown."""
+
+
+class LostToken(ValueError):
+    """Text spells the control token `name`, which the tokenizer cannot write in other tokens."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} cannot be written as text")
+        self.name = name
+
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Ids that mean something else than text: mask, padding, CLS, SEP, BOS, EOS, and whatever else is marked as special.
@@ -49,27 +60,41 @@ def plain(tokenizer: PreTrainedTokenizerBase) -> Plain:
 
 
 class Plain:
-    """Tokenises text in which nothing is special. `control`: the ids that never come of it."""
+    """Tokenises text in which nothing is special.
+
+    control: the ids that never come of it. reach: characters that a token stands for at most, see `exceeds`.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.state, self.control = _state(tokenizer), control_ids(tokenizer)
         self.unknown = None if tokenizer.unk_token_id in self.control else tokenizer.unk_token_id
+        self.reach = max(LONGEST_WORD, max(map(len, tokenizer.get_vocab()), default=0))
         self._names = dict(zip(self.control, tokenizer.convert_ids_to_tokens(list(self.control)), strict=True))
         self._backend = _rust(tokenizer)
         self._slow = _Slow(tokenizer, set(self._names.values())) if self._backend is None else None
         self._tokenizer = None if self._backend is None else _copy(self._backend, lambda layout: None)
 
-    def ids(self, texts: Sequence[str], *, continuing: bool = False) -> list[list[int]]:
+    def ids(self, texts: Sequence[str], *, continuing: bool = False, lossless: bool = False) -> list[list[int]]:
         """The token ids of each text, no frame around them.
 
         A control token that is spelled out and that the tokenizer cannot write in other tokens becomes the unknown token, or
         nothing where there is none: see `lost`.
 
         continuing: the texts go on after something; no space is put before them, and those that they begin with stay.
+        lossless: raise `LostToken` instead of losing a control token.
         """
         if continuing and self._strips:
-            return [self._continued(text) for text in texts]
-        return [ids for ids, _ in self._encode(texts, continuing, offsets=False)]
+            return [self._continued(text, lossless) for text in texts]
+        return [ids for ids, _ in self._encode(texts, continuing, offsets=False, lossless=lossless)]
+
+    def exceeds(self, text: str, num_tokens: int) -> bool:
+        """Whether `text` is too long for that many tokens, by its characters alone: it takes no tokenizing.
+
+        White space, which many a tokenizer drops, does not count, nor what a word has beyond `LONGEST_WORD`, as to some any
+        long word is one unknown token. (Other characters that are dropped do: a text of hardly anything else is refused.)
+        """
+        most = num_tokens * self.reach
+        return len(text) > most and sum(min(len(word), LONGEST_WORD) for word in text.split()) > most
 
     def ids_and_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """The same, each token with the character that it ends at. Raises `NotImplementedError` for a slow tokenizer."""
@@ -79,7 +104,12 @@ class Plain:
 
     def lost(self, text: str) -> str | None:
         """The first control token that `text` spells and that this tokenizer cannot write in other tokens, if there is one."""
-        for id in self._spelled(text):
+        return self._first_lost(self._spelled(text))
+
+    def _first_lost(self, ids: Sequence[int]) -> str | None:
+        for id in ids:
+            if id not in self.control:
+                continue
             name = self._names[id]
             written = [] if self._strict is None else self._strict.encode(name, add_special_tokens=False).ids
             if not written or self.unknown in written or not self.control.isdisjoint(written):
@@ -100,17 +130,24 @@ class Plain:
         return str(self._tokenizer.id_to_token(id))
 
     def _spelled(self, text: str) -> list[int]:
-        """The control tokens that come of `text` where only looking for them is left off."""
+        """The ids that come of `text` where only looking for control tokens is left off."""
         if self._slow is not None:
-            ids = self._slow.ids(text)
-        else:
-            assert self._tokenizer is not None
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return [id for id in ids if id in self.control]
+            return self._slow.ids(text)
+        assert self._tokenizer is not None
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _encode(self, texts: Sequence[str], continuing: bool, offsets: bool) -> list[tuple[list[int], list[int]]]:
+    def _refuse_lost(self, ids: Sequence[int]) -> None:
+        if (name := self._first_lost(ids)) is not None:
+            raise LostToken(name)
+
+    def _encode(
+        self, texts: Sequence[str], continuing: bool, offsets: bool, lossless: bool = False
+    ) -> list[tuple[list[int], list[int]]]:
         if self._slow is not None:
-            return [self._without_control(self._slow.ids(text), []) for text in texts]
+            slow = [self._slow.ids(text) for text in texts]
+            for ids in slow if lossless else []:
+                self._refuse_lost(ids)
+            return [self._without_control(ids, []) for ids in slow]
         tokenizer = self._continuing if continuing else self._tokenizer
         assert tokenizer is not None
         batch = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
@@ -120,6 +157,8 @@ class Plain:
             if self.control.isdisjoint(ids):
                 found.append((ids, [end for _, end in encoding.offsets] if offsets else []))
             else:
+                if lossless:
+                    self._refuse_lost(ids)
                 found.append(self._encode_strictly(text, continuing, offsets))
         return found
 
@@ -136,11 +175,12 @@ class Plain:
         kept = [index for index, id in enumerate(written) if id is not None]
         return [id for id in written if id is not None], [ends[index] for index in kept] if ends else []
 
-    def _continued(self, text: str) -> list[int]:
+    def _continued(self, text: str, lossless: bool) -> list[int]:
         """A word that goes on has no space before it; from the first white space on it is a text like any other."""
         word = re.match(r"\S*", text)[0]  # type: ignore[index]  # it matches everything
         rest = text[len(word) :]
-        (start, _), (end, _) = *self._encode([word], True, False), *self._encode([rest], False, False)
+        ((start, _),) = self._encode([word], True, False, lossless)
+        ((end, _),) = self._encode([rest], False, False, lossless)
         return (start if word else []) + (end if rest.strip() else [])
 
     @cached_property

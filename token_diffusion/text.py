@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .errors import ParameterError
 from .facts import UNKNOWN, Frame
-from .plain import plain
+from .plain import LostToken, plain
 
 OPEN = -1
 """Marks a position that the sampler fills in."""
@@ -44,14 +44,20 @@ def encode(
     if prompt is not None and template is not None:
         raise ParameterError("template", "be absent where prompt is given", template)
     name, text = ("prompt", prompt) if template is None else ("template", template)
-    if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
+    if text is not None and has_surrogates(text):
         raise ParameterError(name, "be valid Unicode, without lone surrogates", text)
     room = None if seq_len is None else _room(seq_len, frame)
     most = room if seq_len is not None or max_tokens is None else max_tokens - len(frame)
     if template is not None and most is not None and (holes := template.count(MASK_TEXT)) > most:
         raise ParameterError("template", _fits(seq_len, max_tokens, frame), f"{holes} holes")
-    _check_written(tokenizer, name, text)
-    tokens = _with_holes(tokenizer, template) if template is not None else _plain(tokenizer, prompt or "")
+    if text is not None and most is not None and (way := plain(tokenizer)).exceeds(text, most):
+        rule = f"{_fits(seq_len, max_tokens, frame)}, each of at most {way.reach} characters"
+        raise ParameterError(name, rule, f"{len(text)} characters")
+    try:
+        tokens = _with_holes(tokenizer, template) if template is not None else _plain(tokenizer, prompt or "")
+    except LostToken as error:
+        rule = f"hold no {error.name!r}, which the tokenizer knows as a control token and cannot write as text"
+        raise ParameterError(name, rule, text) from None
     if inject_start_token and not frame.prefix:
         tokens = [_start_token(tokenizer), *tokens]
     if room is None:
@@ -61,6 +67,15 @@ def encode(
     if len(tokens) > room:
         raise ParameterError(name, _fits(seq_len, max_tokens, frame), f"{len(tokens)} tokens")
     return frame.around(tokens + [OPEN] * (room - len(tokens)))
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether `text` holds half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep_masks: bool = False) -> str:
@@ -81,17 +96,9 @@ def _fits(seq_len: int | None, max_tokens: int | None, frame: Frame) -> str:
     return f"fit into {f'{max_tokens}' if seq_len is None else f'seq_len = {seq_len}'} tokens{less}"
 
 
-def _check_written(tokenizer: PreTrainedTokenizerBase, name: str, text: str | None) -> None:
-    """Raises `ParameterError` for text with a control token that would not be there any more as text."""
-    for piece in (text or "").split(MASK_TEXT) if name == "template" else [text or ""]:
-        if (lost := plain(tokenizer).lost(piece)) is not None:
-            rule = f"hold no {lost!r}, which the tokenizer knows as a control token and cannot write as text"
-            raise ParameterError(name, rule, text)
-
-
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str, *, continuing: bool = False) -> list[int]:
     """Ids of text in which nothing is special."""
-    return plain(tokenizer).ids([text], continuing=continuing)[0] if text else []
+    return plain(tokenizer).ids([text], continuing=continuing, lossless=True)[0] if text else []
 
 
 def _with_holes(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Annotated
@@ -20,11 +18,13 @@ from token_diffusion.text import encode
 
 from ..errors import invalid, unavailable
 from ..settings import Settings
+from ..work.deadline import Deadline
 from ..work.engine import Engine
 from ..work.jobs import Job
 from ..work.owner import Owner
 from ..work.register import Register
 from ..work.stream import Stream, Telling
+from ..work.text import TextThread
 from .keys import address_of
 from .protocol import BlockSampleRequest, Process, SampleRequest
 
@@ -34,14 +34,11 @@ SEED_BOUND = 2**53
 
 @dataclass(frozen=True)
 class Service:
-    """What a running app shares among its requests.
-
-    `text` is a pool of one thread: tokenizers are not made for several at a time, and must not hold up the event loop.
-    """
+    """What a running app shares among its requests."""
 
     settings: Settings
     engine: Engine
-    text: Executor
+    text: TextThread
 
     @cached_property
     def register(self) -> Register:
@@ -49,7 +46,7 @@ class Service:
         return Register(self.engine, self.settings.reattach_s)
 
 
-def _opening(request: Request) -> Service | None:
+async def _opening(request: Request) -> Service | None:
     service: Service | None = request.app.state.service
     return service
 
@@ -58,7 +55,7 @@ OpeningDep = Annotated[Service | None, Depends(_opening)]
 """None while the checkpoints are loading."""
 
 
-def _service(service: OpeningDep) -> Service:
+async def _service(service: OpeningDep) -> Service:
     if service is None:
         raise unavailable("the checkpoints are still loading")
     return service
@@ -73,11 +70,19 @@ def owner_of(request: Request) -> Owner:
     return owner or address_of(request.scope)
 
 
-async def admit(service: Service, wire: SampleRequest, processes: Sequence[Process], path: str, owner: Owner) -> Job:
+async def admit(
+    service: Service,
+    wire: SampleRequest,
+    processes: Sequence[Process],
+    path: str,
+    owner: Owner,
+    deadline: Deadline,
+) -> Job:
     """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
 
     Raises:
         APIError, ParameterError: 422.
+        TimeoutError: its text was not read before `deadline`.
     """
     stream = Stream(Telling(wire.stream_every, wire.include_text, wire.keyframe_every))
     checkpoint = _choose(service.engine.checkpoints, wire.model, processes, path)
@@ -99,7 +104,8 @@ async def admit(service: Service, wire: SampleRequest, processes: Sequence[Proce
         max_tokens=service.settings.max_seq_len,
         frame=checkpoint.facts.frame,
     )
-    tokens = await asyncio.get_running_loop().run_in_executor(service.text, encoding)
+    async with deadline.bound():
+        tokens = await service.text.run(encoding, owner)
     _check_seq_len(len(tokens), service.settings, checkpoint)
     return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream, owner)
 

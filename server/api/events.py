@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.responses import StreamingResponse
@@ -17,8 +15,10 @@ from token_diffusion.errors import ParameterError
 from token_diffusion.text import decode
 
 from ..errors import APIError, ErrorEvent, internal
+from ..work.deadline import Deadline
 from ..work.jobs import Job
 from ..work.stream import News, Place, Reader
+from ..work.text import TextThread
 from .protocol import (
     EVENT_NAMES,
     BlockEvent,
@@ -47,14 +47,18 @@ class Narrator:
 
     Args:
         text: where token ids become text, off the event loop.
+        deadline: when an error ends the story, though it be only its last text that is awaited.
         after: the id of the last event that the reader has; None if it has none. What comes after it begins with the
             whole state, in a keyframe.
     """
 
-    def __init__(self, job: Job, checkpoint: Checkpoint, text: Executor, after: int | None = None) -> None:
+    def __init__(
+        self, job: Job, checkpoint: Checkpoint, text: TextThread, deadline: Deadline, after: int | None = None
+    ) -> None:
         self._job = job
         self._checkpoint = checkpoint
         self._text = text
+        self._deadline = deadline
         self._telling = job.stream.telling
         self._num_states = 0
         self._resumes = after is not None
@@ -62,6 +66,14 @@ class Narrator:
 
     async def events(self, reader: Reader) -> AsyncIterator[Told | None]:
         """All events, the last one done or error; None for each `HEARTBEAT_S` without any."""
+        try:
+            async for told in self._told(reader):
+                yield told
+        except TimeoutError:
+            yield self._id(self._job.stream.place) + 1, self._deadline.error().event
+
+    async def _told(self, reader: Reader) -> AsyncIterator[Told | None]:
+        """The same; TimeoutError if the text thread is not done in time."""
         while True:
             news = await reader.read(HEARTBEAT_S)
             if news is None:
@@ -82,8 +94,12 @@ class Narrator:
         """The last event alone, whenever it comes."""
         while True:
             news = await reader.read(HEARTBEAT_S)
-            if news is not None and (news.error is not None or news.result is not None):
+            if news is None or (news.error is None and news.result is None):
+                continue
+            try:
                 return await self._end(news.result, news.error)
+            except TimeoutError:
+                return self._deadline.error().event
 
     @property
     def _blocks(self) -> int:
@@ -162,7 +178,8 @@ class Narrator:
         )
 
     async def _in_text_thread(self, work: Callable[[], list[str]]) -> list[str]:
-        return await asyncio.get_running_loop().run_in_executor(self._text, work)
+        async with self._deadline.bound():
+            return await self._text.run(work)
 
 
 async def server_sent(events: AsyncIterator[Told | None]) -> AsyncIterator[bytes]:

@@ -49,6 +49,7 @@ SAMPLE_RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": EVENTS,
     },
     400: {"model": ErrorEvent, "description": "The body is not JSON."},
+    408: {"model": ErrorEvent, "description": "The body did not arrive in time."},
     413: {"model": ErrorEvent, "description": "The body is too large."},
     422: {"model": ErrorEvent, "description": "A field is unknown or out of range, or no loaded checkpoint fits."},
     429: {"model": ErrorEvent, "description": "The server is full; Retry-After says when to come again."},

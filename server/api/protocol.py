@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from token_diffusion.text import has_surrogates
+
 from ..errors import ErrorDetail, ErrorEvent
 
 
@@ -18,7 +20,7 @@ def _bounds(**bounds: Any) -> Any:
 
 
 def _whole_characters(text: str) -> str:
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if has_surrogates(text):
         raise ValueError("hold no half of a surrogate pair")
     return text
 

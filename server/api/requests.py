@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from token_diffusion.errors import ParameterError
 
 from ..errors import ErrorEvent
+from ..work.deadline import Deadline
 from ..work.register import Entry
 from .admission import Service, ServiceDep, owner_of
 from .events import EventStream, Narrator
@@ -20,7 +21,7 @@ from .protocol import RequestStatus
 router = APIRouter(tags=["requests"])
 
 
-def _entry(id: str, request: Request, service: ServiceDep) -> Entry:
+async def _entry(id: str, request: Request, service: ServiceDep) -> Entry:
     return service.register.find(id, owner_of(request))
 
 
@@ -78,7 +79,9 @@ async def events(
 
 
 def _narrator(entry: Entry, service: Service, after: int | None = None) -> Narrator:
-    return Narrator(entry.job, service.engine.checkpoints[entry.job.model], service.text, after)
+    """One that takes for the texts of its reader, who may come when all is over, as long as the request might take."""
+    checkpoint = service.engine.checkpoints[entry.job.model]
+    return Narrator(entry.job, checkpoint, service.text, Deadline.after(entry.deadline.seconds), after)
 
 
 def _status(entry: Entry) -> Literal["waiting", "running", "done", "failed"]:

@@ -11,8 +11,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from ..errors import CLIENT_LEFT, ErrorEvent, timeout
+from ..errors import CLIENT_LEFT, ErrorEvent
+from ..work.deadline import Deadline
 from .admission import Service, ServiceDep, admit, owner_of
+from .bodies import BoundedRoute
 from .events import EventStream, Narrator
 from .openapi import SAMPLE_RESPONSES
 from .protocol import (
@@ -25,7 +27,7 @@ from .protocol import (
 
 log = logging.getLogger(__name__)
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 @router.post("/sample", tags=["sampling"], responses=SAMPLE_RESPONSES)
@@ -48,19 +50,17 @@ async def sample_hybrid(wire: HybridSampleRequest, request: Request, service: Se
 
 async def _answer(wire: SampleRequest, request: Request, service: Service, processes: Sequence[Process]) -> Response:
     """Admit, submit, and answer with a stream of events or with the last one."""
-    seconds = min(wire.timeout_s, service.settings.request_timeout_s)
-    due = asyncio.get_running_loop().time() + seconds
+    deadline = Deadline.after(min(wire.timeout_s, service.settings.request_timeout_s))
     try:
-        async with asyncio.timeout_at(due if seconds > 0 else None):
-            job = await admit(service, wire, processes, request.url.path, owner_of(request))
+        job = await admit(service, wire, processes, request.url.path, owner_of(request), deadline)
     except TimeoutError:
-        raise timeout(seconds) from None
+        raise deadline.error() from None
     request_id: str = request.scope["state"]["request_id"]
     log.debug("request %s is %s: %s with %s, %s", request_id, job.id, request.url.path, job.model, job.parameters)
     register = service.register
-    entry = register.submit(job, keep=wire.on_disconnect == "keep", due=due, timeout_s=seconds)
+    entry = register.submit(job, deadline, keep=wire.on_disconnect == "keep")
     reader = register.attach(entry, end_alone=not wire.stream)
-    narrator = Narrator(job, service.engine.checkpoints[job.model], service.text)
+    narrator = Narrator(job, service.engine.checkpoints[job.model], service.text, deadline)
     if wire.stream:
         return EventStream(job.id, narrator.events(reader), partial(register.detach, entry, reader))
     try:

@@ -42,6 +42,7 @@ async def models(service: ServiceDep) -> Models:
 async def info(service: ServiceDep) -> Info:
     """Version, models, limits, device, and how busy the server is."""
     limits: dict[str, Any] = service.settings.model_dump(include=set(Limits.model_fields))
+    limits["max_body_bytes"] = service.settings.body_bytes
     limits["max_batch_tokens"] = service.engine.max_batch_tokens  # the one in force, where none was set
     first = next(iter(service.engine.checkpoints.values()))
     return Info(

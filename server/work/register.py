@@ -9,7 +9,8 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 
-from ..errors import APIError, cancelled, crowded, not_found, timeout
+from ..errors import APIError, cancelled, crowded, not_found
+from .deadline import Deadline
 from .engine import Engine
 from .jobs import Job
 from .owner import Owner
@@ -31,6 +32,7 @@ class Entry:
 
     job: Job
     keep: bool
+    deadline: Deadline
     due: asyncio.TimerHandle
     unread: asyncio.TimerHandle | None = None
 
@@ -57,8 +59,8 @@ class Register:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def submit(self, job: Job, *, keep: bool, due: float, timeout_s: float) -> Entry:
-        """Hand `job` to the engine; it ends with an error at `due` on the loop's clock, `timeout_s` after it was sent.
+    def submit(self, job: Job, deadline: Deadline, *, keep: bool) -> Entry:
+        """Hand `job` to the engine; it ends with an error when `deadline` is over.
 
         Raises:
             APIError: the engine does not take it.
@@ -66,9 +68,9 @@ class Register:
         self._engine.submit(job)
 
         def expire() -> None:
-            self._stop(job, timeout(timeout_s))
+            self._stop(job, deadline.error())
 
-        entry = Entry(job, keep, asyncio.get_running_loop().call_at(due, expire))
+        entry = Entry(job, keep, deadline, asyncio.get_running_loop().call_at(deadline.due, expire))
         self._entries[job.id] = entry
         return entry
 

@@ -10,6 +10,7 @@ import pytest
 
 from server.errors import APIError
 from server.work import register as module
+from server.work.deadline import Deadline
 from server.work.jobs import Job
 from server.work.owner import Owner
 from server.work.register import Entry, Register
@@ -46,7 +47,7 @@ def submit(
     register: Register, owner: Owner = ALICE, *, keep: bool = True, seq_len: int = 64, in_s: float = 60
 ) -> Entry:
     job = Job("demo", [1] * seq_len, SamplingParameters(seq_len=seq_len), Stream(), owner)
-    return register.submit(job, keep=keep, due=asyncio.get_running_loop().time() + in_s, timeout_s=in_s)
+    return register.submit(job, Deadline.after(in_s), keep=keep)
 
 
 def left(register: Register, owner: Owner = ALICE, *, seq_len: int = 64, ended: bool = True) -> Entry:
