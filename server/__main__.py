@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import uvicorn
 from transformers.utils.logging import disable_progress_bar
 
+from . import logs
 from .app import create_app, load_engine
 from .lifecycle import CLOSE_S, DrainingServer
 from .settings import read_settings
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until told to stop. 2 if the settings or a checkpoint cannot be used, else 0."""
     try:
         settings = read_settings(arguments)
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logs.configure(settings.log_level, settings.log_format)
         disable_progress_bar()
         engine = load_engine(settings)
     except ValueError as error:
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        access_log=False,  # AccessMiddleware writes it
         server_header=False,
         timeout_graceful_shutdown=CLOSE_S,
     )

@@ -17,13 +17,18 @@ from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.networks.memory import prepare
 from token_diffusion.plain import plain
 
+from . import traces
+from .api import metrics as metrics_route
 from .api import sampling, state
+from .api.access import AccessMiddleware, is_probe
 from .api.admission import Service
 from .api.middleware import APIKeyMiddleware, BodyLimitMiddleware, RequestIdMiddleware
 from .api.openapi import DocumentedAPI
 from .errors import install_error_handlers
+from .metrics import Metrics
 from .settings import Settings
 from .work.engine import Engine
+from .work.text import TextThread
 
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
 """Tokens of a forward pass beyond which more of them take longer and are not cheaper each (measured for the CPU)."""
@@ -37,12 +42,15 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         engine: loaded, not yet started; the app loads what `settings` names if absent.
     """
     chosen = settings or Settings()
+    metrics = engine.metrics if engine is not None else Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        running = engine if engine is not None else await asyncio.to_thread(load_engine, chosen)
-        with ThreadPoolExecutor(1, "text") as text:
+        running = engine if engine is not None else await asyncio.to_thread(load_engine, chosen, metrics)
+        with TextThread(metrics) as text:
             app.state.service = Service(chosen, running, text)
+            first = next(iter(running.checkpoints.values()))
+            metrics.describe(__version__, torch.__version__, first.device, first.dtype)
             running.start()
             try:
                 yield
@@ -54,16 +62,18 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         description="Samples of discrete token diffusion language models, streamed as they denoise.",
         version=__version__,
         lifespan=lifespan,
-        middleware=_middleware(chosen),
+        middleware=_middleware(chosen, metrics),
+        telemetry=traces.telemetry(excluded=is_probe),
     )
     install_error_handlers(app)
     app.include_router(sampling.router)
     app.include_router(state.router)
+    app.include_router(metrics_route.router)
     return app
 
 
-def load_engine(settings: Settings) -> Engine:
-    """An engine, not yet started, with all checkpoints that `settings` names.
+def load_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
+    """An engine, not yet started, with all checkpoints that `settings` names; it counts in `metrics`.
 
     Raises:
         ParameterError: a folder or the device cannot be used.
@@ -94,12 +104,13 @@ def load_engine(settings: Settings) -> Engine:
         max_waiting=settings.max_waiting,
         max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),
         determinism=settings.determinism,
+        metrics=metrics,
     )
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """Outermost first."""
-    middleware = [Middleware(RequestIdMiddleware)]
+    middleware = [Middleware(RequestIdMiddleware), Middleware(AccessMiddleware, metrics=metrics)]
     if settings.cors_origins:
         middleware.append(
             Middleware(

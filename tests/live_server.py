@@ -107,7 +107,9 @@ def serving(checkpoints: Mapping[str, Checkpoint], **settings: Any) -> Iterator[
         determinism=chosen.determinism,
     )
     app = create_app(chosen, engine)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5
+    )
     server = DrainingServer(config, engine, chosen.shutdown_grace_s)
     thread = threading.Thread(target=server.run)
     thread.start()

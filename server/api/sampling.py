@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from ..errors import ErrorEvent, timeout
+from .access import CLIENT_LEFT
 from .admission import Service, ServiceDep, admit, owner_of
 from .events import EventStream, Narrator
 from .openapi import SAMPLE_RESPONSES
@@ -25,9 +26,6 @@ from .protocol import (
 log = logging.getLogger(__name__)
 
 router = APIRouter()
-
-CLIENT_LEFT = 499
-"""For the access log alone: nobody is there to read it."""
 
 
 @router.post("/sample", tags=["sampling"], responses=SAMPLE_RESPONSES)
@@ -57,8 +55,8 @@ async def _answer(wire: SampleRequest, request: Request, service: Service, proce
             job = await admit(service, wire, processes, request.url.path, owner_of(request))
     except TimeoutError:
         raise timeout(seconds) from None
-    request_id: str = request.scope["state"]["request_id"]
-    log.debug("request %s is %s: %s with %s, %s", request_id, job.id, request.url.path, job.model, job.parameters)
+    job.request_id, request.state.job = request.state.request_id, job
+    log.debug("%s: %s with %s", job, request.url.path, job.parameters)
     engine = service.engine
     engine.submit(job)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion.engine.batch import Batch, Determinism, Update, next_turn
+from token_diffusion.engine.batch import Batch, Determinism, Result, Update, next_turn
 from token_diffusion.engine.lane import Lane, Turns
 
 from ..errors import APIError, internal, unavailable
+from ..metrics import Metrics
 from .jobs import Job, Jobs
 from .memory import Trimmer
 
@@ -25,6 +27,7 @@ class Engine:
         max_batch_rows: rows in all batches together. max_waiting: jobs that may wait for rows.
         max_batch_tokens: most tokens of a forward pass, hence the longest tick; None for no bound.
         determinism: "exact" keeps even the rounding of a request apart from its neighbours, at some cost.
+        metrics: where steps and the ends of jobs are counted; its own without any.
 
     `ticks` counts the steps since the start.
     """
@@ -37,8 +40,10 @@ class Engine:
         max_waiting: int,
         max_batch_tokens: int | None = None,
         determinism: Determinism = "fast",
+        metrics: Metrics | None = None,
     ) -> None:
         self.checkpoints = dict(checkpoints)
+        self.metrics = metrics or Metrics()
         self.max_batch_tokens, self.determinism = max_batch_tokens, determinism
         self.jobs = Jobs(max_batch_rows, max_waiting)
         self.draining = False
@@ -125,8 +130,9 @@ class Engine:
         batch = self._batches[job.model]
         try:
             job.stream.begin(batch.add(job, job.tokens, job.parameters))
+            self.metrics.joined(job.model, job.stream.queue_ms)
         except Exception:
-            log.exception("a request to %s could not join", job.model)
+            log.exception("%s could not join", job)
             self._leave(job, internal())
         self._publish(batch.complete())
 
@@ -139,14 +145,17 @@ class Engine:
 
     def _step(self, batch: Batch, lane: Lane) -> None:
         """If it fails, the jobs of this lane fail, and no others."""
+        rows, tokens, began = len(lane), len(lane) * lane.length, time.perf_counter()
         try:
             updates = batch.step(lane)
         except Exception:
-            log.exception("a step failed")
-            for job in {member.request.key for member in lane.members}:
-                assert isinstance(job, Job)
+            failed = [job for job in {member.request.key for member in lane.members} if isinstance(job, Job)]
+            log.exception("a step failed, and with it %s", ", ".join(map(str, failed)))
+            self.metrics.step_failed()
+            for job in failed:
                 self._leave(job, internal())
             return
+        self.metrics.step(time.perf_counter() - began, rows, tokens)
         self._publish(updates)
 
     def _publish(self, updates: Sequence[Update]) -> None:
@@ -154,12 +163,22 @@ class Engine:
             job = update.key
             assert isinstance(job, Job)
             if update.error is not None:
-                log.error("a request to %s failed: %s", job.model, update.error)
+                log.error("%s failed: %s", job, update.error)
+                self.metrics.step_failed()
                 self._leave(job, internal())
                 continue
             if update.result is not None:
                 self.jobs.free(job)
+            is_first = not job.stream.first_state_ms
             job.stream.publish(update)
+            if is_first:
+                self.metrics.first_state(job.model, job.stream.first_state_ms)
+            if update.result is not None:
+                self._count(job, update.result)
+
+    def _count(self, job: Job, result: Result) -> None:
+        tokens, nfe, skipped = result.completion_tokens, result.nfe, result.forwards_skipped
+        self.metrics.finished(job.model, job.owner.key_name, job.stream.total_ms, tokens, nfe, skipped)
 
     def _leave(self, job: Job, error: APIError | None = None) -> None:
         """Out of its batch, its rows free for others; its stream ends with `error` if there is one."""

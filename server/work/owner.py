@@ -16,3 +16,8 @@ class Owner:
     id: str
     name: str
     weight: float = 1.0
+
+    @property
+    def key_name(self) -> str | None:
+        """The name, if it is that of an API key: one of few, so that metrics may have it as a label."""
+        return self.name if self.id.startswith("key:") else None

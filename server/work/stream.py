@@ -45,6 +45,9 @@ class Stream:
 
     Args:
         stream_every: updates that make a state worth waking the reader; None wakes it for the end alone.
+
+    outcome: once it has ended, "done" or the type of its error. num_merged: updates that found their reader late, with the
+    one before still unread.
     """
 
     def __init__(self, stream_every: int | None = 1) -> None:
@@ -58,6 +61,8 @@ class Stream:
         self._news = News()
         self.arrived = time.perf_counter()
         self.queue_ms = self.first_state_ms = self.total_ms = 0.0
+        self.outcome: str | None = None
+        self.num_merged = 0
 
     def begin(self, tokens: list[list[int]]) -> None:
         """The rows have joined the batch; `tokens` [num_samples][seq_len] is their initial state."""
@@ -71,10 +76,11 @@ class Stream:
         with self._lock:
             if self._closed:
                 return
+            self.num_merged += self._woken and self._news.num_updates > 0
             self._news.merge(update)
             self.first_state_ms = self.first_state_ms or self._elapsed_ms()
             if update.result is not None:
-                self._close()
+                self._close("done")
             self._wake()
 
     def fail(self, error: APIError) -> None:
@@ -83,7 +89,7 @@ class Stream:
             if self._closed:
                 return
             self._news.error = error
-            self._close()
+            self._close(error.event.error.type)
             self._wake()
 
     async def read(self, timeout_s: float) -> News | None:
@@ -106,8 +112,9 @@ class Stream:
     def _elapsed_ms(self) -> float:
         return (time.perf_counter() - self.arrived) * 1e3
 
-    def _close(self) -> None:
+    def _close(self, outcome: str) -> None:
         self._closed = True
+        self.outcome = outcome
         self.total_ms = self._elapsed_ms()
 
     def _is_due(self) -> bool:

@@ -40,6 +40,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "api_key": "secret",
         "cors_origins": "http://a,http://b",
         "log_level": "debug",
+        "log_format": "json",
     }
     assert set(values) == set(Settings.model_fields)
     by_flag = read_settings([part for name, value in values.items() for part in (f"--{name}", value)])
