@@ -183,3 +183,36 @@ def test_publishing_after_the_loop_has_closed_is_harmless() -> None:
 
     stream = asyncio.run(make())
     stream.publish(update(1, result=RESULT))
+
+
+def test_updates_that_find_the_reader_late_are_counted() -> None:
+    async def main() -> None:
+        stream = Stream()
+        stream.begin([[1]])
+        await read(stream)
+        for step in (1, 2, 3):
+            stream.publish(update(step))
+        assert stream.num_merged == 2
+        await read(stream)
+        stream.publish(update(4))
+        assert stream.num_merged == 2
+        wanted = Stream(stream_every=3)
+        for step in (1, 2, 3):
+            wanted.publish(update(step))
+        assert wanted.num_merged == 0, "its reader has asked for them in threes"
+
+    asyncio.run(main())
+
+
+def test_a_stream_knows_how_it_ended() -> None:
+    async def main() -> None:
+        done, failed = Stream(), Stream()
+        done.publish(update(1))
+        assert done.outcome is None
+        done.publish(update(2, result=RESULT))
+        failed.fail(shutdown())
+        for stream in (done, failed):
+            stream.fail(internal())
+        assert (done.outcome, failed.outcome) == ("done", "shutdown")
+
+    asyncio.run(main())
