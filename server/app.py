@@ -42,15 +42,16 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         engine: loaded, not yet started; the app loads what `settings` names if absent.
     """
     chosen = settings or Settings()
-    metrics = engine.metrics if engine is not None else Metrics()
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        running = engine if engine is not None else await asyncio.to_thread(load_engine, chosen, metrics)
+        running = engine if engine is not None else await asyncio.to_thread(load_engine, chosen)
         with TextThread(metrics) as text:
             app.state.service = Service(chosen, running, text)
             first = next(iter(running.checkpoints.values()))
             metrics.describe(__version__, torch.__version__, first.device, first.dtype)
+            running.metrics = metrics
             running.start()
             try:
                 yield
@@ -65,6 +66,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         middleware=_middleware(chosen, metrics),
         telemetry=traces.telemetry(excluded=is_probe),
     )
+    app.state.metrics = metrics
     install_error_handlers(app)
     app.include_router(sampling.router)
     app.include_router(state.router)
@@ -72,8 +74,8 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     return app
 
 
-def load_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
-    """An engine, not yet started, with all checkpoints that `settings` names; it counts in `metrics`.
+def load_engine(settings: Settings) -> Engine:
+    """An engine, not yet started, with all checkpoints that `settings` names.
 
     Raises:
         ParameterError: a folder or the device cannot be used.
@@ -104,7 +106,6 @@ def load_engine(settings: Settings, metrics: Metrics | None = None) -> Engine:
         max_waiting=settings.max_waiting,
         max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),
         determinism=settings.determinism,
-        metrics=metrics,
     )
 
 

@@ -32,7 +32,7 @@ CLIENT_LEFT = 499
 
 def is_probe(scope: Any) -> bool:
     """Whether a request comes from who watches the server."""
-    return scope["type"] == "http" and scope["path"] in PROBES
+    return scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in PROBES
 
 
 class AccessMiddleware:
@@ -105,7 +105,8 @@ class Visit:
             return error.type
         job: Job | None = self._state.get("job")
         if job is not None:
-            return (job.stream.outcome if self._complete else None) or "internal"
+            end = job.stream.outcome
+            return end if end is not None and (end != "done" or self._complete) else "internal"
         if not self._complete or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return "internal"
         return "done" if self.status < HTTPStatus.BAD_REQUEST else "invalid_request"

@@ -8,19 +8,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from ..errors import APIError
-from ..metrics import Load
+from ..metrics import Load, Metrics
 from ..work.engine import Engine
 from .admission import ServiceDep
 
 router = APIRouter()
 
+TEXT = {"schema": {"type": "string"}}
 FORMATS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Prometheus' text, or OpenMetrics where Accept asks for it.",
-        "content": {
-            "text/plain": {"schema": {"type": "string"}},
-            "application/openmetrics-text": {"schema": {"type": "string"}},
-        },
+        "content": {"text/plain": TEXT, "application/openmetrics-text": TEXT},
     }
 }
 
@@ -28,13 +26,13 @@ FORMATS: dict[int | str, dict[str, Any]] = {
 @router.get("/metrics", tags=["state"], response_class=Response, responses=FORMATS)
 async def metrics(request: Request, service: ServiceDep) -> Response:
     """How busy the server is, and what it has done since its start, in Prometheus' format."""
-    text, content_type = service.engine.metrics.exposition(_load(service.engine), request.headers.get("accept", ""))
+    counted: Metrics = request.app.state.metrics
+    text, content_type = counted.exposition(_load(service.engine), request.headers.get("accept", ""))
     return Response(text, media_type=content_type)
 
 
 def _load(engine: Engine) -> Load:
-    jobs = engine.jobs.all
-    waiting = engine.jobs.num_waiting
+    jobs, waiting = engine.jobs.all, engine.jobs.num_waiting
     return Load(
         ready=_is_open(engine),
         draining=engine.draining,

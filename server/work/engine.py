@@ -27,9 +27,9 @@ class Engine:
         max_batch_rows: rows in all batches together. max_waiting: jobs that may wait for rows.
         max_batch_tokens: most tokens of a forward pass, hence the longest tick; None for no bound.
         determinism: "exact" keeps even the rounding of a request apart from its neighbours, at some cost.
-        metrics: where steps and the ends of jobs are counted; its own without any.
 
-    `ticks` counts the steps since the start.
+    `ticks` counts the steps since the start. `metrics` is where they are counted, too; an app puts its own there before it
+    starts the engine.
     """
 
     def __init__(
@@ -40,12 +40,11 @@ class Engine:
         max_waiting: int,
         max_batch_tokens: int | None = None,
         determinism: Determinism = "fast",
-        metrics: Metrics | None = None,
     ) -> None:
         self.checkpoints = dict(checkpoints)
-        self.metrics = metrics or Metrics()
         self.max_batch_tokens, self.determinism = max_batch_tokens, determinism
         self.jobs = Jobs(max_batch_rows, max_waiting)
+        self.metrics = Metrics()
         self.draining = False
         self.ticks = 0
         self._turns = Turns()
