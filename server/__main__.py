@@ -32,13 +32,14 @@ def _serve(arguments: Sequence[str]) -> int:
     # Seconds, in which a signal must find the handlers in place; as the first process of a container has none of its own.
     from transformers.utils.logging import disable_progress_bar
 
+    from . import logs
     from .app import create_app, start_loading
     from .connections import serving_config
     from .lifecycle import CLOSE_S, DrainingServer, bound, listen
     from .settings import read_settings
 
     settings = read_settings(arguments)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level, settings.log_format)
     disable_progress_bar()
     with bound(settings.host, settings.port) as sockets:
         engine = start_loading(settings)

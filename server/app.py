@@ -17,7 +17,10 @@ from token_diffusion.checkpoint import open_checkpoint
 from token_diffusion.networks.memory import prepare
 from token_diffusion.plain import plain
 
+from . import traces
+from .api import metrics as metrics_route
 from .api import requests, sampling, state
+from .api.access import AccessMiddleware, is_probe
 from .api.admission import Service
 from .api.docs import page
 from .api.keys import OwnerMiddleware
@@ -25,6 +28,7 @@ from .api.middleware import BodyLimitMiddleware, CrowdMiddleware, RequestIdMiddl
 from .api.openapi import DocumentedAPI
 from .api.proxies import ForwardedMiddleware, RootPathMiddleware
 from .errors import install_error_handlers
+from .metrics import Metrics
 from .settings import Settings
 from .work.engine import Engine
 from .work.keys import Keys
@@ -51,14 +55,18 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
         ParameterError: the file of API keys cannot be used.
     """
     chosen = settings or Settings()
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = None
-        with TextThread() as text, ExitStack() as watching:
+        with TextThread(metrics) as text, ExitStack() as watching:
 
             def begin(running: Engine) -> None:
                 app.state.service = Service(chosen, running, text)
+                first = next(iter(running.checkpoints.values()))
+                metrics.describe(__version__, torch.__version__, first.device, first.dtype)
+                running.metrics = metrics
                 running.start()
                 watching.callback(asyncio.create_task(Watchdog(running, chosen.stall_s).watch()).cancel)
 
@@ -77,13 +85,16 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
         description="Samples of discrete token diffusion language models, streamed as they denoise.",
         version=__version__,
         lifespan=lifespan,
-        middleware=_middleware(chosen),
+        middleware=_middleware(chosen, metrics),
+        telemetry=traces.telemetry(excluded=is_probe),
         settings=chosen,
     )
+    app.state.metrics = metrics
     install_error_handlers(app)
     app.include_router(sampling.router)
     app.include_router(requests.router)
     app.include_router(state.router)
+    app.include_router(metrics_route.router)
     app.include_router(page.router)
     return app
 
@@ -145,14 +156,14 @@ def start_loading(settings: Settings) -> Future[Engine]:
     return promise
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """Outermost first."""
     middleware = [Middleware(RequestIdMiddleware)]
     if settings.root_path:
         middleware.append(Middleware(RootPathMiddleware, root_path=settings.root_path))
     if settings.trusted_proxies:
         middleware.append(Middleware(ForwardedMiddleware, trusted=settings.trusted_proxies))
-    middleware.append(Middleware(CrowdMiddleware))
+    middleware += [Middleware(AccessMiddleware, metrics=metrics), Middleware(CrowdMiddleware)]
     if settings.cors_origins:
         middleware.append(
             Middleware(

@@ -256,6 +256,7 @@ def serving_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.
         backlog=accepted,
         timeout_keep_alive=math.ceil(settings.keep_alive_s),
         log_config=None,
+        access_log=False,  # AccessMiddleware writes it
         server_header=False,
         proxy_headers=False,
         **options,

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from token_diffusion.errors import ParameterError
 
@@ -56,8 +57,20 @@ class APIError(HTTPException):
         super().__init__(code, message, headers)
         self.event = ErrorEvent(error=ErrorDetail(message=message, type=type, param=param, code=code))
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.event.model_dump(), self.status_code, self.headers)
+    def response(self) -> ErrorResponse:
+        return ErrorResponse(self)
+
+
+class ErrorResponse(JSONResponse):
+    """An error as a whole answer, which the request's state (`error`) keeps for those who count answers."""
+
+    def __init__(self, error: APIError) -> None:
+        super().__init__(error.event.model_dump(), error.status_code, error.headers)
+        self._detail = error.event.error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error"] = self._detail
+        await super().__call__(scope, receive, send)
 
 
 def invalid(message: str, param: str | None = None) -> APIError:

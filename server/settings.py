@@ -169,6 +169,8 @@ class Settings(BaseSettings):
     """origins of other web pages that may call this server; repeatable, * for any"""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(str.lower)] = "info"
     """least severe messages that are logged"""
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
+    """text: lines for people; json: one object a line, tracebacks and the messages of libraries included"""
 
     @model_validator(mode="before")
     @classmethod

@@ -36,7 +36,14 @@ STOREYS = {
         {"diffusion"},
         {"errors"},
     ],
-    "server": [{"__main__"}, {"app", "connections", "lifecycle"}, {"api"}, {"work"}, {"errors", "settings"}],
+    "server": [
+        {"__main__"},
+        {"app", "connections", "lifecycle"},
+        {"api"},
+        {"work"},
+        {"metrics", "logs", "traces"},
+        {"errors", "settings"},
+    ],
     "trainer": [
         {"__main__"},
         {"run"},

@@ -65,6 +65,7 @@ async def status(entry: EntryDep, service: ServiceDep) -> RequestStatus:
 async def events(
     entry: EntryDep,
     service: ServiceDep,
+    request: Request,
     last_event_id: Annotated[str | None, Header()] = None,
     last_event_id_in_url: Annotated[str | None, Query(alias="last_event_id")] = None,
 ) -> Response:
@@ -72,6 +73,7 @@ async def events(
 
     What comes after begins with a keyframe. A request that has ended ends with its last event again.
     """
+    request.state.job = entry.job
     given = last_event_id or last_event_id_in_url
     narrator = _narrator(entry, service, None if given is None else _number(given))
     reader = service.register.attach(entry, narrator.place)

@@ -55,8 +55,8 @@ async def _answer(wire: SampleRequest, request: Request, service: Service, proce
         job = await admit(service, wire, processes, request.url.path, owner_of(request), deadline)
     except TimeoutError:
         raise deadline.error() from None
-    request_id: str = request.scope["state"]["request_id"]
-    log.debug("request %s is %s: %s with %s, %s", request_id, job.id, request.url.path, job.model, job.parameters)
+    job.request_id, request.state.job = request.state.request_id, job
+    log.debug("%s: %s with %s", job, request.url.path, job.parameters)
     register = service.register
     entry = register.submit(job, deadline, keep=wire.on_disconnect == "keep")
     reader = register.attach(entry, end_alone=not wire.stream)

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion.engine.batch import Batch, Determinism, Update, next_turn
+from token_diffusion.engine.batch import Batch, Determinism, Result, Update, next_turn
 from token_diffusion.engine.lane import Lane, Turns
 
 from ..errors import APIError, internal, stalled, unavailable
+from ..metrics import Metrics
 from .jobs import Job, Jobs
 from .memory import Trimmer
 
@@ -38,6 +39,8 @@ class Engine:
     called `failed`. `tick_began` is when (monotonic) the step that runs did, `stepping` its lane, None between two; it is
     `warm` unless it is one of the first of its kind, which may have to compile. `last_tick_s` is how long the last one took,
     `slowest_tick_s` the slowest warm one. `stalled_s` is for whoever gives up on a step: for how long it has run by now.
+    `metrics` is where they are counted, too; an app puts its own there before it
+    starts the engine.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Engine:
         self.checkpoints = dict(checkpoints)
         self.max_batch_tokens, self.determinism = max_batch_tokens, determinism
         self.jobs = Jobs(max_batch_rows, max_waiting)
+        self.metrics = Metrics()
         self.draining = False
         self.ticks = self.failures = 0
         self.tick_began: float | None = None
@@ -166,8 +170,9 @@ class Engine:
         batch = self._batches[job.model]
         try:
             job.stream.begin(batch.add(job, job.tokens, job.parameters))
+            self.metrics.joined(job.model, job.stream.queue_ms)
         except Exception:
-            log.exception("a request to %s could not join", job.model)
+            log.exception("%s could not join", job)
             self._leave(job, internal())
         self._publish(batch.complete())
 
@@ -188,16 +193,20 @@ class Engine:
 
     def _step(self, batch: Batch, lane: Lane) -> None:
         """If it fails, the jobs of this lane fail, and no others."""
+        rows, tokens, began = len(lane), len(lane) * lane.length, time.perf_counter()
         try:
             updates = batch.step(lane)
         except Exception:
-            log.exception("a step failed")
+            failed = jobs_of(lane)
+            log.exception("a step failed, and with it %s", ", ".join(map(str, failed)))
+            self.metrics.step_failed()
             self.failures += 1
-            for job in jobs_of(lane):
+            for job in failed:
                 self.failed = job.model
                 self._leave(job, internal())
             return
         self.failures = self.failures + 1 if updates and all(map(_is_error, updates)) else 0
+        self.metrics.step(time.perf_counter() - began, rows, tokens)
         self._publish(updates)
 
     def _publish(self, updates: Sequence[Update]) -> None:
@@ -205,13 +214,23 @@ class Engine:
             job = update.key
             assert isinstance(job, Job)
             if update.error is not None:
-                log.error("a request to %s failed: %s", job.model, update.error)
+                log.error("%s failed: %s", job, update.error)
                 self.failed = job.model
+                self.metrics.step_failed()
                 self._leave(job, internal())
                 continue
             if update.result is not None:
                 self.jobs.free(job)
+            is_first = not job.stream.first_state_ms
             job.stream.publish(update)
+            if is_first:
+                self.metrics.first_state(job.model, job.stream.first_state_ms)
+            if update.result is not None:
+                self._count(job, update.result)
+
+    def _count(self, job: Job, result: Result) -> None:
+        tokens, nfe, skipped = result.completion_tokens, result.nfe, result.forwards_skipped
+        self.metrics.finished(job.model, job.owner.key_name, job.stream.total_ms, tokens, nfe, skipped)
 
     def _leave(self, job: Job, error: APIError | None = None) -> None:
         """Out of its batch, its rows free for others; its stream ends with `error` if there is one."""

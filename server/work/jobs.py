@@ -22,7 +22,8 @@ LONGEST_RETRY_S = 120
 class Job:
     """An admitted request: `tokens` [seq_len] with OPEN holes, to be denoised by the checkpoint called `model`.
 
-    id: the server's own name for it, which nobody can guess.
+    id: the server's own name for it, which nobody can guess. request_id: its client's, X-Request-Id.
+    work: its price, tokens x forward passes that it may need.
     """
 
     model: str
@@ -31,6 +32,11 @@ class Job:
     stream: Stream
     owner: Owner
     id: str = field(default_factory=lambda: f"smp-{secrets.token_urlsafe(16)}")
+    request_id: str = ""
+    work: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.id} (request {self.request_id}, to {self.model})"
 
     @property
     def rows(self) -> int:

@@ -17,3 +17,8 @@ class Owner:
     name: str
     weight: float = 1.0
     work_per_s: float | None = None
+
+    @property
+    def key_name(self) -> str | None:
+        """The name, if it is that of an API key: one of few, so that metrics may have it as a label."""
+        return self.name if self.id.startswith("key:") else None

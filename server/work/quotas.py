@@ -12,6 +12,9 @@ from .owner import Owner
 BURST_S = 60.0
 """Seconds of its rate that a holder may save up, and then ask for at once."""
 
+ROUNDING = 1e-9
+"""Of a full bucket: who waited as it was told is not sent away for the last digit of a sum."""
+
 
 class Quotas:
     """Called by the event loop alone.
@@ -40,6 +43,6 @@ class Quotas:
         level, since = self._buckets.get(owner.id, (full, now))
         level = min(full, level + (now - since) * rate)
         missing = min(work, full) - level
-        if missing > 0:
+        if missing > full * ROUNDING:
             raise rate_limited(owner.name, rate, math.ceil(missing / rate))
         self._buckets[owner.id] = level - work, now

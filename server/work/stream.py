@@ -70,7 +70,8 @@ class News:
 class Stream:
     """A request's story so far, written by the engine (`begin`, `publish`) or by anyone (`fail`), read by 0..n readers.
 
-    `step`, `t` and `nfe` are those of the last update; `result` or `error` is there once it has ended.
+    `step`, `t` and `nfe` are those of the last update; `result` or `error` is there once it has ended. `num_merged` counts
+    updates that a reader got later than it wanted, together with others.
     """
 
     def __init__(self, telling: Telling | None = None) -> None:
@@ -86,10 +87,18 @@ class Stream:
         self.step, self.t, self.nfe = 0, 1.0, 0
         self.arrived = time.perf_counter()
         self.queue_ms = self.first_state_ms = self.total_ms = 0.0
+        self.num_merged = 0
 
     @property
     def ended(self) -> bool:
         return self.result is not None or self.error is not None
+
+    @property
+    def outcome(self) -> str | None:
+        """Once it has ended, "done" or the type of its error."""
+        if self.error is not None:
+            return self.error.event.error.type
+        return None if self.result is None else "done"
 
     @property
     def place(self) -> Place:
@@ -216,7 +225,9 @@ class Reader:
         if not self._started and self._stream._initial is not None:
             self._started = True
             return News(self._stream._initial, begins=True)
-        news = self._stream._news(self._stream.place if self._end_alone else self._told)
+        stream = self._stream
+        news = stream._news(stream.place if self._end_alone else self._told)
+        stream.num_merged += max(0, news.num_updates - stream.telling.stream_every)
         self._told = news.after
         return news
 

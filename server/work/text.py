@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from ..metrics import Metrics
 from .owner import Owner
 
 T = TypeVar("T")
@@ -22,10 +24,11 @@ class TextThread:
     """Does pieces of work one at a time, in an order that no client can turn to its own good.
 
     What a running request needs (no owner) goes first; then the owners take turns, a piece each. So another client's hundred
-    long texts are one long text ahead of a short one.
+    long texts are one long text ahead of a short one. `metrics` are told how long a piece took.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, "text")
         self._lock = threading.Lock()
         self._urgent: deque[_Piece] = deque()
@@ -54,7 +57,9 @@ class TextThread:
         """One piece: as many calls as pieces, and which is whose is decided now."""
         with self._lock:
             piece = self._next()
+        began = time.perf_counter()
         piece.do()
+        self._metrics.text(time.perf_counter() - began)
 
     def _next(self) -> _Piece:
         if self._urgent and (self._in_a_row < URGENT_IN_A_ROW or not self._waiting):

@@ -59,15 +59,15 @@ def test_an_idle_server_stops_at_once(tiny: Mapping[str, Checkpoint]) -> None:
         (["--checkpoint_path", "x" * 300], "checkpoint_path must be a folder that can be read (File name too long: "),
         (["--device", "gpu", "--checkpoint_path", "FOLDER"], "device must be"),
         (
-            ["--allow_anonymous", "true", "--host", "no.such.host.invalid"],
+            ["--allow_anonymous", "--host", "no.such.host.invalid"],
             "host must be an address, or a name that has one (",
         ),
         (
-            ["--allow_anonymous", "true", "--host", "192.0.2.1"],
+            ["--allow_anonymous", "--host", "192.0.2.1"],
             "host must be an address of this machine (Cannot assign ",
         ),
         (
-            ["--allow_anonymous", "true", "--host", "a" * 64 + ".b"],
+            ["--allow_anonymous", "--host", "a" * 64 + ".b"],
             "host must be an address, or a name that has one (",
         ),
     ],

@@ -51,6 +51,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "root_path": "/models",
         "cors_origins": "http://a,http://b",
         "log_level": "debug",
+        "log_format": "json",
     }
     assert set(values) == set(Settings.model_fields)
     by_flag = read_settings(

@@ -174,6 +174,7 @@ def test_a_step_that_raises_fails_its_jobs_alone(
 ) -> None:
     sound, _ = faked(tiny["uniform"], delay_s=0.002)
     broken, denoiser = faked(tiny["absorbing"], delay_s=0.002)
+    names: list[str] = []
 
     async def main() -> None:
         with running(sound, broken) as engine:
@@ -182,6 +183,8 @@ def test_a_step_that_raises_fails_its_jobs_alone(
             denoiser.failure = RuntimeError("out of memory, they say")
             jobs = [make_job(2), make_job()]
             for job in jobs:
+                job.request_id = f"client-{len(names)}"
+                names.append(f"{job.id} (request {job.request_id}, to absorbing)")
                 engine.submit(job)
             errors = [(await end_of(job)).error for job in jobs]
             assert [error.event.error.type for error in errors if error] == ["internal", "internal"]
@@ -192,8 +195,11 @@ def test_a_step_that_raises_fails_its_jobs_alone(
             assert (await end_of(again)).result is not None
             assert engine.alive and engine.idle
 
-    with caplog.at_level(logging.CRITICAL, logger="server.work.engine"):
+    with caplog.at_level(logging.ERROR, logger="server.work.engine"):
         run(main)
+    (record,) = caplog.records
+    assert len(names) == 2 and all(name in record.getMessage() for name in names)
+    assert record.exc_info is not None
 
 
 def test_a_step_that_raises_fails_its_lane_alone(
@@ -227,6 +233,7 @@ def test_logits_without_a_distribution_fail_their_job_alone(
             sound, bad = make_job(2, seq_len=30), make_job(2, seq_len=30)
             sound.tokens[0] = 1
             bad.tokens[0] = denoiser.poison = 49
+            bad.request_id = "of-the-bad-one"
             engine.submit(sound)
             engine.submit(bad)
             error = (await end_of(bad)).error
@@ -236,7 +243,7 @@ def test_logits_without_a_distribution_fail_their_job_alone(
 
     with caplog.at_level(logging.ERROR, logger="server.work.engine"):
         run(main)
-    assert "logits are NaN" in caplog.text
+    assert "logits are NaN" in caplog.text and "of-the-bad-one" in caplog.text
 
 
 def test_a_short_job_is_seen_to_within_three_ticks_of_long_ones(tiny: Mapping[str, Checkpoint]) -> None:

@@ -289,3 +289,42 @@ def test_publishing_after_the_loop_has_closed_is_harmless() -> None:
 
     stream = asyncio.run(make())
     stream.publish(update(1, result=RESULT))
+
+
+def test_updates_that_find_the_reader_late_are_counted() -> None:
+    async def main() -> None:
+        stream = Stream()
+        stream.begin([[1]])
+        reader = stream.attach()
+        await read(reader)
+        for step in (1, 2, 3):
+            stream.publish(update(step))
+        await read(reader)
+        assert stream.num_merged == 2
+        stream.publish(update(4))
+        await read(reader)
+        assert stream.num_merged == 2
+        wanted = Stream(Telling(stream_every=3))
+        wanted.begin([[1]])
+        reader = wanted.attach()
+        await read(reader)
+        for step in (1, 2, 3):
+            wanted.publish(update(step))
+        await read(reader)
+        assert wanted.num_merged == 0, "its reader has asked for them in threes"
+
+    asyncio.run(main())
+
+
+def test_a_stream_knows_how_it_ended() -> None:
+    async def main() -> None:
+        done, failed = Stream(), Stream()
+        done.publish(update(1))
+        assert done.outcome is None
+        done.publish(update(2, result=RESULT))
+        failed.fail(shutdown())
+        for stream in (done, failed):
+            stream.fail(internal())
+        assert (done.outcome, failed.outcome) == ("done", "shutdown")
+
+    asyncio.run(main())

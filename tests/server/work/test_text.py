@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from server.metrics import Metrics
 from server.work.owner import Owner
 from server.work.text import URGENT_IN_A_ROW, TextThread
 
@@ -16,7 +17,7 @@ GREEDY, SHY, THIRD = (Owner(name, name) for name in ("greedy", "shy", "third"))
 
 @pytest.fixture
 def text() -> Iterator[TextThread]:
-    with TextThread() as thread:
+    with TextThread(Metrics()) as thread:
         yield thread
 
 
