@@ -13,6 +13,7 @@ from token_diffusion.engine.lane import Lane, Turns
 from ..errors import APIError, internal, unavailable
 from .jobs import Job, Jobs
 from .memory import Trimmer
+from .spinning import Spinning
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +102,17 @@ class Engine:
     # The thread.
 
     def _run(self) -> None:
-        trim = Trimmer()
+        trim, spinning = Trimmer(), Spinning()
         try:
             while self.jobs.wait(busy=any(map(len, self._batches.values()))):
                 self._exchange()
                 self._tick()
                 trim()
+                spinning()
         except Exception:
             log.exception("the engine has died")
         finally:
+            spinning.stop()
             self.jobs.close()
             self.abort(internal)
 
