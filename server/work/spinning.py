@@ -29,7 +29,7 @@ CROWDED = 0.2
 one neighbour that is always busy takes a third on two cores."""
 
 MOST_SPARE = 128
-"""CPUs without a thread of ours, each of which takes one that sleeps. Where more were needed, a limit could be met, which is fatal."""
+"""CPUs without a thread of ours, each of which takes one that sleeps: many more could meet a limit on threads, which is fatal."""
 
 SAID = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """By either of these the environment says how threads shall wait."""
