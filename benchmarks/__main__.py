@@ -22,7 +22,7 @@ from token_diffusion.networks.threads import set_threads
 from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, training
 from .environment import provenance
 from .report import Section, write
-from .serving import abuse, server, soak
+from .serving import abuse, crowded, server, soak
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -37,6 +37,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "server": (server.add_arguments, server.section),
     "determinism": (determinism.add_arguments, determinism.section),
     "abuse": (abuse.add_arguments, abuse.section),
+    "crowded": (crowded.add_arguments, crowded.section),
     "soak": (soak.add_arguments, soak.section),
 }
 

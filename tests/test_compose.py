@@ -1,4 +1,4 @@
-"""The compose files and the Dockerfile: every setting is handed on, everything is bounded, what is installed is what is tested."""
+"""The compose files and the Dockerfile: every setting is handed on, all is bounded, what is installed is what is tested."""
 
 from __future__ import annotations
 

@@ -13,21 +13,18 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-import time
 from pathlib import Path
 
 import torch
 
 from token_diffusion.networks.threads import affinity
 
-LOOK_S = 0.25
-"""How long the engine spins before it is judged."""
-SLEEP_S = 5.0
-"""How long it then sleeps where it is crowded, before it tries to spin again, on which it spends a twentieth of the time."""
-CROWDED = 0.2
-"""Share of the time in which the engine could have computed that it waited for a CPU. Its own event loop takes less of it,
-one neighbour that is always busy takes a third on two cores."""
-
+CROWDED, LOOK_S = 0.2, 0.1
+"""Share of the time in which the engine could have computed that it waited for a CPU, over so many seconds of that time: above
+it, threads sleep. The server's own event loop takes less, one neighbour that is always busy takes a third on two cores."""
+CALM, SLEEP_S = 0.1, 1.0
+"""Below it, they spin again. They sleep for longer than they spin before they are judged, as who sleeps may be let through first:
+where they changed to and fro, most of the time would still be spent well."""
 MOST_SPARE = 128
 """CPUs without a thread of ours, each of which takes one that sleeps: many more could meet a limit on threads, which is fatal."""
 
@@ -44,7 +41,7 @@ class Spinning:
         self._able = not said and torch.get_num_threads() > 1 and 0 <= spare <= MOST_SPARE
         self._able = self._able and _times() is not None and _openmp() is not None
         self._sleepers: _Sleepers | None = None
-        self._next, self._before = 0.0, (0, 0)
+        self._before: tuple[int, int] | None = None
 
     @property
     def allowed(self) -> bool:
@@ -52,16 +49,18 @@ class Spinning:
         return self._sleepers is None
 
     def __call__(self) -> None:
-        now = time.monotonic()
-        if not self._able or now < self._next:
+        if not self._able or (times := _times()) is None:
             return
-        times = _times() or self._before
-        ran, waited = (after - before for after, before in zip(times, self._before, strict=True))
-        judged = self._next > 0 and self.allowed
-        self.stop()
-        if judged and waited > CROWDED * (ran + waited):
+        ran, waited = (after - before for after, before in zip(times, self._before or times, strict=True))
+        if self._before is None or ran + waited >= 1e9 * (LOOK_S if self.allowed else SLEEP_S):
+            self._before = times
+            self._judge(waited / max(1, ran + waited))
+
+    def _judge(self, share: float) -> None:
+        if self.allowed and share > CROWDED:
             self._sleepers = _Sleepers()
-        self._before, self._next = times, now + (LOOK_S if self.allowed else SLEEP_S)
+        elif not self.allowed and share < CALM:
+            self.stop()
 
     def stop(self) -> None:
         """Spin again."""

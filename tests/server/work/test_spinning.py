@@ -10,25 +10,24 @@ from pathlib import Path
 import pytest
 
 from server.work import spinning
-from server.work.spinning import CROWDED, LOOK_S, SLEEP_S, Spinning, _openmp, _times
+from server.work.spinning import CALM, CROWDED, LOOK_S, SLEEP_S, Spinning, _openmp, _times
 
 ROOT = Path(__file__).parents[3]
 
 
 class Machine:
-    """A clock, and what the scheduler says of the engine's thread; `crowd` is the share of its time that it waits."""
+    """What the scheduler says of the engine's thread; `crowd` is the share of its time that it waits."""
 
     def __init__(self) -> None:
-        self.now, self.ran, self.waited, self.crowd = 100.0, 0, 0, 0.0
+        self.ran, self.waited, self.crowd = 0, 0, 0.0
         self.sleepers = 0
 
-    def work(self, seconds: float) -> None:
-        self.now += seconds
-        self.waited += int(1e9 * seconds * self.crowd)
-        self.ran += int(1e9 * seconds * (1 - self.crowd))
-
-    def monotonic(self) -> float:
-        return self.now
+    def work(self, spin: Spinning, seconds: float) -> None:
+        """So much work in short ticks."""
+        for _ in range(round(seconds / 0.01)):
+            self.waited += int(1e7 * self.crowd)
+            self.ran += int(1e7 * (1 - self.crowd))
+            spin()
 
 
 @pytest.fixture
@@ -47,7 +46,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(spinning, "_Sleepers", Sleepers)
     monkeypatch.setattr(spinning, "_times", lambda: (found.ran, found.waited))
     monkeypatch.setattr(spinning, "_openmp", lambda: object())
-    monkeypatch.setattr(spinning, "time", found)
     monkeypatch.setattr(spinning, "affinity", lambda: 4)
     monkeypatch.setattr(spinning.torch, "get_num_threads", lambda: 2)
     return found
@@ -55,42 +53,26 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_threads_spin_where_it_is_quiet_and_sleep_where_it_is_crowded(machine: Machine) -> None:
     spin = Spinning()
-    machine.crowd = CROWDED - 0.05
-    for _ in range(50):
-        spin()
-        machine.work(LOOK_S / 3)
-        assert spin.allowed
-    machine.crowd = CROWDED + 0.1
-    machine.work(LOOK_S)
-    spin()
-    machine.work(LOOK_S)
-    spin()
+    machine.crowd = CROWDED - 0.02
+    machine.work(spin, 5 * LOOK_S)
+    assert spin.allowed
+    machine.crowd = CROWDED + 0.3
+    machine.work(spin, 2 * LOOK_S)
+    assert not spin.allowed
+    machine.crowd = CALM + 0.02  # between the two all stays as it is
+    machine.work(spin, 5 * SLEEP_S)
     assert not spin.allowed
     assert machine.sleepers == 1
-    machine.work(SLEEP_S / 2)
-    spin()
-    assert not spin.allowed
-    machine.work(SLEEP_S / 2)
-    spin()
-    assert spin.allowed  # tries
-    machine.work(LOOK_S)
-    spin()
-    assert not spin.allowed  # and sees that it is as crowded as before
     machine.crowd = 0.0
-    for _ in range(3):
-        machine.work(SLEEP_S)
-        spin()
-        assert spin.allowed
+    machine.work(spin, 2 * SLEEP_S + 0.02)
+    assert spin.allowed
     assert machine.sleepers == 0
 
 
 def test_the_end_takes_the_sleepers_along(machine: Machine) -> None:
     spin = Spinning()
     machine.crowd = 1.0
-    for _ in range(2):
-        spin()
-        machine.work(LOOK_S)
-    spin()
+    machine.work(spin, 2 * LOOK_S)
     assert machine.sleepers == 1
     spin.stop()
     spin.stop()
@@ -115,9 +97,7 @@ def test_where_there_is_nothing_to_say_it_stays_silent(
     else:
         monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
     spin, machine.crowd = Spinning(), 1.0
-    for _ in range(5):
-        spin()
-        machine.work(LOOK_S)
+    machine.work(spin, 5 * LOOK_S)
     assert machine.sleepers == 0
 
 
