@@ -61,7 +61,7 @@ def test_keys_come_from_a_secret_that_is_there() -> None:
 
 def pins(path: str) -> dict[str, str]:
     """name -> version of a list of requirements, whose hashes it checks."""
-    found = {}
+    found: dict[str, str] = {}
     for entry in re.findall(r"^\w[^\n]*(?:\n +[^\n]*)*", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE):
         requirement, *hashes = entry.replace("\\\n", " ").split()
         assert path == "constraints.txt" or hashes, f"{path}: {requirement} has no hash"
