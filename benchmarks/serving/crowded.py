@@ -41,11 +41,12 @@ WAYS: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 """name -> flags and variables of a server."""
 
+WHILE_WANTED = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    "
 NEIGHBOURS = {
-    "counting": "while True: pass",
-    "multiplying": "import torch\na = torch.rand(384, 384)\nwhile True: torch.relu(a @ a)",
+    "counting": WHILE_WANTED + "sum(range(10**6))",
+    "multiplying": "import torch\na = torch.rand(384, 384)\n" + WHILE_WANTED + "torch.relu(a @ a)",
 }
-"""kind -> the program of one of them."""
+"""kind -> the program of one of them, which ends with the process that is named to it."""
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Times:
 @contextmanager
 def neighbours(kind: str, count: int) -> Iterator[None]:
     """So many of them, once they are at work."""
-    programs = [subprocess.Popen([sys.executable, "-c", NEIGHBOURS[kind]]) for _ in range(count)]
+    programs = [subprocess.Popen([sys.executable, "-c", NEIGHBOURS[kind], str(os.getpid())]) for _ in range(count)]
     try:
         while any(_cpu_s(program.pid) < 1.0 for program in programs):
             if any(program.poll() is not None for program in programs):
