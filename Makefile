@@ -17,7 +17,7 @@ ARGS =
 python := .venv/bin/python
 pip := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow lint format clean
+.PHONY: serve test test-slow lint format lock clean
 .DELETE_ON_ERROR:
 
 serve: .venv/.installed-server,clients
@@ -37,6 +37,17 @@ lint: .venv/.installed-dev
 format: .venv/.installed-dev
 	$(python) -m ruff check --fix
 	$(python) -m ruff format
+
+# What the images install, with hashes: to be made anew whenever pyproject.toml or constraints.txt has changed. As on macOS,
+# because there torch's builds need no CUDA; nothing else that is needed depends on the system.
+uv_lock = MACOSX_DEPLOYMENT_TARGET=14.0 $(python) -m uv pip compile --constraint constraints.txt --generate-hashes \
+	--python-version 3.11 --python-platform macos --no-emit-package torch --no-annotate --no-header --quiet
+
+lock: | $(python)
+	$(pip) uv
+	echo uv | $(uv_lock) --output-file requirements/tools.txt -
+	$(uv_lock) --extra server --output-file requirements/server.txt pyproject.toml
+	$(uv_lock) --extra trainer --output-file requirements/trainer.txt pyproject.toml
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from transformers.utils.logging import disable_progress_bar
 
 from token_diffusion.networks.memory import prepare
+from token_diffusion.networks.threads import set_threads
 
 from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, training
 from .environment import provenance
 from .report import Section, write
-from .serving import abuse, server, soak
+from .serving import abuse, crowded, server, soak
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -37,6 +37,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "server": (server.add_arguments, server.section),
     "determinism": (determinism.add_arguments, determinism.section),
     "abuse": (abuse.add_arguments, abuse.section),
+    "crowded": (crowded.add_arguments, crowded.section),
     "soak": (soak.add_arguments, soak.section),
 }
 
@@ -72,7 +73,7 @@ def _add_common(parser: argparse.ArgumentParser, default: object = None) -> None
         "--num_threads",
         None,
         type=int,
-        help="CPU threads of torch, here and in the servers; torch's own choice without it",
+        help="CPU threads of torch, here and in the servers; without it as many as the quota and the affinity mask leave",
     )
     add("--output", None, type=Path, help=f"the page to write into; {PAGE.relative_to(ROOT)} for all parts together")
 
@@ -82,8 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = make_parser().parse_args(arguments)
     disable_progress_bar()
     prepare()
-    if asked.num_threads is not None:
-        torch.set_num_threads(asked.num_threads)
+    set_threads(asked.num_threads)
     output = asked.output or (None if asked.part else PAGE)
     failed = False
     for name in [asked.part] if asked.part else PARTS:

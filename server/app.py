@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from token_diffusion import __version__
 from token_diffusion.checkpoint import open_checkpoint
 from token_diffusion.networks.memory import prepare
+from token_diffusion.networks.threads import set_threads
 from token_diffusion.plain import plain
 
 from . import traces
@@ -128,8 +129,7 @@ def start_loading(settings: Settings) -> Future[Engine]:
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
+    set_threads(settings.num_threads)
     prepare()
     folders = {
         name: open_checkpoint(folder, device=device, dtype=settings.dtype)

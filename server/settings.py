@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     """type of the weights; int8 is for the CPU, and gives each row a forward pass of its own"""
     num_threads: int | None = Field(default=None, ge=1)
-    """CPU threads of torch; torch's own choice without it"""
+    """CPU threads of the network; without it as many as there are cores in the affinity mask and whole CPUs in the quota"""
     max_batch_rows: int = Field(default=64, ge=1)
     """sequences denoised at the same time, over all requests"""
     max_batch_tokens: int | None = Field(default=None, ge=1)

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from .checkpoint import DTYPES, Checkpoint, load_checkpoint
 from .errors import ParameterError
 from .networks.memory import prepare
+from .networks.threads import set_threads
 from .samplers.parameters import SamplingParameters
 from .sampling import SampleOutput, run
 from .text import decode, encode
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for a user's mistake, told in one line."""
     arguments = build_parser().parse_args(argv)
     prepare()
+    set_threads()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:

@@ -91,6 +91,9 @@ def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
 
         return run_tokenizer
 
+    from token_diffusion.networks.threads import set_threads
+
+    set_threads()
     if command == "evaluate":
         from .evaluation.evaluate import evaluate_folder
 

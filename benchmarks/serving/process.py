@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -51,21 +51,29 @@ class ServerProcess:
 
 @contextmanager
 def serving(
-    module: str, flags: Sequence[str], *, root: Path = ROOT, descriptors: int | None = None
+    module: str,
+    flags: Sequence[str],
+    *,
+    root: Path = ROOT,
+    descriptors: int | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[ServerProcess]:
     """The server on a free port of 127.0.0.1, stopped afterwards. Raises RuntimeError with its log if it does not start.
 
     Args:
         root: the checkout it is started from. descriptors: most that it may have open, if not as many as this process.
+        variables: of its environment, beside this process's.
     """
     command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", "0", *flags]
+
+    environment = {**os.environ, **(variables or {})}
 
     def limit() -> None:
         if descriptors is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
     with TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, preexec_fn=limit)
+        process = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, preexec_fn=limit)
         server = None
         try:
             server = ServerProcess(process, _address(module, process, log.fileno()), log.fileno())

@@ -16,6 +16,7 @@ from ..errors import APIError, internal, stalled, unavailable
 from ..metrics import Metrics
 from .jobs import Job, Jobs
 from .memory import Trimmer
+from .spinning import Spinning
 
 log = logging.getLogger(__name__)
 
@@ -146,15 +147,17 @@ class Engine:
     # The thread.
 
     def _run(self) -> None:
-        trim = Trimmer()
+        trim, spinning = Trimmer(), Spinning()
         try:
             while self.jobs.wait(busy=any(map(len, self._batches.values()))):
                 self._exchange()
                 self._tick()
                 trim()
+                spinning()
         except BaseException:  # a SystemExit, too, must not pass in silence
             log.critical("the engine has died", exc_info=True)
         finally:
+            spinning.stop()
             self.jobs.close()
             self.abort(internal)
 
