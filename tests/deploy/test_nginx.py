@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 
 from tests.live_server import done_of, replay, tokens_of, wait_until
 
@@ -143,6 +144,19 @@ class Recording(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
+
+
+def test_compose_runs_this_configuration() -> None:
+    text = (ROOT / "deploy" / "compose.scale.yml").read_text(encoding="utf-8").replace("!reset ", "")
+    services = yaml.safe_load(text)["services"]
+    assert services["server"]["ports"] == []
+    nginx, configuration = services["nginx"], (ROOT / "deploy" / "nginx" / "nginx.conf").read_text(encoding="utf-8")
+    (mount,) = nginx["volumes"]
+    source, target, _ = mount.split(":")
+    assert (ROOT / source / "nginx.conf").exists() and f"{target}/nginx.conf" in nginx["command"]
+    assert re.findall(r"listen (\d+);", configuration) == [port.rpartition(":")[2] for port in nginx["ports"]]
+    base = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    assert "server" in base and "nginx" not in base
 
 
 @pytest.fixture
