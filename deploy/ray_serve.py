@@ -19,14 +19,16 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from transformers.utils.logging import disable_progress_bar
 
 from server.app import create_app
 from server.settings import Settings, read_settings
+from server.work.jobs import Job
 
 SESSION = "X-Session-Id"
 """On every answer: which replica gave it. Sent back with a request, it reaches that replica again. Ray's own name for it."""
 
-OUTSTANDING = "outstanding_work_s"
+OUTSTANDING = "outstanding_work"
 
 MAX_ONGOING_REQUESTS = 4096
 """Of a replica, at Ray's proxy. Never in the way: how much a replica takes is for its own admission, which knows the work."""
@@ -46,23 +48,23 @@ class Options(BaseModel):
     """of a replica: what Ray reserves, and the threads of its network unless num_threads is set"""
     num_gpus: float = Field(default=0.0, ge=0)
     """of a replica; two replicas of 0.5 share a GPU"""
-    target_work_s: float = Field(default=5.0, gt=0)
-    """seconds of outstanding work a replica that scaling aims at"""
+    target_work: float = Field(default=200_000, gt=0)
+    """outstanding work of a replica that scaling aims at, in token passes: its rate times the seconds one may wait"""
     look_back_s: float = Field(default=15.0, gt=0)
     upscale_delay_s: float = Field(default=10.0, ge=0)
     downscale_delay_s: float = Field(default=300.0, ge=0)
 
 
 class OutstandingWork:
-    """Scales by the seconds that the admitted work of all replicas will still take; a count of requests knows nothing of it."""
+    """Scales by the work that all replicas have admitted and still have to do, of which a count of requests knows nothing."""
 
-    def __init__(self, target_work_s: float) -> None:
-        self._target_work_s = target_work_s
+    def __init__(self, target_work: float) -> None:
+        self._target_work = target_work
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """Replicas wanted, before Serve applies its bounds and delays."""
-        work_s = sum((context.aggregated_metrics or {}).get(OUTSTANDING, {}).values())
-        return max(1, math.ceil(work_s / self._target_work_s)), {}
+        work = sum((context.aggregated_metrics or {}).get(OUTSTANDING, {}).values())
+        return max(1, math.ceil(work / self._target_work)), {}
 
 
 class ByReplica(RequestRouter):
@@ -88,7 +90,9 @@ class NamedReplica:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[SESSION] = self.name
+                headers = MutableHeaders(scope=message)
+                headers[SESSION] = self.name
+                del headers["X-Request-Id"]  # Ray's proxy says it again
             await send(message)
 
         await self.app(scope, receive, send_named)
@@ -99,6 +103,7 @@ class Server:
     """One replica: an engine of its own, in a process of its own."""
 
     def __init__(self, settings: Settings) -> None:
+        disable_progress_bar()
         logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
         self._api = create_app(settings)
         self._api.add_middleware(NamedReplica, name=serve.get_replica_context().replica_tag)
@@ -113,7 +118,13 @@ class Server:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `OutstandingWork` decides by."""
-        return {OUTSTANDING: self._api.state.service.engine.jobs.num_waiting + 0.0}
+        return {OUTSTANDING: sum(map(work, self._api.state.service.engine.jobs.all))}
+
+
+def work(job: Job) -> int:
+    """Token passes that a request may need."""
+    parameters = job.parameters
+    return parameters.num_samples * parameters.seq_len * (parameters.num_inference_steps or parameters.seq_len)
 
 
 def app(options: Options) -> serve.Application:
@@ -136,7 +147,7 @@ def app(options: Options) -> serve.Application:
             downscale_delay_s=options.downscale_delay_s,
             look_back_period_s=options.look_back_s,
             policy=AutoscalingPolicy(
-                policy_function=OutstandingWork, policy_kwargs={"target_work_s": options.target_work_s}
+                policy_function=OutstandingWork, policy_kwargs={"target_work": options.target_work}
             ),
         ),
     )
