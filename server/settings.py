@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """asked for as `Authorization: Bearer KEY` by everything but /health and /ready; better set as TD_API_KEY"""
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split)] = []
     """origins of other web pages that may call this server; repeatable, * for any"""
+    instance: str = Field(default="", pattern=r"^[0-9A-Za-z]{0,64}$")
+    """name of this server among several, put into the id of each request, by which whoever shares them out finds it again"""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(str.lower)] = "info"
     """least severe messages that are logged"""
 

@@ -21,7 +21,7 @@ from token_diffusion.text import encode
 from ..errors import invalid
 from ..settings import Settings
 from ..work.engine import Engine
-from ..work.jobs import Job
+from ..work.jobs import Job, new_id
 from ..work.owner import Owner
 from ..work.stream import Stream
 from .protocol import BlockSampleRequest, Process, SampleRequest
@@ -81,7 +81,8 @@ async def admit(service: Service, wire: SampleRequest, processes: Sequence[Proce
     )
     tokens = await asyncio.get_running_loop().run_in_executor(service.text, encoding)
     _check_seq_len(len(tokens), service.settings, checkpoint)
-    return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream, owner)
+    id = new_id(service.settings.instance)
+    return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream, owner, id)
 
 
 def _choose(

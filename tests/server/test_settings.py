@@ -39,6 +39,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "shutdown_grace_s": "10",
         "api_key": "secret",
         "cors_origins": "http://a,http://b",
+        "instance": "a1",
         "log_level": "debug",
     }
     assert set(values) == set(Settings.model_fields)
