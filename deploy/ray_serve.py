@@ -10,6 +10,7 @@ Settings are those of `python -m server`, by the same TD_ variables, read once w
 import logging
 import math
 import random
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -26,7 +27,10 @@ from server.settings import Settings, read_settings
 from server.work.jobs import Job
 
 SESSION = "X-Session-Id"
-"""On every answer: which replica gave it. Sent back with a request, it reaches that replica again. Ray's own name for it."""
+"""On every answer: which replica gave it. Sent with a request, it asks for that one. Ray's own name for it."""
+
+ONE_OF_OURS = re.compile(rb"/requests/smp-([0-9A-Za-z]+)-")
+"""In the path of a request about a request; which replica holds it is said by its id."""
 
 OUTSTANDING = "outstanding_work"
 
@@ -68,17 +72,27 @@ class OutstandingWork:
 
 
 class ByReplica(RequestRouter):
-    """The replica that a request names in `SESSION`, if it is there; else the less busy of two."""
+    """The replica that holds the request asked for, or that `SESSION` names, if it is there; else the less busy of two."""
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         if pending_request is not None:
             pending_request.routing_context.should_backoff = True
+            named = _named(pending_request)
             for replica in candidate_replicas:
-                if replica.replica_id.unique_id == pending_request.metadata.session_id:
+                if replica.replica_id.unique_id == named:
                     return [[replica]]
         return [random.sample(candidate_replicas, min(2, len(candidate_replicas)))]
+
+
+def _named(request: PendingRequest) -> str:
+    """The replica that a request has to reach, or an empty string."""
+    scope = (
+        request.args[0] if request.args else None
+    )  # pickled for the replica: path and headers are in it as they are
+    found = ONE_OF_OURS.search(scope) if isinstance(scope, bytes) else None
+    return found[1].decode() if found else request.metadata.session_id
 
 
 class NamedReplica:
@@ -105,8 +119,9 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         disable_progress_bar()
         logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-        self._api = create_app(settings)
-        self._api.add_middleware(NamedReplica, name=serve.get_replica_context().replica_tag)
+        name = serve.get_replica_context().replica_tag
+        self._api = create_app(settings.model_copy(update={"instance": name}))
+        self._api.add_middleware(NamedReplica, name=name)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._api
@@ -130,8 +145,8 @@ def work(job: Job) -> int:
 def app(options: Options) -> serve.Application:
     """The application that `serve run` runs. Raises ValueError, in one line, for settings that cannot be used."""
     settings = read_settings([])
-    if settings.num_threads is None and options.num_cpus >= 1:
-        settings = settings.model_copy(update={"num_threads": int(options.num_cpus)})
+    if settings.num_threads is None:
+        settings = settings.model_copy(update={"num_threads": max(1, int(options.num_cpus))})
     deployment = serve.deployment(
         Server,
         name="server",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,21 +51,27 @@ START_S = 240
 
 @dataclass(frozen=True)
 class Cluster:
-    """Ray on this machine with our application, at `url`."""
+    """Ray on this machine with our application, at `url`. `met` are the replicas that have ever answered."""
 
     url: str
     process: psutil.Process
     http: httpx2.Client
+    met: set[str] = field(default_factory=set)
 
     def replicas(self) -> list[psutil.Process]:
         return [child for child in self.process.children(recursive=True) if is_replica(child)]
 
     def ask(self, path: str, session: str | None = None) -> httpx2.Response:
-        return self.http.get(self.url + path, headers={"X-Session-Id": session} if session else {})
+        answer = self.http.get(self.url + path, headers={"X-Session-Id": session} if session else {})
+        self.met.add(answer.headers["x-session-id"])
+        return answer
 
     def sessions(self) -> set[str]:
-        """The replicas that answer, but for one that twenty questions miss."""
-        return {self.ask("/ready").headers["x-session-id"] for _ in range(20)}
+        """The replicas that are there, of those that have been met."""
+        self.ask("/ready")
+        return {
+            session for session in self.met.copy() if self.ask("/ready", session).headers["x-session-id"] == session
+        }
 
     def rows(self, session: str) -> int:
         load: int = self.ask("/info", session).json()["load"]["rows"]
@@ -105,7 +112,7 @@ def cluster(tiny_folders: Mapping[str, Path], tmp_path_factory: pytest.TempPathF
         command = [sys.executable, "-m", "ray.serve.scripts", "run", str(folder / "serve.yaml")]
         with (
             open(folder / "log", "w+") as log,
-            httpx2.Client(timeout=60) as http,
+            httpx2.Client(timeout=60, limits=httpx2.Limits(max_connections=None)) as http,
             ended(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)) as child,
         ):
             url = f"http://127.0.0.1:{port}"
@@ -168,12 +175,13 @@ class Visitors:
                 try:
                     with http.sse(self._cluster.url + "/sample", method="POST", json=LONG) as source:
                         session = source.response.headers.get("x-session-id")
+                        self._cluster.met.update({session} if session else ())
                         if source.response.status_code != 200:
                             self.visits.append((str(source.response.status_code), session))
                             self._over.wait(1)
                             continue
                         self.visits.append((self._watch(source), session))
-                except httpx2.RemoteProtocolError:
+                except (httpx2.RemoteProtocolError, httpx2.ReadError):
                     self.visits.append(("broken", session))
 
     def _watch(self, source: httpx2.EventSource) -> str:
@@ -211,6 +219,8 @@ def test_a_session_is_a_replica_and_a_seed_is_the_same_in_each(cluster: Cluster)
         sessions = cluster.sessions()
         for session in sessions:
             assert {cluster.ask("/info", session).headers["x-session-id"] for _ in range(6)} == {session}
+            lost = cluster.ask(f"/requests/smp-{session}-lost/events")  # by the id alone
+            assert (lost.status_code, lost.headers["x-session-id"]) == (404, session)
         assert cluster.ask("/info", "gone").headers["x-session-id"] in sessions
         plain = [
             cluster.http.post(
@@ -226,7 +236,7 @@ def test_leaving_frees_the_rows(cluster: Cluster) -> None:
     with cluster.http.sse(cluster.url + "/sample", method="POST", json=LONG) as source:
         session = source.response.headers["x-session-id"]
         events = iter(source)
-        assert [next(events).event, next(events).event] == ["start", "state"]
+        assert json.loads(next(events).data)["id"].startswith(f"smp-{session}-") and next(events).event == "state"
         assert cluster.rows(session) >= 4
     wait_until(lambda: cluster.rows(session) == 0)
 
