@@ -16,6 +16,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy, RequestRouterConfig
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 from starlette.datastructures import MutableHeaders
@@ -95,13 +96,19 @@ def _named(request: PendingRequest) -> str:
     return found[1].decode() if found else request.metadata.session_id
 
 
-class NamedReplica:
-    """Says on every answer which replica it comes from."""
+class BehindRay:
+    """Says on every answer which replica it comes from, and tells the app in ASGI's words when nobody waits for it any more."""
 
     def __init__(self, app: ASGIApp, name: str) -> None:
         self.app, self.name = app, name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_or_end() -> Message:
+            try:
+                return await receive()
+            except RayError:  # the proxy's end of the request was cancelled, or the proxy itself has gone
+                return {"type": "http.disconnect"}
+
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -109,7 +116,7 @@ class NamedReplica:
                 del headers["X-Request-Id"]  # Ray's proxy says it again
             await send(message)
 
-        await self.app(scope, receive, send_named)
+        await self.app(scope, receive_or_end, send_named)
 
 
 @serve.ingress()
@@ -121,7 +128,7 @@ class Server:
         logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
         name = serve.get_replica_context().replica_tag
         self._api = create_app(settings.model_copy(update={"instance": name}))
-        self._api.add_middleware(NamedReplica, name=name)
+        self._api.add_middleware(BehindRay, name=name)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._api
