@@ -22,7 +22,7 @@ from token_diffusion.networks.memory import prepare
 from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, training
 from .environment import provenance
 from .report import Section, write
-from .serving import server, soak
+from .serving import abuse, server, soak
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -36,6 +36,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "training": (training.add_arguments, training.section),
     "server": (server.add_arguments, server.section),
     "determinism": (determinism.add_arguments, determinism.section),
+    "abuse": (abuse.add_arguments, abuse.section),
     "soak": (soak.add_arguments, soak.section),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -22,9 +23,14 @@ START_S, STOP_S = 120.0, 60.0
 class ServerProcess:
     """A running `python -m MODULE`, which says "running on URL" in its log once it is."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: int) -> None:
         self.process, self.url = process, url
         self.exit_code: int | None = None
+        self._log = log
+
+    def log_bytes(self) -> int:
+        """What it has logged so far."""
+        return os.fstat(self._log).st_size
 
     def rss_mb(self) -> float:
         """Resident memory in MB (2^20 bytes), from /proc."""
@@ -44,17 +50,28 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(module: str, flags: Sequence[str]) -> Iterator[ServerProcess]:
-    """The server on a free port of 127.0.0.1, stopped afterwards. Raises RuntimeError with its log if it does not start."""
+def serving(
+    module: str, flags: Sequence[str], *, root: Path = ROOT, descriptors: int | None = None
+) -> Iterator[ServerProcess]:
+    """The server on a free port of 127.0.0.1, stopped afterwards. Raises RuntimeError with its log if it does not start.
+
+    Args:
+        root: the checkout it is started from. descriptors: most that it may have open, if not as many as this process.
+    """
     command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", "0", *flags]
+
+    def limit() -> None:
+        if descriptors is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
     with TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, preexec_fn=limit)
         server = None
         try:
-            server = ServerProcess(process, _address(module, process, log.fileno()))
+            server = ServerProcess(process, _address(module, process, log.fileno()), log.fileno())
             yield server
         finally:
-            (server or ServerProcess(process, "")).stop()
+            (server or ServerProcess(process, "", log.fileno())).stop()
 
 
 def _address(module: str, process: subprocess.Popen[bytes], log: int) -> str:
