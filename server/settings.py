@@ -167,6 +167,8 @@ class Settings(BaseSettings):
     """path prefix under which a proxy shows this server, whether it takes it away or passes it on"""
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split)] = []
     """origins of other web pages that may call this server; repeatable, * for any"""
+    instance: str = Field(default="", pattern=r"^[0-9A-Za-z]{0,64}$")
+    """name of this server among several, put into the id of each request, by which whoever shares them out finds it again"""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(str.lower)] = "info"
     """least severe messages that are logged"""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"

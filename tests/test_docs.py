@@ -18,7 +18,7 @@ from trainer.__main__ import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = ("token_diffusion", "server", "trainer", "clients", "benchmarks", "tests")
+FOLDERS = ("token_diffusion", "server", "trainer", "clients", "deploy", "benchmarks", "tests")
 SERVING = ROOT / "docs" / "serving.md"
 
 

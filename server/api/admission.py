@@ -20,7 +20,7 @@ from ..errors import invalid, unavailable
 from ..settings import Settings
 from ..work.deadline import Deadline
 from ..work.engine import Engine
-from ..work.jobs import Job
+from ..work.jobs import Job, new_id
 from ..work.owner import Owner
 from ..work.register import Register
 from ..work.stream import Stream, Telling
@@ -107,7 +107,8 @@ async def admit(
     async with deadline.bound():
         tokens = await service.text.run(encoding, owner)
     _check_seq_len(len(tokens), service.settings, checkpoint)
-    return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream, owner)
+    id = new_id(service.settings.instance)
+    return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream, owner, id)
 
 
 def _choose(

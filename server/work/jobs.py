@@ -18,6 +18,11 @@ from .stream import Stream
 LONGEST_RETRY_S = 120
 
 
+def new_id(instance: str = "") -> str:
+    """An id that nobody can guess; with `instance`, which server gave it is told by its second part."""
+    return "-".join(part for part in ("smp", instance, secrets.token_urlsafe(16)) if part)
+
+
 @dataclass(eq=False)
 class Job:
     """An admitted request: `tokens` [seq_len] with OPEN holes, to be denoised by the checkpoint called `model`.
@@ -31,7 +36,7 @@ class Job:
     parameters: SamplingParameters
     stream: Stream
     owner: Owner
-    id: str = field(default_factory=lambda: f"smp-{secrets.token_urlsafe(16)}")
+    id: str = field(default_factory=new_id)
     request_id: str = ""
     work: int = 0
 

@@ -50,6 +50,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "trusted_proxies": "10.0.0.0/8,::1",
         "root_path": "/models",
         "cors_origins": "http://a,http://b",
+        "instance": "a1",
         "log_level": "debug",
         "log_format": "json",
     }
