@@ -24,6 +24,7 @@ from .api.openapi import DocumentedAPI
 from .errors import install_error_handlers
 from .settings import Settings
 from .work.engine import Engine
+from .work.room import Bounds
 
 CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
 """Tokens of a forward pass beyond which more of them take longer and are not cheaper each (measured for the CPU)."""
@@ -90,8 +91,7 @@ def load_engine(settings: Settings) -> Engine:
         checkpoints = thread.submit(load).result()
     return Engine(
         checkpoints,
-        max_batch_rows=settings.max_batch_rows,
-        max_waiting=settings.max_waiting,
+        bounds=Bounds.of(settings),
         max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),
         determinism=settings.determinism,
     )

@@ -58,8 +58,8 @@ def invalid(message: str, param: str | None = None) -> APIError:
 
 
 def overloaded(retry_after_s: int) -> APIError:
-    """429: no rows are free, and no place to wait for them."""
-    message = f"the queue is full; try again in {retry_after_s} s"
+    """429: too much work is outstanding, of this client or of all."""
+    message = f"too much work is outstanding; try again in {retry_after_s} s"
     return APIError(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", message, headers={"Retry-After": str(retry_after_s)})
 
 

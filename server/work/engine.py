@@ -4,46 +4,57 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Batch, Determinism, Update, next_turn
-from token_diffusion.engine.lane import Lane, Turns
+from token_diffusion.engine.shares import Shares
+from token_diffusion.engine.standing import Share
 
 from ..errors import APIError, internal, unavailable
 from .jobs import Job, Jobs
 from .memory import Trimmer
+from .owner import Owner
+from .rate import Rate
+from .room import Bounds, Room
 
 log = logging.getLogger(__name__)
 
+PRIOR_PER_S = {"cpu": 20_000.0}
+"""Token passes a second until they are measured; rather too few."""
+ACCELERATOR_PER_S = 500_000.0
+
 
 class Engine:
-    """Drives one `Batch` a checkpoint; a tick is one step of one lane of one of them, taken in turn.
+    """Drives one `Batch` a checkpoint; a tick is one step of some rows of one of them, by the shares of their owners.
 
     Args:
         checkpoints: by name, the default one first.
-        max_batch_rows: rows in all batches together. max_waiting: jobs that may wait for rows.
+        bounds: how much may be outstanding.
         max_batch_tokens: most tokens of a forward pass, hence the longest tick; None for no bound.
         determinism: "exact" keeps even the rounding of a request apart from its neighbours, at some cost.
 
-    `ticks` counts the steps since the start.
+    `ticks` counts the steps since the start, `rate` is what they get done.
     """
 
     def __init__(
         self,
         checkpoints: Mapping[str, Checkpoint],
         *,
-        max_batch_rows: int,
-        max_waiting: int,
+        bounds: Bounds | None = None,
         max_batch_tokens: int | None = None,
         determinism: Determinism = "fast",
     ) -> None:
         self.checkpoints = dict(checkpoints)
         self.max_batch_tokens, self.determinism = max_batch_tokens, determinism
-        self.jobs = Jobs(max_batch_rows, max_waiting)
+        self.rate = Rate(_prior(next(iter(self.checkpoints.values()))))
+        self._rates = {name: Rate(_prior(checkpoint)) for name, checkpoint in self.checkpoints.items()}
+        self.jobs = Jobs(Room(bounds or Bounds(), self._rates))
         self.draining = False
         self.ticks = 0
-        self._turns = Turns()
+        self._shares = Shares()
         self._batches = {name: self._new_batch(checkpoint) for name, checkpoint in self.checkpoints.items()}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -73,11 +84,16 @@ class Engine:
         if self.jobs.closed or not self.alive:
             raise unavailable("the engine is not running")
 
+    def check_room(self, owner: Owner) -> None:
+        """Raises APIError, 429 or 503, if no job of `owner` would be taken now, however small."""
+        self.check_open()
+        self.jobs.check_room(owner)
+
     def submit(self, job: Job) -> None:
-        """Take `job`, to be started as soon as there are rows for it, first come first served.
+        """Take `job`, to be begun with the next steps.
 
         Raises:
-            APIError: 429 when too many wait already, 503 when the engine is draining or dead.
+            APIError: 429 when too much is outstanding already, 503 when the engine is draining or dead.
         """
         self.check_open()
         self.jobs.submit(job)
@@ -114,7 +130,7 @@ class Engine:
             self.abort(internal)
 
     def _exchange(self) -> None:
-        """Let the jobs that were cancelled leave, and those that have got rows join."""
+        """Let the jobs that were cancelled leave, and those that were admitted join."""
         leaving, joining = self.jobs.exchange()
         for job in leaving:
             self._leave(job)
@@ -124,30 +140,44 @@ class Engine:
     def _join(self, job: Job) -> None:
         batch = self._batches[job.model]
         try:
-            job.stream.begin(batch.add(job, job.tokens, job.parameters))
+            job.stream.begin(batch.add(job, job.tokens, job.parameters, job.owner.id, job.owner.weight))
         except Exception:
             log.exception("a request to %s could not join", job.model)
             self._leave(job, internal())
         self._publish(batch.complete())
 
     def _tick(self) -> None:
-        """One step of the lane whose turn it is."""
-        turn = next_turn(self._batches.values(), self._turns)
+        """One step of the job whose turn it is, and of those that join its forward pass."""
+        turn = next_turn(self._batches.values(), self._shares)
         if turn is not None:
             self.ticks += 1
             self._step(*turn)
 
-    def _step(self, batch: Batch, lane: Lane) -> None:
-        """If it fails, the jobs of this lane fail, and no others."""
+    def _step(self, batch: Batch, turn: Share) -> None:
+        """If it fails, the jobs in it fail, and no others."""
+        began = time.perf_counter()
         try:
-            updates = batch.step(lane)
+            updates = batch.step(turn)
         except Exception:
             log.exception("a step failed")
-            for job in {member.request.key for member in lane.members}:
+            for job in batch.stepped:
                 assert isinstance(job, Job)
                 self._leave(job, internal())
             return
+        self._account(batch, updates, began)
         self._publish(updates)
+
+    def _account(self, batch: Batch, updates: Sequence[Update], began: float) -> None:
+        """What the step took, and what it got done."""
+        seconds = time.perf_counter() - began
+        batch.cost.observe(batch.tokens, seconds)
+        jobs = [cast(Job, update.key) for update in updates]
+        for job in jobs:
+            if not job.running:
+                job.running, job.stream.queue_ms = True, (began - job.stream.arrived) * 1e3
+        retired = self.jobs.retire(zip(jobs, (update.left for update in updates), strict=True))
+        for rate in (self.rate, self._rates[jobs[0].model]):
+            rate.observe(retired, seconds)
 
     def _publish(self, updates: Sequence[Update]) -> None:
         for update in updates:
@@ -162,7 +192,7 @@ class Engine:
             job.stream.publish(update)
 
     def _leave(self, job: Job, error: APIError | None = None) -> None:
-        """Out of its batch, its rows free for others; its stream ends with `error` if there is one."""
+        """Out of its batch, what it held free for others; its stream ends with `error` if there is one."""
         self._batches[job.model].remove(job)
         self.jobs.free(job)
         if error is not None:
@@ -175,5 +205,9 @@ class Engine:
             device=checkpoint.device,
             max_tokens=self.max_batch_tokens,
             determinism=self.determinism,
-            turns=self._turns,
+            shares=self._shares,
         )
+
+
+def _prior(checkpoint: Checkpoint) -> float:
+    return PRIOR_PER_S.get(checkpoint.device.partition(":")[0], ACCELERATOR_PER_S)
