@@ -12,7 +12,7 @@ WARM_UP = 3
 """Passes that are not measured: the first ones allocate, compile, load."""
 FORGET = 0.98
 """What one more pass leaves of the weight of those before it."""
-OUTLIER = 4.0
+OUTLIER = 2.0
 """A pass that takes longer than so many times what was expected counts as one that takes that."""
 TRUST = 2.0
 """The prior's ratio weighs as much as so many passes at either end of what was seen."""

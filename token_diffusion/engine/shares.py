@@ -161,10 +161,14 @@ class Shares:
         return list(self._settled(tick))
 
     def _serve(self, tick: Pass, queue: Queue) -> bool | None:
-        """Rows of one client join the pass. True if it has more, but others come before it; None if nobody may join any more."""
+        """Rows of the client that has had least join the pass.
+
+        Returns:
+            True if it has more, but others come before it; None if it got none, so that nobody may join any more.
+        """
         client, slack = queue.client, tick.slack
         others, coming = self._order.least(but=client) + slack, tick.line.queues.least() + slack
-        served = client.least(but=queue)
+        served, before = client.least(but=queue), tick.rows
         done: list[Share] = []
         while tick.room(1) > 0 and (share := queue.shares.pop()) is not None:
             done.append(share)
@@ -174,19 +178,21 @@ class Shares:
             if others == least == math.inf and free > 0:
                 tick.add(share, free)
                 free = 0
+            first = tick.rows
             while free > 0:
                 if client.v > others and (client.v > coming or tick.paid_by_clients):
                     queue.shares.push_all(done)
-                    return None if tick.paid_by_clients else True
+                    return True if tick.rows > before else None
                 if share.v > least and (share.v > following + slack or tick.paid_by_requests):
                     break
                 tick.add(share, 1)
                 free -= 1
-            if free > 0 and not tick.paid_by_requests:  # others of this client come before it
-                queue.shares.push(done.pop())
-            elif free > 0:
+            if free > 0 and tick.rows == first:
                 break
-            served = min(served, share.v)
+            if free > 0:  # others of this client come before it
+                queue.shares.push(done.pop())
+            else:
+                served = min(served, share.v)
         queue.shares.push_all(done)
         return False
 
