@@ -90,7 +90,7 @@ def _fits(held: Mapping[str, float], owner: Owner, more: float, limit: float) ->
     """The rule of `Room` for one resource, of which each client holds so much."""
     mine = held.get(owner.id, 0)
     others = sum(min(amount, limit / 2) for id, amount in held.items() if id != owner.id)
-    counted = others + min(mine + more, limit / 2)
     if not mine:
-        return min(more, limit / 2) <= 2 * limit - counted
-    return mine + more <= owner.weight * (limit - counted)
+        counted = min(more, limit / 2)
+        return counted <= 2 * limit - others - counted
+    return mine + more <= owner.weight * (limit - others - mine - more)
