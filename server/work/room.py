@@ -80,7 +80,7 @@ class Room:
     def retry_after_s(self) -> int:
         """Seconds that the outstanding work takes, and up to half as many, lest all who are told come at one moment."""
         seconds = self.seconds(self._work.values()) * random.uniform(1.0, 1.5)
-        return max(1, min(LONGEST_RETRY_S, math.ceil(seconds)))
+        return max(1, min(LONGEST_RETRY_S, math.floor(seconds + random.random())))  # rounded up as often as is due
 
     def _amount(self, held: Mapping[str, int]) -> float:
         return self.seconds([held]) if self.bounds.work is None else float(sum(held.values()))
