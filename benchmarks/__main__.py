@@ -22,7 +22,7 @@ from token_diffusion.networks.threads import set_threads
 from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, training
 from .environment import provenance
 from .report import Section, write
-from .serving import abuse, crowded, server, soak
+from .serving import abuse, crowded, neighbours, overload, server, soak
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -35,6 +35,8 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "preprocessing": (preprocessing.add_arguments, preprocessing.section),
     "training": (training.add_arguments, training.section),
     "server": (server.add_arguments, server.section),
+    "neighbours": (neighbours.add_arguments, neighbours.section),
+    "overload": (overload.add_arguments, overload.section),
     "determinism": (determinism.add_arguments, determinism.section),
     "abuse": (abuse.add_arguments, abuse.section),
     "crowded": (crowded.add_arguments, crowded.section),

@@ -7,7 +7,6 @@ Settings are those of `python -m server`, by the same TD_ variables, read once w
 `host` and `port` are Ray's own. `docs/operations.md` says when to take this.
 """
 
-import logging
 import math
 import random
 import re
@@ -23,9 +22,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from transformers.utils.logging import disable_progress_bar
 
+from server import logs
 from server.app import create_app
 from server.settings import Settings, read_settings
-from server.work.jobs import Job
 
 SESSION = "X-Session-Id"
 """On every answer: which replica gave it. Sent with a request, it asks for that one. Ray's own name for it."""
@@ -125,7 +124,7 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         disable_progress_bar()
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        logs.configure(settings.log_level, settings.log_format)
         name = serve.get_replica_context().replica_tag
         self._api = create_app(settings.model_copy(update={"instance": name}))
         self._api.add_middleware(BehindRay, name=name)
@@ -135,18 +134,11 @@ class Server:
 
     def check_health(self) -> None:
         """Raises if this replica should be replaced."""
-        if not self._api.state.service.engine.alive:
-            raise RuntimeError("the engine is not running")
+        self._api.state.service.engine.check_alive()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `OutstandingWork` decides by."""
-        return {OUTSTANDING: sum(map(work, self._api.state.service.engine.jobs.all))}
-
-
-def work(job: Job) -> int:
-    """Token passes that a request may need."""
-    parameters = job.parameters
-    return parameters.num_samples * parameters.seq_len * (parameters.num_inference_steps or parameters.seq_len)
+        return {OUTSTANDING: self._api.state.service.engine.jobs.work}
 
 
 def app(options: Options) -> serve.Application:

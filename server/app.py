@@ -33,6 +33,7 @@ from .metrics import Metrics
 from .settings import Settings
 from .work.engine import Engine
 from .work.keys import Keys
+from .work.room import Bounds
 from .work.text import TextThread
 from .work.watchdog import Watchdog
 
@@ -142,8 +143,7 @@ def start_loading(settings: Settings) -> Future[Engine]:
             plain(checkpoint.tokenizer)  # seconds for a large vocabulary, which the first request need not wait for
         return Engine(
             checkpoints,
-            max_batch_rows=settings.max_batch_rows,
-            max_waiting=settings.max_waiting,
+            bounds=Bounds.of(settings),
             max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),
             determinism=settings.determinism,
         )

@@ -91,8 +91,8 @@ def rate_limited(name: str, work_per_s: float, retry_after_s: int) -> APIError:
 
 
 def overloaded(retry_after_s: int) -> APIError:
-    """429: no rows are free, and no place to wait for them."""
-    message = f"the queue is full; try again in {retry_after_s} s"
+    """429: too much work is outstanding, of this client or of all."""
+    message = f"too much work is outstanding; try again in {retry_after_s} s"
     return APIError(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", message, headers={"Retry-After": str(retry_after_s)})
 
 

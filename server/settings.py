@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
@@ -25,6 +26,13 @@ BODY_BYTES_A_TOKEN = 64
 """Of JSON: ten characters, each as \\uXXXX, which only few tokens have; or sixteen of four bytes."""
 
 OTHER_FIELDS_BYTES = 4096
+
+
+GONE = {
+    "max_batch_rows": "any number of rows share the engine, max_batch_tokens bounds a forward pass, max_resident_tokens the rows",
+    "max_waiting": "max_outstanding_s or max_outstanding_work bounds what waits",
+}
+"""Settings that there were, and what there is instead."""
 
 
 def _split(value: object) -> object:
@@ -116,16 +124,23 @@ class Settings(BaseSettings):
     """type of the weights; int8 is for the CPU, and gives each row a forward pass of its own"""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads of the network; without it as many as there are cores in the affinity mask and whole CPUs in the quota"""
-    max_batch_rows: int = Field(default=64, ge=1)
-    """sequences denoised at the same time, over all requests"""
     max_batch_tokens: int | None = Field(default=None, ge=1)
     """most tokens of one forward pass, padding included: the longest that a new request waits for a turn; 2048 on a CPU
     and 65536 on an accelerator without it"""
     determinism: Literal["exact", "fast"] = "fast"
     """exact: a request's tokens do not depend on its neighbours even by rounding, as each row gets a forward pass of its
     own; fast: rows share forward passes, and rarely a draw on the edge between two tokens falls otherwise"""
-    max_waiting: int = Field(default=64, ge=0)
-    """requests that may wait for rows; one more is answered 429"""
+    max_request_work: int = Field(default=2**22, ge=1)
+    """most work of one request in token passes, num_samples x seq_len x the network's evaluations that a row may need, which
+    are at most a step or a mask (absorbing) each; more is answered 422. The default is some minutes of a CPU, about what
+    request_timeout_s allows; an accelerator can take more"""
+    max_outstanding_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """seconds of work, at the measured rate, that may be outstanding before requests are answered 429. A client gets as much
+    as is left free, hence one alone half of it; one that has nothing outstanding is measured against twice as much"""
+    max_outstanding_work: int | None = Field(default=None, ge=1)
+    """the same in token passes, instead of max_outstanding_s"""
+    max_resident_tokens: int = Field(default=2**20, ge=1)
+    """positions of all rows that are in memory, about 100 bytes each, shared out as outstanding work is; beyond it 429"""
     max_seq_len: int = Field(default=1024, ge=1)
     """longest seq_len of a request, in tokens"""
     max_num_inference_steps: int = Field(default=10_000, ge=1)
@@ -191,12 +206,14 @@ class Settings(BaseSettings):
         """Whether a key is asked for."""
         return self.api_key is not None or self.api_keys_file is not None
 
-    @model_validator(mode="after")
-    def _samples_fit_the_batch(self) -> Settings:
-        if self.max_num_samples > self.max_batch_rows:
-            rule = f"be at most max_batch_rows ({self.max_batch_rows})"
-            raise ParameterError("max_num_samples", rule, self.max_num_samples)
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _none_that_are_gone(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = {name.upper() for name in os.environ} | {f"TD_{name}".upper() for name in values}
+        for name, instead in GONE.items():
+            if f"TD_{name}".upper() in given:
+                raise ValueError(f"{name} is no setting any more; {instead}")
+        return values
 
     @property
     def body_bytes(self) -> int:
@@ -224,6 +241,9 @@ class Settings(BaseSettings):
 
 def read_settings(arguments: Sequence[str]) -> Settings:
     """Settings from the arguments of the shell and the environment. Raises ValueError, in one line."""
+    for name, instead in GONE.items():
+        if any(argument.partition("=")[0] == f"--{name}" for argument in arguments):
+            raise ValueError(f"{name} is no setting any more; {instead}")
     try:
         return Settings(_cli_parse_args=list(arguments))  # type: ignore[call-arg]
     except SettingsError as error:

@@ -19,6 +19,7 @@ from server.connections import serving_config
 from server.lifecycle import DrainingServer
 from server.settings import Settings
 from server.work.engine import Engine
+from server.work.room import Bounds
 from tests.tiny import MAX_POSITIONS as MAX_POSITIONS
 from tests.tiny import tiny_tokenizer as tiny_tokenizer
 from token_diffusion.checkpoint import Checkpoint
@@ -104,8 +105,7 @@ def serving(checkpoints: Mapping[str, Checkpoint], **settings: Any) -> Iterator[
     chosen = Settings(port=0, **settings)
     engine = Engine(
         checkpoints,
-        max_batch_rows=chosen.max_batch_rows,
-        max_waiting=chosen.max_waiting,
+        bounds=Bounds.of(chosen),
         max_batch_tokens=chosen.max_batch_tokens,
         determinism=chosen.determinism,
     )

@@ -190,10 +190,7 @@ class Requests:
         Raises:
             FloatingPointError: the network's logits hold no distribution.
         """
-        updates = self._batch.complete()
-        for lane in list(self._batch.lanes):
-            updates += self._batch.step(lane)
-        for update in updates:
+        for update in self._batch.sweep():
             if update.error is not None:
                 raise FloatingPointError(update.error)
             key: Any = update.key

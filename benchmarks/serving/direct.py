@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Batch, next_turn
-from token_diffusion.engine.lane import Lane, Turns
+from token_diffusion.engine.shares import Shares
+from token_diffusion.engine.standing import Share
 from token_diffusion.samplers.parameters import SamplingParameters
 
 from .load import Outcome, Plan
@@ -26,9 +27,9 @@ def drive(checkpoints: Mapping[str, Checkpoint], plan: Plan, max_tokens: int | N
 
     A batch a checkpoint and their lanes in turn, as the server's engine does it; max_tokens: of a forward pass.
     """
-    turns = Turns()
+    shares = Shares()
     batches = {
-        name: Batch(each.denoiser, each.scheduler, device=each.device, max_tokens=max_tokens, turns=turns)
+        name: Batch(each.denoiser, each.scheduler, device=each.device, max_tokens=max_tokens, shares=shares)
         for name, each in checkpoints.items()
     }
     asks = plan.asks()
@@ -37,7 +38,7 @@ def drive(checkpoints: Mapping[str, Checkpoint], plan: Plan, max_tokens: int | N
     start, end = plan.window(time.perf_counter())
     while time.perf_counter() < end:
         _fill(batches, asks, running, traces, plan.closed)
-        turn = next_turn(batches.values(), turns)
+        turn = next_turn(batches.values(), shares)
         if turn is None:
             break
         _step(*turn, running)
@@ -59,8 +60,8 @@ def _fill(
         running[key] = (ask, trace)
 
 
-def _step(batch: Batch, lane: Lane, running: dict[int, tuple[Ask, Trace]]) -> None:
-    for update in batch.step(lane):
+def _step(batch: Batch, turn: Share, running: dict[int, tuple[Ask, Trace]]) -> None:
+    for update in batch.step(turn):
         assert isinstance(update.key, int)
         ask, trace = running[update.key]
         now = time.perf_counter()

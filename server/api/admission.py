@@ -12,9 +12,10 @@ from fastapi import Depends, Request
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
-from token_diffusion.samplers import make_sampler
+from token_diffusion.samplers import Sampler, make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
-from token_diffusion.text import encode
+from token_diffusion.samplers.price import evaluations, price
+from token_diffusion.text import OPEN, encode
 
 from ..errors import invalid, unavailable
 from ..settings import Settings
@@ -81,9 +82,10 @@ async def admit(
     """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
 
     Raises:
-        APIError, ParameterError: 422.
+        APIError, ParameterError: 422; 429 if there is no room for this owner, before anything is looked at.
         TimeoutError: its text was not read before `deadline`.
     """
+    service.engine.check_room(owner)
     stream = Stream(Telling(wire.stream_every, wire.include_text, wire.keyframe_every))
     checkpoint = _choose(service.engine.checkpoints, wire.model, processes, path)
     settings = service.settings
@@ -91,10 +93,13 @@ async def admit(
     wire = wire.within(seq_len=checkpoint.max_seq_len)
     _check_limits(wire, settings)
     parameters = _parameters(wire)
-    make_sampler(checkpoint.scheduler).check(parameters.num_inference_steps)
+    sampler = make_sampler(checkpoint.scheduler)
+    sampler.check(parameters.num_inference_steps)
     own_length = wire.template is not None and "seq_len" not in wire.model_fields_set
     if not own_length:
         _check_seq_len(wire.seq_len, service.settings, checkpoint)
+        if wire.prompt is None and wire.template is None:
+            _check_work(sampler, [OPEN] * wire.seq_len, parameters, service.settings)
     encoding = partial(
         encode,
         checkpoint.tokenizer,
@@ -107,8 +112,9 @@ async def admit(
     async with deadline.bound():
         tokens = await service.text.run(encoding, owner)
     _check_seq_len(len(tokens), service.settings, checkpoint)
-    id = new_id(service.settings.instance)
-    return Job(checkpoint.name, tokens, replace(parameters, seq_len=len(tokens)), stream, owner, id)
+    parameters = replace(parameters, seq_len=len(tokens))
+    work = _check_work(sampler, tokens, parameters, service.settings)
+    return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(service.settings.instance))
 
 
 def _choose(
@@ -148,6 +154,19 @@ def _check_limits(wire: SampleRequest, settings: Settings) -> None:
 def _check_seq_len(seq_len: int, settings: Settings, checkpoint: Checkpoint) -> None:
     _check_at_most("seq_len", seq_len, settings.max_seq_len)
     checkpoint.check_seq_len(seq_len)
+
+
+def _check_work(sampler: Sampler, tokens: Sequence[int], parameters: SamplingParameters, settings: Settings) -> int:
+    """The price of the request. Raises APIError, 422, with what makes it up if it is too much."""
+    work = price(sampler, tokens, parameters)
+    if work > settings.max_request_work:
+        blocks = "" if parameters.block_size is None else f" and block_size {parameters.block_size}"
+        raise invalid(
+            f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {evaluations(sampler, tokens, parameters)} forward"
+            f" passes, which num_inference_steps {parameters.num_inference_steps}{blocks} may need, are {work} token passes; "
+            f"this server takes at most {settings.max_request_work} a request"
+        )
+    return work
 
 
 def _check_at_most(name: str, value: float, limit: float) -> None:

@@ -34,15 +34,14 @@ async def metrics(request: Request, service: OpeningDep) -> Response:
 def _load(service: Service | None) -> Load:
     if service is None:
         return Load(ready=False, draining=False, waiting=0, running=0, work=0, rows=0)
-    engine = service.engine
-    jobs, waiting = engine.jobs.all, engine.jobs.num_waiting
+    jobs = service.engine.jobs
     return Load(
-        ready=_is_ready(engine),
-        draining=engine.draining,
-        waiting=waiting,
-        running=max(0, len(jobs) - waiting),
-        work=sum(job.work for job in jobs),
-        rows=engine.jobs.rows,
+        ready=_is_ready(service.engine),
+        draining=service.engine.draining,
+        waiting=jobs.num_waiting,
+        running=jobs.num_running,
+        work=jobs.work,
+        rows=jobs.rows,
     )
 
 

@@ -160,7 +160,7 @@ class Usage(BaseModel):
 
 
 class Timings(BaseModel):
-    """Milliseconds since the request was read: until its rows joined, until its first state, until its end."""
+    """Milliseconds since the request was read: until its first step began, until its first state, until its end."""
 
     queue_ms: float
     first_state_ms: float
@@ -256,18 +256,31 @@ class Limits(BaseModel):
     max_num_inference_steps: int
     max_num_samples: int
     max_body_bytes: int
-    max_batch_rows: int
     max_batch_tokens: int | None
-    max_waiting: int
+    max_request_work: int
+    max_outstanding_s: float
+    max_outstanding_work: int | None
+    max_resident_tokens: int
     request_timeout_s: float
 
 
 class Load(BaseModel):
-    """Rows being denoised and requests waiting for rows, now; `ticks`: the engine's steps, of one lane each, so far."""
+    """What the engine has to do, now."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     rows: int
+    """samples that are denoised, of all requests"""
+    running: int
+    """requests that have had a step"""
     waiting: int
+    """requests that have had none"""
+    outstanding_work: int
+    """token passes that all of them may still need"""
+    work_per_s: float
+    """token passes that the engine gets done a second while it is busy"""
     ticks: int
+    """forward passes so far"""
 
 
 class Info(BaseModel):

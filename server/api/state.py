@@ -11,6 +11,7 @@ from token_diffusion import __version__
 from token_diffusion.checkpoint import Checkpoint
 
 from ..errors import ErrorEvent
+from ..work.engine import Engine
 from .admission import OpeningDep, Service, ServiceDep
 from .protocol import Frame, Health, Info, Limits, Load, ModelInfo, Models
 
@@ -53,7 +54,19 @@ async def info(service: ServiceDep) -> Info:
         determinism=service.engine.determinism,
         models=_model_infos(service),
         limits=Limits(**limits),
-        load=Load(rows=service.engine.jobs.rows, waiting=service.engine.jobs.num_waiting, ticks=service.engine.ticks),
+        load=_load(service.engine),
+    )
+
+
+def _load(engine: Engine) -> Load:
+    jobs = engine.jobs
+    return Load(
+        rows=jobs.rows,
+        running=jobs.num_running,
+        waiting=jobs.num_waiting,
+        outstanding_work=jobs.work,
+        work_per_s=round(engine.rate.per_s, 1),
+        ticks=engine.ticks,
     )
 
 

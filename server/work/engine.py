@@ -7,18 +7,27 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Batch, Determinism, Result, Update, next_turn
-from token_diffusion.engine.lane import Lane, Turns
+from token_diffusion.engine.shares import Shares
+from token_diffusion.engine.standing import Share
 
 from ..errors import APIError, internal, stalled, unavailable
 from ..metrics import Metrics
 from .jobs import Job, Jobs
 from .memory import Trimmer
+from .owner import Owner
+from .rate import Rate
+from .room import Bounds, Room
 from .spinning import Spinning
 
 log = logging.getLogger(__name__)
+
+PRIOR_PER_S = {"cpu": 20_000.0}
+"""Token passes a second until they are measured; rather too few."""
+ACCELERATOR_PER_S = 500_000.0
 
 WARM_UP = 3
 """Steps of one checkpoint and class of lengths after which it is known how long they take."""
@@ -28,45 +37,45 @@ FAILING = 3
 
 
 class Engine:
-    """Drives one `Batch` a checkpoint; a tick is one step of one lane of one of them, taken in turn.
+    """Drives one `Batch` a checkpoint; a tick is one step of some rows of one of them, by the shares of their owners.
 
     Args:
         checkpoints: by name, the default one first.
-        max_batch_rows: rows in all batches together. max_waiting: jobs that may wait for rows.
+        bounds: how much may be outstanding.
         max_batch_tokens: most tokens of a forward pass, hence the longest tick; None for no bound.
         determinism: "exact" keeps even the rounding of a request apart from its neighbours, at some cost.
 
-    `ticks` counts the steps since the start; `failures` those that failed since one succeeded, the last with the checkpoint
-    called `failed`. `tick_began` is when (monotonic) the step that runs did, `stepping` its lane, None between two; it is
-    `warm` unless it is one of the first of its kind, which may have to compile. `last_tick_s` is how long the last one took,
-    `slowest_tick_s` the slowest warm one. `stalled_s` is for whoever gives up on a step: for how long it has run by now.
-    `metrics` is where they are counted, too; an app puts its own there before it
-    starts the engine.
+    `ticks` counts the steps since the start, `rate` is what they get done; `failures` those that failed since one succeeded, the
+    last with the checkpoint called `failed`. `tick_began` is when (monotonic) the step that runs did, `stepping` its batch, None
+    between two; it is `warm` unless it is one of the first of its kind, which may have to compile. `last_tick_s` is how long the
+    last one took, `slowest_tick_s` the slowest warm one. `stalled_s` is for whoever gives up on a step: for how long it has run.
+    `metrics` is where they are counted, too; an app puts its own there before it starts the engine.
     """
 
     def __init__(
         self,
         checkpoints: Mapping[str, Checkpoint],
         *,
-        max_batch_rows: int,
-        max_waiting: int,
+        bounds: Bounds | None = None,
         max_batch_tokens: int | None = None,
         determinism: Determinism = "fast",
     ) -> None:
         self.checkpoints = dict(checkpoints)
         self.max_batch_tokens, self.determinism = max_batch_tokens, determinism
-        self.jobs = Jobs(max_batch_rows, max_waiting)
+        self.rate = Rate(_prior(next(iter(self.checkpoints.values()))))
+        self._rates = {name: Rate(_prior(checkpoint)) for name, checkpoint in self.checkpoints.items()}
+        self.jobs = Jobs(Room(bounds or Bounds(), self._rates))
         self.metrics = Metrics()
         self.draining = False
         self.ticks = self.failures = 0
         self.tick_began: float | None = None
-        self.stepping: Lane | None = None
+        self.stepping: Batch | None = None
         self.warm = False
         self.last_tick_s = self.slowest_tick_s = 0.0
         self.stalled_s: float | None = None
         self.failed: str | None = None
         self._kinds: Counter[tuple[int, int]] = Counter()
-        self._turns = Turns()
+        self._shares = Shares()
         self._batches = {name: self._new_batch(checkpoint) for name, checkpoint in self.checkpoints.items()}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -119,11 +128,16 @@ class Engine:
         if self.stalled_s is not None:
             raise stalled(self.stalled_s)
 
+    def check_room(self, owner: Owner) -> None:
+        """Raises APIError, 429 or 503, if no job of `owner` would be taken now, however small."""
+        self.check_open()
+        self.jobs.check_room(owner)
+
     def submit(self, job: Job) -> None:
-        """Take `job`, to be started as soon as there are rows for it, first come first served.
+        """Take `job`, to be begun with the next steps.
 
         Raises:
-            APIError: 429 when too many wait already, 503 when the engine is draining or dead.
+            APIError: 429 when too much is outstanding already, 503 when the engine is draining or dead.
         """
         self.check_open()
         self.jobs.submit(job)
@@ -162,7 +176,7 @@ class Engine:
             self.abort(internal)
 
     def _exchange(self) -> None:
-        """Let the jobs that were cancelled leave, and those that have got rows join."""
+        """Let the jobs that were cancelled leave, and those that were admitted join."""
         leaving, joining = self.jobs.exchange()
         for job in leaving:
             self._leave(job)
@@ -172,35 +186,35 @@ class Engine:
     def _join(self, job: Job) -> None:
         batch = self._batches[job.model]
         try:
-            job.stream.begin(batch.add(job, job.tokens, job.parameters))
-            self.metrics.joined(job.model, job.stream.queue_ms)
+            job.stream.begin(batch.add(job, job.tokens, job.parameters, job.owner.id, job.owner.weight))
         except Exception:
             log.exception("%s could not join", job)
             self._leave(job, internal())
         self._publish(batch.complete())
 
     def _tick(self) -> None:
-        """One step of the lane whose turn it is."""
-        turn = next_turn(self._batches.values(), self._turns)
+        """One step of the job whose turn it is, and of those that join its forward pass."""
+        turn = next_turn(self._batches.values(), self._shares)
         if turn is not None:
             self.ticks += 1
-            kind = (id(turn[0]), turn[1].bucket)
+            batch, share = turn
+            kind = (id(batch), batch.lane_of(share).bucket)
             self._kinds[kind] += 1
-            self.warm, self.stepping = self._kinds[kind] > WARM_UP, turn[1]
+            self.warm, self.stepping = self._kinds[kind] > WARM_UP, batch
             began = self.tick_began = time.monotonic()
-            self._step(*turn)
+            self._step(batch, share)
             self.tick_began = self.stepping = None
             self.last_tick_s = time.monotonic() - began
             if self.warm:
                 self.slowest_tick_s = max(self.slowest_tick_s, self.last_tick_s)
 
-    def _step(self, batch: Batch, lane: Lane) -> None:
-        """If it fails, the jobs of this lane fail, and no others."""
-        rows, tokens, began = len(lane), len(lane) * lane.length, time.perf_counter()
+    def _step(self, batch: Batch, turn: Share) -> None:
+        """If it fails, the jobs in it fail, and no others."""
+        began = time.perf_counter()
         try:
-            updates = batch.step(lane)
+            updates = batch.step(turn)
         except Exception:
-            failed = jobs_of(lane)
+            failed = jobs_of(batch)
             log.exception("a step failed, and with it %s", ", ".join(map(str, failed)))
             self.metrics.step_failed()
             self.failures += 1
@@ -209,8 +223,22 @@ class Engine:
                 self._leave(job, internal())
             return
         self.failures = self.failures + 1 if updates and all(map(_is_error, updates)) else 0
-        self.metrics.step(time.perf_counter() - began, rows, tokens)
+        self._account(batch, updates, began)
         self._publish(updates)
+
+    def _account(self, batch: Batch, updates: Sequence[Update], began: float) -> None:
+        """What the step took, and what it got done."""
+        seconds = time.perf_counter() - began
+        self.metrics.step(seconds, batch.rows, batch.tokens)
+        batch.cost.observe(batch.tokens, seconds)
+        jobs = [cast(Job, update.key) for update in updates]
+        for job in jobs:
+            if not job.running:
+                job.running, job.stream.queue_ms = True, (began - job.stream.arrived) * 1e3
+                self.metrics.joined(job.model, job.stream.queue_ms)
+        retired = self.jobs.retire(zip(jobs, (update.left for update in updates), strict=True))
+        for rate in (self.rate, self._rates[jobs[0].model]):
+            rate.observe(retired, seconds)
 
     def _publish(self, updates: Sequence[Update]) -> None:
         for update in updates:
@@ -236,7 +264,7 @@ class Engine:
         self.metrics.finished(job.model, job.owner.key_name, job.stream.total_ms, tokens, nfe, skipped)
 
     def _leave(self, job: Job, error: APIError | None = None) -> None:
-        """Out of its batch, its rows free for others; its stream ends with `error` if there is one."""
+        """Out of its batch, what it held free for others; its stream ends with `error` if there is one."""
         self._batches[job.model].remove(job)
         self.jobs.free(job)
         if error is not None:
@@ -249,14 +277,18 @@ class Engine:
             device=checkpoint.device,
             max_tokens=self.max_batch_tokens,
             determinism=self.determinism,
-            turns=self._turns,
+            shares=self._shares,
         )
 
 
-def jobs_of(lane: Lane) -> list[Job]:
-    """Those whose rows lie in it."""
-    return [job for job in {member.request.key: None for member in lane.members} if isinstance(job, Job)]
+def jobs_of(batch: Batch) -> list[Job]:
+    """Those in its step, the last one or the one under way."""
+    return [job for job in batch.stepped if isinstance(job, Job)]
 
 
 def _is_error(update: Update) -> bool:
     return update.error is not None
+
+
+def _prior(checkpoint: Checkpoint) -> float:
+    return PRIOR_PER_S.get(checkpoint.device.partition(":")[0], ACCELERATOR_PER_S)

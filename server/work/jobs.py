@@ -1,21 +1,21 @@
-"""Jobs on their way to rows: who waits, who may join, who has to leave; what the event loop and the engine's thread share."""
+"""Jobs from their admission to their end: who joins, who has to leave; what the event loop and the engine's thread share."""
 
 from __future__ import annotations
 
-import math
 import secrets
 import threading
-import time
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from token_diffusion.samplers.parameters import SamplingParameters
 
-from ..errors import overloaded
 from .owner import Owner
+from .quotas import Quotas
+from .room import Room
 from .stream import Stream
 
-LONGEST_RETRY_S = 120
+LEAST_TOKENS = 256
+"""Positions that a job counts at least, as it is more than its rows."""
 
 
 def new_id(instance: str = "") -> str:
@@ -27,8 +27,8 @@ def new_id(instance: str = "") -> str:
 class Job:
     """An admitted request: `tokens` [seq_len] with OPEN holes, to be denoised by the checkpoint called `model`.
 
-    id: the server's own name for it, which nobody can guess. request_id: its client's, X-Request-Id.
-    work: its price, tokens x forward passes that it may need.
+    id: the server's own name for it, which nobody can guess. request_id: its client's, X-Request-Id. work: its price in token
+    passes. left: what it may still need of it. running: it has had a step.
     """
 
     model: str
@@ -36,9 +36,13 @@ class Job:
     parameters: SamplingParameters
     stream: Stream
     owner: Owner
+    work: int
     id: str = field(default_factory=new_id)
     request_id: str = ""
-    work: int = 0
+    running: bool = False
+
+    def __post_init__(self) -> None:
+        self.left = self.work
 
     def __str__(self) -> str:
         return f"{self.id} (request {self.request_id}, to {self.model})"
@@ -47,73 +51,101 @@ class Job:
     def rows(self) -> int:
         return self.parameters.num_samples
 
+    @property
+    def resident_tokens(self) -> int:
+        return max(LEAST_TOKENS, self.rows * len(self.tokens))
+
 
 class Jobs:
-    """A job is waiting (no rows are free for it), then joining (rows are reserved), then in its batch until it is freed.
+    """A job is joining once it is admitted, then in its batch until it is freed.
 
-    Every method may be called from any thread; `wait` and `exchange` are for the engine's.
+    Every method may be called from any thread; `wait`, `exchange` and `retire` are for the engine's.
 
     Args:
-        max_rows: rows reserved at a time. max_waiting: jobs that may wait for rows.
+        room: for outstanding work; in here it is used under one lock.
     """
 
-    def __init__(self, max_rows: int, max_waiting: int) -> None:
-        self.max_rows, self.max_waiting = max_rows, max_waiting
+    def __init__(self, room: Room) -> None:
+        self._quotas = Quotas()
+        self._room = room
         self._closed = False
         self._changed = threading.Condition()
-        self._waiting: deque[Job] = deque()
         self._joining: list[Job] = []
         self._leaving: list[Job] = []
-        self._reserved: set[Job] = set()
-        self._ends: deque[float] = deque(maxlen=32)
+        self._jobs: dict[Job, None] = {}
 
     @property
     def rows(self) -> int:
-        """Rows that are denoised now, or reserved for jobs about to join."""
-        with self._changed:
-            return sum(job.rows for job in self._reserved)
+        """Rows of all jobs."""
+        return sum(job.rows for job in self.all)
+
+    @property
+    def num_running(self) -> int:
+        """Jobs that have had a step."""
+        return sum(job.running for job in self.all)
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        """Jobs that have had none."""
+        return sum(not job.running for job in self.all)
+
+    @property
+    def work(self) -> int:
+        """Token passes that all jobs together may still need."""
+        with self._changed:
+            return self._room.work
 
     @property
     def all(self) -> list[Job]:
-        """Those that wait, and those that have rows."""
         with self._changed:
-            return [*self._waiting, *self._reserved]
+            return list(self._jobs)
+
+    def check_room(self, owner: Owner) -> None:
+        """Raises APIError, 429, if no job of `owner` would be admitted now, however small."""
+        with self._changed:
+            self._room.check(owner, {}, 0)
 
     def submit(self, job: Job) -> None:
-        """First come, first served. Raises APIError, 429, when too many wait already."""
+        """It joins before the next step; of the event loop.
+
+        Raises:
+            APIError: 429, if too much is outstanding already, or its owner has used up its rate.
+        """
         with self._changed:
-            if not self.all:
-                self._ends.clear()
-                self._ends.append(time.monotonic())
-            if len(self._waiting) >= self.max_waiting and (self._waiting or not self._fits(job)):
-                raise overloaded(self._retry_after_s())
-            self._waiting.append(job)
-            self._reserve()
+            self._room.check(job.owner, {job.model: job.work}, job.resident_tokens)
+            self._quotas.take(job.owner, job.work)
+            self._room.add(job.owner, job.model, job.left, job.resident_tokens)
+            self._jobs[job] = None
+            self._joining.append(job)
+            self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """It waits no more, or leaves its batch before the next step; a job that has ended is ignored."""
+        """It does not join, or leaves its batch before the next step; a job that has ended is ignored."""
         with self._changed:
-            if job in self._waiting:
-                self._waiting.remove(job)
-                self._reserve()
-            elif job in self._joining:
+            if job in self._joining:
                 self._joining.remove(job)
                 self.free(job)
-            elif job in self._reserved:
+            elif job in self._jobs:
                 self._leaving.append(job)
                 self._changed.notify()
 
-    def free(self, job: Job) -> None:
-        """Its rows are for others; a job that has none is ignored."""
+    def retire(self, done: Iterable[tuple[Job, int]]) -> int:
+        """Of these jobs so much is left. Returns by how much that is less."""
+        retired = 0
         with self._changed:
-            if job in self._reserved:
-                self._reserved.discard(job)
-                self._ends.append(time.monotonic())
-                self._reserve()
+            for job, left in done:
+                if job in self._jobs:
+                    self._room.add(job.owner, job.model, left - job.left, 0)
+                retired += job.left - left
+                job.left = left
+        return retired
+
+    def free(self, job: Job) -> None:
+        """What it held is for others; a job that holds nothing is ignored."""
+        with self._changed:
+            if job in self._jobs:
+                del self._jobs[job]
+                self._room.add(job.owner, job.model, -job.left, -job.resident_tokens)
 
     def close(self) -> None:
         """Ends the waiting of the engine's thread, for good."""
@@ -138,20 +170,3 @@ class Jobs:
             leaving, self._leaving = self._leaving, []
             joining, self._joining = self._joining, []
         return leaving, joining
-
-    def _fits(self, job: Job) -> bool:
-        return self.rows + job.rows <= self.max_rows
-
-    def _reserve(self) -> None:
-        """Give the rows that are free to those who wait, in their order."""
-        while self._waiting and self._fits(self._waiting[0]):
-            job = self._waiting.popleft()
-            self._reserved.add(job)
-            self._joining.append(job)
-            self._changed.notify()
-
-    def _retry_after_s(self) -> int:
-        """Seconds until those who wait now will have been started, at the rate at which jobs lately ended."""
-        elapsed = time.monotonic() - self._ends[0]
-        num_ended = max(1, len(self._ends) - 1)
-        return max(1, min(LONGEST_RETRY_S, math.ceil((len(self._waiting) + 1) * elapsed / num_ended)))

@@ -74,8 +74,8 @@ class Watchdog:
 
     def _give_up(self, waited: float) -> None:
         """Every stream ends with an error: who waits behind the step will not be served either."""
-        lane = self._engine.stepping
-        ids = ", ".join(job.id for job in jobs_of(lane)) if lane is not None else "none"
+        batch = self._engine.stepping
+        ids = ", ".join(job.id for job in jobs_of(batch)) if batch is not None else "none"
         log.critical("a step has not ended for %.1f s (limit %.1f s); its requests: %s", waited, self.limit_s, ids)
         self._engine.stalled_s = waited
         self._engine.abort(partial(stalled, waited))
@@ -88,6 +88,8 @@ class Watchdog:
         tokens = frame.around([OPEN] * max(1, room - len(frame)))
         parameters = SamplingParameters(seq_len=len(tokens), num_inference_steps=1)
         try:
-            self._engine.submit(Job(checkpoint.name, tokens, parameters, Stream(None), Owner("probe", "probe")))
+            self._engine.submit(
+                Job(checkpoint.name, tokens, parameters, Stream(None), Owner("probe", "probe"), len(tokens))
+            )
         except APIError as error:
             log.debug("no probe: %s", error.event.error.message)

@@ -29,11 +29,11 @@ pytest_plugins = ["tests.server_fixtures"]
 @pytest.mark.parametrize("stream", [True, False])
 def test_after_the_grace_what_runs_or_waits_ends_with_an_error(tiny: Mapping[str, Checkpoint], stream: bool) -> None:
     checkpoint, _ = faked(tiny["absorbing"], delay_s=0.05)
-    limits = {"max_batch_rows": 1, "max_num_samples": 1, "shutdown_grace_s": 0.3}
+    limits = {"shutdown_grace_s": 0.3}
     body = {"seq_len": 96, "num_inference_steps": 1000, "stream": stream}
     with serving({"absorbing": checkpoint}, **limits) as server, ThreadPoolExecutor(2) as pool:
         answers = [pool.submit(httpx2.post, server.url + "/sample", json=body, timeout=30) for _ in range(2)]
-        wait_until(lambda: server.engine.jobs.num_waiting == 1)
+        wait_until(lambda: len(server.engine.jobs.all) == 2)
         server.process.handle_exit(signal.SIGTERM, None)
         wait_until(lambda: server.get("/ready").status_code == 503)
         for answer in answers:

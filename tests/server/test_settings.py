@@ -27,10 +27,12 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "device": "cpu",
         "dtype": "bfloat16",
         "num_threads": "2",
-        "max_batch_rows": "33",
         "max_batch_tokens": "3000",
         "determinism": "exact",
-        "max_waiting": "4",
+        "max_request_work": "11",
+        "max_outstanding_s": "12.5",
+        "max_outstanding_work": "13",
+        "max_resident_tokens": "14",
         "max_seq_len": "5",
         "max_num_inference_steps": "6",
         "max_num_samples": "7",
@@ -131,7 +133,6 @@ def test_without_a_checkpoint_the_demos_are_served(tmp_path: Path, monkeypatch: 
         (["--dtype", "int3"], "dtype: .*float32.*, got 'int3'"),
         (["--checkpoint", "folder"], "checkpoint: must be NAME=DIR, got 'folder'"),
         (["--checkpoint", "a=x", "--checkpoint", "a=y"], "checkpoint: must name each checkpoint once"),
-        (["--max_num_samples", "65"], r"max_num_samples must be at most max_batch_rows \(64\), got 65"),
         (
             ["--trusted_proxies", "10.0.0.1/8"],
             "trusted_proxies: must be addresses or networks .*host bits.*'10.0.0.1/8'",
@@ -139,6 +140,8 @@ def test_without_a_checkpoint_the_demos_are_served(tmp_path: Path, monkeypatch: 
         (["--trusted_proxies", "*"], r"trusted_proxies: must be addresses or networks .*, got '\*'"),
         (["--root_path", "/a/"], "root_path: must be a path such as .*, got '/a/'"),
         (["--root_path", "a"], "root_path: must be a path such as .*, got 'a'"),
+        (["--max_batch_rows", "64"], "max_batch_rows is no setting any more; any number of rows .* max_batch_tokens"),
+        (["--max_waiting=64"], "max_waiting is no setting any more; max_outstanding_s or max_outstanding_work"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--port"], "--port: expected one argument"),
     ],
@@ -147,6 +150,14 @@ def test_errors_are_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         read_settings(arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["TD_MAX_BATCH_ROWS", "td_max_waiting"])
+def test_a_variable_of_a_setting_that_is_gone_is_not_overlooked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "64")
+    for make in (Settings, lambda: read_settings([])):
+        with pytest.raises(ValueError, match="is no setting any more"):
+            make()
 
 
 def test_settings_are_frozen_and_know_their_fields() -> None:

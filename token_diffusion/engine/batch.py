@@ -5,8 +5,8 @@ Offline sampling, the server, tests and benchmarks all drive this class. Not thr
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,9 +17,13 @@ from ..networks.denoiser import as_denoiser
 from ..networks.rowwise import Rowwise
 from ..samplers import make_sampler
 from ..samplers.parameters import SamplingParameters
-from ..samplers.rows import Rows, make_rows
-from .lane import Lane, Member, Turns, bucket
+from ..samplers.price import evaluations
+from ..samplers.rows import make_rows
+from .cost import Cost
+from .lane import Lane, bucket, longest
 from .request import Request
+from .shares import Shares
+from .standing import Line, Share
 from .updates import BlockEnd, Result, Update
 
 __all__ = ["Batch", "BlockEnd", "Determinism", "Result", "Update"]
@@ -30,14 +34,19 @@ Determinism = Literal["exact", "fast"]
 class Batch:
     """Rows of one denoiser, each with its own step, length, parameters and randomness, sharing forward passes.
 
-    Rows of about one length lie in a lane, so that little is computed for padding; a tick steps one lane.
+    Rows of about one length lie in a lane, so that little is computed for padding; a tick steps rows of one lane.
 
     Args:
         denoiser: a masked LM of transformers, a `Denoiser`, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
         device: where the network wants its input; its own by default.
         max_tokens: most tokens of a forward pass, padding included; one row goes through whatever its length. None: no bound.
         determinism: "exact" gives each row a forward pass of its own, so that neighbours cannot change even its rounding.
-        turns: shared by batches of which one thread steps the lanes in turn.
+        shares: shared by batches of which one thread steps the lanes in turn.
+
+    Attributes:
+        cost: what a forward pass takes, by which turns are given; who measures it may tell it.
+        stepped: keys of the requests in the last tick, or in the one under way. rows: of its forward pass. tokens: too, padding
+            included, once it is over.
     """
 
     def __init__(
@@ -48,7 +57,7 @@ class Batch:
         device: str | torch.device | None = None,
         max_tokens: int | None = None,
         determinism: Determinism = "fast",
-        turns: Turns | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self.denoiser, self.scheduler = as_denoiser(denoiser), scheduler
         self.sampler = make_sampler(scheduler)
@@ -58,9 +67,12 @@ class Batch:
             self.denoiser = Rowwise(self.denoiser)
         elif determinism != "fast":
             raise ParameterError("determinism", "be exact or fast", determinism)
-        self.max_tokens = math.inf if max_tokens is None else max_tokens
-        self.turns = turns or Turns()
+        self.max_tokens = sys.maxsize if max_tokens is None else max_tokens
+        apart = determinism == "exact" or getattr(self.denoiser, "batching", "shared") == "row"
+        self.shares, self.cost = shares or Shares(), Cost.prior(self.device, apart)
         self.lanes: list[Lane] = []
+        self.stepped: list[Hashable] = []
+        self.rows = self.tokens = 0
         self._complete: list[Request] = []  # had nothing to fill in
 
     def __len__(self) -> int:
@@ -73,11 +85,19 @@ class Batch:
         return not (self.lanes or self._complete)
 
     @torch.inference_mode()
-    def add(self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters) -> list[list[int]]:
+    def add(
+        self,
+        key: Hashable,
+        tokens: Sequence[int],
+        parameters: SamplingParameters,
+        client: Hashable = None,
+        weight: float = 1.0,
+    ) -> list[list[int]]:
         """Rows for a request join before the next step.
 
         Args:
             key: names the request in updates. tokens: [seq_len] token ids, negative where the sampler fills in.
+            client: whose share its steps are taken from, first. weight: of that client's share, beside the others'.
 
         Returns:
             The initial state, [num_samples][seq_len].
@@ -87,15 +107,21 @@ class Batch:
         """
         self._check(tokens, parameters)
         rows = make_rows(tokens, parameters)
+        rows.left.fill_(evaluations(self.sampler, tokens, parameters))
         self.sampler.prepare(rows)
         request = Request(key, tokens, parameters, rows)
         initial: list[list[int]] = rows.tokens.tolist()
         if request.open:
-            for samples in self._shares(len(rows), len(tokens)):
-                self._place(rows.select(samples), Member(request, samples.numpy()))
+            lane = self._lane(len(tokens))
+            share = self.shares.join(lane.line, len(rows), len(tokens), request.left, client, weight)
+            lane.join(rows, request, share)
         else:
             self._complete.append(request)
         return initial
+
+    def lane_of(self, turn: Share) -> Lane:
+        """Where the request stands whose turn it is."""
+        return next(lane for lane in self.lanes if lane.line is turn.line)
 
     def remove(self, key: Hashable) -> None:
         """The request's rows are gone before the next step; an unknown key is ignored."""
@@ -104,22 +130,24 @@ class Batch:
             lane.remove(key)
         self._tidy()
 
-    @torch.inference_mode()
-    def step(self, lane: Lane | None = None) -> list[Update]:
-        """One tick of `lane`, by default of the one whose turn it is. An update for each request in it; [] when idle.
+    def step(self, turn: Share | None = None) -> list[Update]:
+        """One tick, of the request whose `turn` it is. An update for each request that had a part in it; [] when idle.
 
         A request of which the network makes no distribution (NaN) leaves with an update that has an `error`.
+
+        Args:
+            turn: what `next_turn` gave; needed where several batches share their turns.
         """
         updates = self.complete()
-        if not self.lanes:
-            return updates
-        lane = lane or self.turns.next(self.lanes)
-        stepped = lane.step(self.denoiser, self.sampler, self.device)
-        for update in stepped:
-            if update.error is not None:
-                self.remove(update.key)
-        self._tidy()
-        return updates + stepped
+        turn = turn or self.shares.turn()
+        return updates if turn is None else updates + self._tick(turn)
+
+    def sweep(self) -> list[Update]:
+        """A tick of each lane in which everybody has a part, as far as `max_tokens` allows."""
+        updates = self.complete()
+        for lane in list(self.lanes):
+            updates += self._tick(lane.anyone, everyone=True)
+        return updates
 
     def complete(self) -> list[Update]:
         """The one update of each request that had nothing to fill in; for who does not want to wait for the next step."""
@@ -127,31 +155,28 @@ class Batch:
         self._complete = []
         return updates
 
-    def _shares(self, count: int, length: int) -> Iterator[torch.Tensor]:
-        """Sample indices of a request, as many together as one forward pass takes."""
-        most = count if self.max_tokens == math.inf else max(1, int(self.max_tokens // length))
-        return iter(torch.arange(count).split(most))
+    @torch.inference_mode()
+    def _tick(self, turn: Share, everyone: bool = False) -> list[Update]:
+        lane = self.lane_of(turn)
+        chosen = self.shares.choose(turn, everyone)
+        self.stepped, self.rows = lane.keys(chosen), sum(count for _, count in chosen)
+        try:
+            return lane.step(chosen, self.denoiser, self.sampler, self.device)
+        finally:
+            self.tokens = lane.tokens
+            self._tidy()
 
-    def _place(self, rows: Rows, member: Member) -> None:
-        length = rows.tokens.shape[1]
+    def _lane(self, length: int) -> Lane:
         number = bucket(length, self.device)
         for lane in self.lanes:
-            if lane.bucket == number and lane.takes(len(rows), length, self.max_tokens):
-                lane.join(rows, [member])
-                return
-        self.lanes.append(Lane(number, self.turns.clock, rows, member))
+            if lane.bucket == number:
+                return lane
+        line = Line(self.cost, self.max_tokens)
+        self.lanes.append(Lane(number, longest(number, self.device), line, self.shares))
+        return self.lanes[-1]
 
     def _tidy(self) -> None:
-        """Drops lanes that are empty, and puts two of one bucket together once they fit into one forward pass."""
-        kept: list[Lane] = []
-        for lane in filter(len, self.lanes):
-            other = next((other for other in kept if other.bucket == lane.bucket), None)
-            if other is not None and other.takes(len(lane), lane.length, self.max_tokens):
-                other.join(lane.rows, lane.members, lane.is_new)
-                other.clock = max(other.clock, lane.clock)
-            else:
-                kept.append(lane)
-        self.lanes = kept
+        self.lanes = [lane for lane in self.lanes if len(lane)]
 
     def _check(self, tokens: Sequence[int], parameters: SamplingParameters) -> None:
         self.sampler.check(parameters.num_inference_steps)
@@ -164,10 +189,9 @@ class Batch:
             raise ParameterError("tokens", f"be below vocab_size = {vocab_size}", largest)
 
 
-def next_turn(batches: Iterable[Batch], turns: Turns) -> tuple[Batch, Lane] | None:
-    """The lane, among those of all batches that share `turns`, whose turn it is, and its batch; None if there is no lane."""
-    owners = {lane: batch for batch in batches for lane in batch.lanes}
-    if not owners:
+def next_turn(batches: Iterable[Batch], shares: Shares) -> tuple[Batch, Share] | None:
+    """The request whose turn it is, among those of all batches that share `shares`, and its batch; None if there is none."""
+    turn = shares.turn()
+    if turn is None:
         return None
-    lane = turns.next(list(owners))
-    return owners[lane], lane
+    return next(batch for batch in batches if any(lane.line is turn.line for lane in batch.lanes)), turn

@@ -1,10 +1,11 @@
-"""Rows of about one length that share their forward passes, and the turns that lanes take."""
+"""Rows of about one length that share their forward passes: all of them resident, some of them in each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from ..samplers import Sampler
 from ..samplers.rows import Rows
 from ..samplers.sampler import split
 from .request import Request
+from .shares import Shares
+from .standing import Line, Share
+from .table import Table
 from .updates import Update
 
 SHORTEST = 32
@@ -30,49 +34,89 @@ def bucket(length: int, device: torch.device) -> int:
     return max(0, math.ceil(math.log(max(length, 1) / SHORTEST, growth) - 1e-9))
 
 
-@dataclass
-class Member:
-    """The rows that one request has in a lane: one after the other, `samples` int64 [k] says which of its samples."""
+def longest(number: int, device: torch.device) -> int:
+    """The longest row of a class of lengths."""
+    return math.floor(SHORTEST * GROWTH.get(device.type, 4.0) ** number + 1e-6)
 
+
+@dataclass(eq=False)
+class Member:
+    """A request in its lane. number: rises with each that joins. slots: int64, its rows, those first that are stepped next."""
+
+    number: int
     request: Request
-    samples: np.ndarray
+    share: Share
+    slots: np.ndarray
+
+    def take(self, count: int) -> np.ndarray:
+        """So many of its rows, which are then the last to be stepped again."""
+        taken = self.slots[:count]
+        if count < len(self.slots):
+            self.slots = np.roll(self.slots, -count)
+        return taken
 
 
 class Lane:
-    """Rows, members in the order of the rows, and how far it has come.
+    """Resident rows, and among them those that were stepped last, which stay gathered as long as the same ones are chosen.
 
-    clock: tokens each row has had computed, counted so that lanes of equal clocks have had equal shares.
-    is_new: some of its rows were never stepped.
+    Args:
+        number: of its class of lengths. longest: positions of the longest row that is expected.
+
+    Attributes:
+        line: where its requests wait for their turns. tokens: of its last pass, padding included.
     """
 
-    def __init__(self, bucket: int, clock: int, rows: Rows, member: Member) -> None:
-        self.bucket, self.clock, self.is_new = bucket, clock, True
-        self.rows, self.members = rows, [member]
+    def __init__(self, number: int, longest: int, line: Line, shares: Shares) -> None:
+        self.bucket, self.line, self._shares = number, line, shares
+        self.tokens = 0
+        self._members: dict[Hashable, Member] = {}
+        self._by_share: dict[Share, Member] = {}
+        self._by_number: dict[int, Member] = {}
+        self._joined = self._size = 0
+        self._table = Table(longest)
+        self._number, self._sample = (np.empty(0, dtype=np.int64) for _ in range(2))  # of the row in each slot
+        self._marks = np.zeros(1, dtype=bool)  # one a slot, all False between two questions, and one more for -1
+        self._rows: Rows | None = None  # gathered, of these slots; -1 where the row has left
+        self._slots = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self.rows) if self.members else 0
+        """Rows that are not finished."""
+        return self._size
 
     @property
-    def length(self) -> int:
-        return self.rows.tokens.shape[1]
+    def anyone(self) -> Share:
+        """The share of a request that is here."""
+        return next(iter(self._by_share))
 
-    def takes(self, count: int, length: int, max_tokens: float) -> bool:
-        """Whether so many more rows keep a forward pass within `max_tokens`."""
-        return (len(self) + count) * max(self.length, length) <= max_tokens
+    def keys(self, chosen: Sequence[tuple[Share, int]]) -> list[Hashable]:
+        """Of the requests whose shares these are."""
+        return [self._by_share[share].request.key for share, _ in chosen]
 
-    def join(self, rows: Rows, members: list[Member], is_new: bool = True) -> None:
-        """More rows at the end; is_new: they were never stepped."""
-        self.rows, self.members = Rows.join(self.rows, rows), self.members + members
-        self.is_new = self.is_new or is_new
+    def join(self, rows: Rows, request: Request, share: Share) -> None:
+        """All rows of a request; they are stepped when their turn comes."""
+        slots = self._table.put(rows)
+        if (more := len(self._table.lengths) - len(self._number)) > 0:
+            self._number, self._sample = (np.pad(each, (0, more)) for each in (self._number, self._sample))
+            self._marks = np.pad(self._marks, (0, more))
+        self._joined, self._size = self._joined + 1, self._size + len(slots)
+        member = Member(self._joined, request, share, slots)
+        self._members[request.key] = self._by_share[share] = self._by_number[member.number] = member
+        self._number[slots], self._sample[slots] = member.number, np.arange(len(slots))
 
     def remove(self, key: Hashable) -> None:
-        self._keep(self._by_row([member.request.key != key for member in self.members]))
+        """The request's rows are gone; an unknown key is ignored."""
+        member = self._members.get(key)
+        if member is not None:
+            self._finish(member, member.slots)
 
-    def step(self, denoiser: Denoiser, sampler: Sampler, device: torch.device) -> list[Update]:
-        """One tick: plan, one forward pass, commit. An update for each request; finished rows leave."""
-        rows = self.rows
-        self.clock += self.length
-        self.is_new = False
+    def step(
+        self, chosen: Sequence[tuple[Share, int]], denoiser: Denoiser, sampler: Sampler, device: torch.device
+    ) -> list[Update]:
+        """One tick of so many rows of some requests: plan, one forward pass, commit. An update for each; finished rows leave."""
+        members = sorted(((self._by_share[share], count) for share, count in chosen), key=lambda each: each[0].number)
+        rows = self._gather(np.concatenate([member.take(count) for member, count in members]))
+        self.tokens = rows.tokens.numel()
+        left = rows.left.numpy().copy()
         plan = sampler.plan(rows)
         changes: list[tuple[int, int, int]] = []
         row = np.empty(0, dtype=np.int64)
@@ -81,78 +125,82 @@ class Lane:
             logits = denoiser(*(part.to(device) for part in (rows.tokens, plan.t, visible, plan.positions)))
             before = rows.tokens.view(-1)[plan.positions]
             tokens = sampler.commit(rows, plan, logits)
-            at, column = split(plan.positions, self.length)
+            at, column = split(plan.positions, rows.tokens.shape[1])
             rows.nfe[at.unique_consecutive()] += 1
             changed = tokens != before
             at, column, tokens = at[changed], column[changed], tokens[changed]
             rows.step_map[at, column] = plan.step[at]
             row = at.numpy()
-            sample = np.concatenate([member.samples for member in self.members])[row]
+            sample = self._sample[self._slots[row]]
             changes = list(zip(sample.tolist(), column.tolist(), tokens.tolist(), strict=True))
-        return self._tell(row, changes)
+        return self._tell(rows, row, changes, left - rows.left.numpy())
 
-    def _tell(self, row: np.ndarray, changes: list[tuple[int, int, int]]) -> list[Update]:
-        """Carries progress and `changes`, which are sorted by `row`, to the requests."""
-        rows = self.rows
-        names = ("step", "blocks_done", "t", "nfe", "tokens", "step_map")
-        step, blocks, t, nfe, tokens, step_map = (getattr(rows, name).numpy() for name in names)
+    def _gather(self, slots: np.ndarray) -> Rows:
+        """The rows in these slots, those of a request one after the other; what has been gathered is used if it can be."""
+        rows, before = self._rows, self._slots
+        here = self._among(before, slots)
+        if rows is None or np.count_nonzero(here) < len(slots):
+            if rows is not None:
+                self._put_back(rows, before >= 0)
+            rows = self._table.read(slots)
+            self._slots = slots
+        elif len(slots) < len(before):
+            self._put_back(rows, ~here & (before >= 0))
+            rows = rows.select(torch.from_numpy(here)).trimmed()
+            self._slots = before[here]
+        self._rows = rows
+        return rows
+
+    def _among(self, slots: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Which of `slots` are among `others`; -1 never is."""
+        self._marks[others] = True
+        found = self._marks[slots]
+        self._marks[others] = False
+        return found
+
+    def _put_back(self, rows: Rows, which: np.ndarray) -> None:
+        if which.any():
+            some = rows if which.all() else rows.select(torch.from_numpy(which))
+            self._table.write(self._slots[which], some)
+
+    def _tell(
+        self, rows: Rows, row: np.ndarray, changes: list[tuple[int, int, int]], retired: np.ndarray
+    ) -> list[Update]:
+        """Carries progress and `changes`, which are sorted by `row`, to the requests; `retired`: evaluations by row."""
+        names = ("step", "blocks_done", "t", "nfe", "tokens", "step_map", "failed")
+        step, blocks, t, nfe, tokens, step_map, failed = (getattr(rows, name).numpy() for name in names)
         finished = (rows.step >= rows.last_step).numpy()
-        failed = rows.failed.numpy()
-        lost = {id(member.request): member.request for member, span in self._spans() if failed[span].any()}
-        updates = [request.failure() for request in lost.values()]
+        slots, updates = self._slots, []
         for member, span in self._spans():
-            request, samples, done = member.request, member.samples, finished[span]
-            if id(request) in lost:
+            request, here, done = member.request, slots[span], finished[span]
+            if failed[span].any():
+                updates.append(request.failure())
+                self._finish(member, member.slots)
                 continue
+            samples = self._sample[here]
             request.step[samples], request.blocks[samples], request.t[samples] = step[span], blocks[span], t[span]
             request.nfe = max(request.nfe, int(nfe[span].max()))
+            request.retire(int(retired[span].sum()))
+            member.share.left = request.left
             if done.any():
                 request.finish(samples[done], tokens[span][done], step_map[span][done])
+                self._finish(member, here[done])
             first, last = np.searchsorted(row, [span.start, span.stop]).tolist()
             updates.append(request.update(changes[first:last]))
-        self._keep(~(finished | self._by_row([id(member.request) in lost for member in self.members])))
         return updates
 
-    def _by_row(self, values: list[bool]) -> np.ndarray:
-        """One value a member -> one value a row."""
-        return np.repeat(values, [len(member.samples) for member in self.members])
-
     def _spans(self) -> Iterator[tuple[Member, slice]]:
-        start = 0
-        for member in self.members:
-            stop = start + len(member.samples)
-            yield member, slice(start, stop)
-            start = stop
+        """The requests of the gathered rows, each with where its rows are."""
+        number = self._number[self._slots]
+        starts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
+        return ((self._by_number[int(number[start])], slice(start, stop)) for start, stop in pairwise(starts))
 
-    def _keep(self, keep: np.ndarray) -> None:
-        if keep.all():
-            return
-        for member, span in list(self._spans()):
-            member.samples = member.samples[keep[span]]
-        self.members = [member for member in self.members if len(member.samples)]
-        if self.members:
-            self.rows = self.rows.select(torch.from_numpy(keep)).trimmed()
-
-
-class Turns:
-    """Whose turn it is. Each lane gets an equal share of tokens a row; those with new rows go first, every second time.
-
-    So whoever comes alone sees a first step after three ticks at the latest, whatever else there is to do (of newcomers in k
-    lanes the last one after 2 k + 1), and a stream of short requests cannot keep a long one from its steps. One object may
-    serve the lanes of several batches.
-    """
-
-    def __init__(self) -> None:
-        self.clock = 0
-        self._new_went_first = False
-
-    def next(self, lanes: list[Lane]) -> Lane:
-        """The lane to be stepped now, one of `lanes`."""
-        wanted = not self._new_went_first
-        candidates = [lane for lane in lanes if lane.is_new == wanted] or lanes
-        self._new_went_first = candidates[0].is_new
-        self.clock = max(self.clock, min(lane.clock for lane in lanes))
-        chosen = min(candidates, key=lambda lane: lane.clock)
-        # The turns that newcomers won it are no debt that those who stay in it would pay once nobody comes any more.
-        chosen.clock = min(chosen.clock, self.clock + chosen.length)
-        return chosen
+    def _finish(self, member: Member, slots: np.ndarray) -> None:
+        """Rows of a request leave."""
+        self._shares.leave(member.share, len(slots))
+        self._table.free(slots)
+        self._size -= len(slots)
+        self._slots = np.where(self._among(self._slots, slots), -1, self._slots)
+        member.slots = member.slots[~self._among(member.slots, slots)]
+        if not len(member.slots):
+            del self._members[member.request.key], self._by_share[member.share], self._by_number[member.number]

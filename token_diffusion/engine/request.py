@@ -18,6 +18,8 @@ class Request:
 
     Args:
         tokens: [seq_len], negative where open. rows: its rows as they join.
+
+    left: token passes that it may still need, at most.
     """
 
     def __init__(self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters, rows: Rows) -> None:
@@ -30,12 +32,17 @@ class Request:
         self.step, self.blocks = (np.zeros(parameters.num_samples, dtype=np.int64) for _ in range(2))
         self.t = np.full(parameters.num_samples, 1.0 if self.open else 0.0)
         self.nfe = self.blocks_told = 0
+        self.left = int(rows.left.sum()) * len(tokens)
 
     def finish(self, samples: np.ndarray, tokens: np.ndarray, step_map: np.ndarray) -> None:
         """Some samples are complete: int64 [S'], [S', L], [S', L]."""
         length = self.tokens.shape[1]
         self.tokens[samples], self.step_map[samples] = tokens[:, :length], step_map[:, :length]
         self.num_unfinished -= len(samples)
+
+    def retire(self, evaluations: int) -> None:
+        """So many evaluations of one row were made, or will not be needed."""
+        self.left -= evaluations * self.tokens.shape[1]
 
     def update(self, changes: list[tuple[int, int, int]]) -> Update:
         """What to tell after a tick; with the result when no sample is left unfinished."""
@@ -44,7 +51,10 @@ class Request:
         blocks = [self._block(index) for index in range(self.blocks_told, done)]
         self.blocks_told = max(self.blocks_told, done)
         result = None if self.num_unfinished else self._result()
-        return Update(self.key, int(self.step[slowest]), float(self.t[slowest]), self.nfe, changes, blocks, result)
+        left = 0 if result is not None else self.left
+        return Update(
+            self.key, int(self.step[slowest]), float(self.t[slowest]), self.nfe, changes, blocks, result, left=left
+        )
 
     def failure(self) -> Update:
         """The last update of a request for which the network had no distribution."""

@@ -37,6 +37,7 @@ class Update:
     """What one tick did to a request. `changes` are (sample, position, token_id): set, never append.
 
     step: grid steps done by the slowest sample. t: the time it reached. result: there with the last update.
+    left: token passes that the request may still need, at most (`samplers/price.py`).
     error: why there will be no result; then this is the last update, and the request has left the batch.
     """
 
@@ -48,3 +49,4 @@ class Update:
     blocks: list[BlockEnd]
     result: Result | None
     error: str | None = None
+    left: int = 0

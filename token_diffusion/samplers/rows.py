@@ -6,7 +6,7 @@ has to wait for the device: a tick sends tokens there, and what was drawn comes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -30,6 +30,7 @@ class Rows:
     step: int64, grid steps done, counted through all blocks. t: float64, the time reached. nfe: int64, network evaluations.
     blocks_done: int64, blocks that are filled. due_step, due_t: when an open absorbing position is unmasked (NEVER once it is),
     and the time that the network sees then. step_map: int64 [R, L], the step that last set a position, 0 before any did.
+    left: int64, evaluations of the network that the row may still need, at most.
     failed: bool [R], the network gave no distribution for it.
     """
 
@@ -49,6 +50,7 @@ class Rows:
     blocks_done: Tensor
     t: Tensor
     nfe: Tensor
+    left: Tensor
     failed: Tensor
     temperature: Tensor
     top_k: Tensor
@@ -62,33 +64,35 @@ class Rows:
         """0 .. L-1, int64 [1, L]."""
         return torch.arange(self.tokens.shape[1]).unsqueeze(0)
 
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Each field's name and value."""
+        return ((field.name, getattr(self, field.name)) for field in fields(self))
+
     def select(self, index: Tensor) -> Rows:
         """The rows of a bool or int64 index [R]."""
-        return Rows(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return Rows(**{name: value[index] for name, value in self.items()})
 
     @staticmethod
     def join(upper: Rows, lower: Rows) -> Rows:
         """Both, one under the other, the shorter padded to the longer's length."""
         length = max(upper.tokens.shape[1], lower.tokens.shape[1])
+        both = zip(upper.widened(length).items(), lower.widened(length).items(), strict=True)
+        return Rows(**{name: torch.cat([value, below]) for (name, value), (_, below) in both})
 
-        def widen(value: Tensor) -> Tensor:
-            return F.pad(value, (0, length - value.shape[1])) if value.dim() == 2 else value
-
-        return Rows(
-            **{
-                field.name: torch.cat([widen(getattr(upper, field.name)), widen(getattr(lower, field.name))])
-                for field in fields(Rows)
-            }
-        )
+    def widened(self, length: int) -> Rows:
+        """The same rows, padded to this length."""
+        more = length - self.tokens.shape[1]
+        if not more:
+            return self
+        return Rows(**{name: F.pad(value, (0, more)) if value.dim() == 2 else value for name, value in self.items()})
 
     def trimmed(self) -> Rows:
         """The same rows without the columns that are padding in all of them."""
         length = int(self.valid.any(0).sum()) if len(self) else 0
         if length == self.tokens.shape[1]:
             return self
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
         return Rows(
-            **{name: value[:, :length].contiguous() if value.dim() == 2 else value for name, value in values.items()}
+            **{name: value[:, :length].contiguous() if value.dim() == 2 else value for name, value in self.items()}
         )
 
 
@@ -125,6 +129,7 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> Rows:
         blocks_done=each(0),
         t=each(1, torch.float64),
         nfe=each(0),
+        left=each(0),
         failed=each(False, torch.bool),
         temperature=each(parameters.temperature, torch.float64),
         top_k=each(parameters.top_k),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,9 @@ class Sampler(Protocol):
     def check(self, num_inference_steps: int | None) -> None:
         """Raises `ParameterError` if the sampler has no such grid."""
 
+    def evaluations(self, in_block: Sequence[int], num_inference_steps: int | None) -> int:
+        """At most so many evaluations of the network for a row with so many open positions in each of its blocks."""
+
     def prepare(self, rows: Rows) -> None:
         """Puts new rows at t = 1, in place."""
 
@@ -49,6 +53,7 @@ class Sampler(Protocol):
     def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
         """Applies the events with logits [n, V], in place; returns the tokens int64 [n] now at the planned positions.
 
+        `left` of each row is what it may still need after this evaluation.
         A row for which the logits hold no distribution is marked as failed, and its tokens stay.
         """
 

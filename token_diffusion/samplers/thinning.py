@@ -8,6 +8,8 @@ draws are the very ones that a plain loop would accept, the result is that of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,10 @@ class Thinning:
         if num_inference_steps is None:
             rule = f"be an integer for the {self.process.name} process (first-hitting exists for absorbing alone)"
             raise ParameterError("num_inference_steps", rule, None)
+
+    def evaluations(self, in_block: Sequence[int], num_inference_steps: int | None) -> int:
+        """One a step, in blocks that have anything to fill in."""
+        return sum(1 for count in in_block if count) * (num_inference_steps or 0)
 
     def prepare(self, rows: Rows) -> None:
         zero = torch.zeros_like(rows.sample).unsqueeze(1)
@@ -100,6 +106,7 @@ class Thinning:
         rows.tokens.view(-1)[plan.positions] = tokens
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         rows.t.copy_(_times(rows.step - 1, rows.num_steps)[1])
+        rows.left.copy_(torch.minimum(rows.left - 1, rows.last_step - rows.step))
         return tokens
 
     def _masses(self, step: Tensor, num_steps: Tensor) -> tuple[Masses, Masses]:

@@ -9,6 +9,8 @@ Both have the law of the step-by-step loop, with at most min(n, masks) network e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,12 @@ class Unmasking:
 
     def check(self, num_inference_steps: int | None) -> None:
         """Any grid, and none."""
+
+    def evaluations(self, in_block: Sequence[int], num_inference_steps: int | None) -> int:
+        """One a mask, and no more than one a step."""
+        if num_inference_steps is None:
+            return sum(in_block)
+        return sum(min(num_inference_steps, count) for count in in_block)
 
     def prepare(self, rows: Rows) -> None:
         rows.tokens.masked_fill_(rows.open, self.mask_token_id)
@@ -56,13 +64,15 @@ class Unmasking:
         rows.tokens.view(-1)[plan.positions] = tokens
         rows.due_step.view(-1)[plan.positions] = NEVER
         waiting = rows.open & (rows.due_step < NEVER)
-        finished = ~waiting.any(1)
+        masks = waiting.sum(1)
+        finished = masks == 0
         n = rows.num_steps
         after = torch.where(n > 0, 1 - ((rows.step - 1) % n.clamp(min=1) + 1) / n.clamp(min=1).double(), plan.t)
         rows.t.copy_(torch.where(finished, 0.0, after))
         rows.step.copy_(torch.where(finished, rows.last_step, rows.step))
         next_block = torch.where(waiting, rows.block, NEVER).amin(1)
         rows.blocks_done.copy_(torch.where(finished, rows.num_blocks, next_block))
+        rows.left.copy_(torch.minimum(rows.left - 1, torch.minimum(masks, rows.last_step - rows.step)))
         return tokens
 
 

@@ -42,7 +42,7 @@ ERROR = {"error": {"message": "m", "type": "internal", "param": None, "code": 50
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is read from /proc")
 def test_a_short_soak_passes(tiny_folders: Mapping[str, Path]) -> None:
-    flags = ["--num_threads", "1", "--max_batch_rows", "16", "--max_waiting", "16"]
+    flags = ["--num_threads", "1", "--max_outstanding_s", "1"]
     result = run(dict(tiny_folders), flags, 8.0, seed=0, sample_s=0.5, most_tokens=64, most_steps=16)
     assert verdict(result, most_mb_per_hour=1e9) == []
     counts = result.log.counts

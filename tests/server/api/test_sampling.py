@@ -358,7 +358,8 @@ def test_the_server_describes_itself(live: LiveServer) -> None:
     assert info["models"] == models
     assert (info["device"], info["dtype"], info["determinism"]) == ("cpu", "float32", "fast")
     assert info["limits"]["max_seq_len"] == 1024
-    assert info["load"].pop("ticks") >= 0 and info["load"] == {"rows": 0, "waiting": 0}
+    assert info["load"].pop("ticks") >= 0 and info["load"].pop("work_per_s") > 0
+    assert info["load"] == {"rows": 0, "running": 0, "waiting": 0, "outstanding_work": 0}
 
 
 def test_the_documentation_describes_the_events(live: LiveServer) -> None:
@@ -439,31 +440,78 @@ def _parse(response: bytes) -> list[httpx2.ServerSentEvent]:
     return list(httpx2.EventSource(answer, max_event_size=None))
 
 
-def test_a_full_queue_is_429_before_the_stream_begins(tiny: Mapping[str, Checkpoint]) -> None:
+def test_too_much_work_is_429_before_the_stream_begins(tiny: Mapping[str, Checkpoint]) -> None:
+    checkpoint, _ = faked(tiny["absorbing"], delay_s=0.02)
+    work = LONG["seq_len"] ** 2
+    with (
+        serving({"absorbing": checkpoint}, max_outstanding_work=4 * work) as server,
+        server.reading("/sample", LONG) as one,
+        server.reading("/sample", LONG) as two,
+    ):
+        assert next(one).event == next(two).event == "start"
+        wait_until(lambda: server.engine.jobs.num_running == 2)
+        refused = server.post("/sample", LONG)
+        assert refused.status_code == refused.json()["error"]["code"] == 429
+        assert refused.json()["error"]["type"] == "overloaded"
+        assert 1 <= int(refused.headers["retry-after"]) <= 120
+        load = server.get("/info").json()["load"]
+        assert load.pop("ticks") >= 1 and load.pop("work_per_s") > 0 and work < load.pop("outstanding_work") < 2 * work
+        assert load == {"rows": 2, "running": 2, "waiting": 0}
+
+
+def test_who_is_refused_anyway_costs_no_text(tiny: Mapping[str, Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, _ = faked(tiny["absorbing"], delay_s=0.02)
     with (
-        serving({"absorbing": checkpoint}, max_batch_rows=1, max_num_samples=1, max_waiting=1) as server,
-        ExitStack() as first,
+        serving({"absorbing": checkpoint}, max_outstanding_work=LONG["seq_len"] ** 2 // 2) as server,
+        server.reading("/sample", LONG) as events,
     ):
-        running = first.enter_context(server.reading("/sample", LONG))
-        assert next(running).event == "start"
-        with server.reading("/sample", LONG) as waiting:
-            wait_until(lambda: server.engine.jobs.num_waiting == 1)
-            refused = server.post("/sample", LONG)
-            assert refused.status_code == refused.json()["error"]["code"] == 429
-            assert refused.json()["error"]["type"] == "overloaded"
-            assert 1 <= int(refused.headers["retry-after"]) <= 120
-            load = server.get("/info").json()["load"]
-            assert load.pop("ticks") >= 1 and load == {"rows": 1, "waiting": 1}
-            first.close()
-            assert next(waiting).event == "start"
+        assert next(events).event == "start"
+        monkeypatch.setattr("server.api.admission.encode", None)
+        assert server.post("/sample", REQUEST).status_code == 429
+
+
+def test_too_dear_a_request_is_422_and_says_what_makes_it_dear(tiny: Mapping[str, Checkpoint]) -> None:
+    with serving(tiny, max_request_work=1000) as server:
+        body = {"num_samples": 2, "seq_len": 24, "num_inference_steps": 50, "block_size": 8, "stream": False}
+        error = server.post("/sample/block", body).json()["error"]
+        assert error["code"] == 422 and error["message"] == (
+            "num_samples 2 x seq_len 24 x 24 forward passes, which num_inference_steps 50 and block_size 8 may need, "
+            "are 1152 token passes; this server takes at most 1000 a request"
+        )
+        assert (
+            server.post("/sample/block", body | {"model": "uniform"}).json()["error"]["message"].count("150 forward")
+            == 1
+        )
+        few = body | {"num_inference_steps": 2}
+        assert server.post("/sample/block", few).status_code == 200
+        filled = body | {"template": "w1 w2 w3 [MASK]"}  # its price is known once it is tokenised
+        assert server.post("/sample/block", filled | {"seq_len": 20}).status_code == 200
+
+
+def test_dear_requests_do_not_hold_up_a_short_one(tiny: Mapping[str, Checkpoint]) -> None:
+    """As many as fit: they are of one client, as this one is."""
+    checkpoint, denoiser = faked(tiny["absorbing"], delay_s=0.002)
+    attack = {"num_samples": 16, "seq_len": 512, "num_inference_steps": 10_000, "block_size": 1, "timeout_s": 600}
+    with (
+        serving({"absorbing": checkpoint}, max_batch_tokens=2048, max_outstanding_work=2**26) as server,
+        ExitStack() as stack,
+    ):
+        streams = [stack.enter_context(server.reading("/sample/block", attack)) for _ in range(4)]
+        assert [next(stream).event for stream in streams] == ["start"] * 4
+        wait_until(lambda: server.engine.jobs.num_running == 4)
+        for _ in range(3):
+            before = denoiser.calls
+            done = server.post("/sample", {"seq_len": 8, "num_inference_steps": 8, "stream": False}).json()
+            # Five requests in turn, and two ticks that may go to others before the first.
+            assert denoiser.calls - before <= 5 * done["usage"]["nfe"] + 5
+        assert server.engine.jobs.rows == 64
 
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_request_whose_time_is_over_ends_with_an_error(tiny: Mapping[str, Checkpoint], waits: bool) -> None:
     checkpoint, _ = faked(tiny["absorbing"], delay_s=0.02)
     with (
-        serving({"absorbing": checkpoint}, max_batch_rows=1, max_num_samples=1) as server,
+        serving({"absorbing": checkpoint}) as server,
         server.reading("/sample", LONG) if waits else nullcontext(),
     ):
         wait_until(lambda: server.engine.jobs.rows == int(waits))
@@ -478,7 +526,7 @@ def test_a_request_whose_time_is_over_ends_with_an_error(tiny: Mapping[str, Chec
             "param": "timeout_s",
             "code": 504,
         }
-        wait_until(lambda: (server.engine.jobs.rows, server.engine.jobs.num_waiting) == (int(waits), 0), timeout_s=2)
+        wait_until(lambda: server.engine.jobs.rows == int(waits), timeout_s=2)
 
 
 @pytest.mark.parametrize("stream", [True, False])

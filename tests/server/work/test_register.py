@@ -46,7 +46,7 @@ def make(reattach_s: float = 60.0, max_unread_tokens: int = 10**6) -> tuple[Regi
 def submit(
     register: Register, owner: Owner = ALICE, *, keep: bool = True, seq_len: int = 64, in_s: float = 60
 ) -> Entry:
-    job = Job("demo", [1] * seq_len, SamplingParameters(seq_len=seq_len), Stream(), owner)
+    job = Job("demo", [1] * seq_len, SamplingParameters(seq_len=seq_len), Stream(), owner, seq_len)
     return register.submit(job, Deadline.after(in_s), keep=keep)
 
 

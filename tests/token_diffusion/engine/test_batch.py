@@ -14,7 +14,9 @@ from tests.laws import make_law
 from tests.tiny import PROCESSES, NeighbourDenoiser, tiny_model
 from token_diffusion import ParameterError, TokenDiffusionScheduler
 from token_diffusion.engine.batch import Batch, Result, Update
+from token_diffusion.samplers import make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.samplers.price import evaluations, price
 from token_diffusion.samplers.rows import make_rows
 from token_diffusion.samplers.unmasking import Unmasking
 from token_diffusion.text import OPEN
@@ -82,14 +84,16 @@ def make_scheduler(process: str, vocab_size: int = VOCAB, mask: int = MASK) -> T
     return TokenDiffusionScheduler(vocab_size, mask, forward_process=process)
 
 
-def drive(batch: Batch, requests: Sequence[Request], arrivals: Mapping[int, int]) -> dict[int, History]:
-    """Request i joins before tick arrivals[i]; the batch is run until it is idle."""
+def drive(
+    batch: Batch, requests: Sequence[Request], arrivals: Mapping[int, int], in_turn: bool = False
+) -> dict[int, History]:
+    """Request i joins before tick arrivals[i]; the batch is run until it is idle, everybody in each tick or by their shares."""
     histories: dict[int, History] = {}
     tick = 0
     while len(batch) or tick <= max(arrivals.values()):
         for key in [key for key, when in arrivals.items() if when == tick]:
             histories[key] = History(batch.add(key, requests[key].tokens, requests[key].parameters), [])
-        record(histories, batch.step())
+        record(histories, batch.step() if in_turn else batch.sweep())
         tick += 1
     assert batch.step() == []
     return histories
@@ -139,6 +143,47 @@ def test_neighbours_that_come_and_go_change_nothing(
     assert together == histories
     assert max(rows for rows, _ in denoiser.shapes) >= 8
     assert len(denoiser.shapes) < sum(history.result.nfe for history in histories.values()) / 2
+
+
+@pytest.mark.parametrize("max_tokens", [None, 60, 14])
+def test_turns_change_no_token(
+    process: str, requests: list[Request], histories: dict[int, History], max_tokens: int | None
+) -> None:
+    """A row is in some ticks only, now beside these and now beside those."""
+    choose = random.Random(1)
+    arrivals = {key: choose.randrange(30) for key in range(len(requests))}
+    denoiser = NeighbourDenoiser(VOCAB)
+    batch = Batch(denoiser, make_scheduler(process), max_tokens=max_tokens)
+    together = drive(batch, requests, arrivals, in_turn=True)
+    assert {key: history.result for key, history in together.items()} == {
+        key: history.result for key, history in histories.items()
+    }
+    assert max(rows * width for rows, width in denoiser.shapes) <= (max_tokens or 1000)
+    for history in together.values():
+        tokens = [list(row) for row in history.initial]
+        for update in history.updates:
+            for sample, position, token in update.changes:
+                tokens[sample][position] = token
+        assert tokens == history.result.tokens
+        steps, left = ([getattr(update, name) for update in history.updates] for name in ("step", "left"))
+        assert steps == sorted(steps) and left == sorted(left, reverse=True)
+
+
+def test_a_price_bounds_what_is_needed(process: str, requests: list[Request], histories: dict[int, History]) -> None:
+    """What is left of it is never less than what is to come, and nothing in the end."""
+    sampler = make_sampler(make_scheduler(process))
+    exact = 0
+    for key, request in enumerate(requests):
+        p, result = request.parameters, histories[key].result
+        bound = evaluations(sampler, request.tokens, p)
+        assert result.nfe <= bound
+        assert price(sampler, request.tokens, p) == p.num_samples * p.seq_len * bound
+        assert price(sampler, [OPEN] * p.seq_len, p) >= price(sampler, request.tokens, p)
+        exact += result.nfe == bound
+        for update in histories[key].updates:
+            assert update.left >= (result.nfe - update.nfe) * p.seq_len
+        assert histories[key].updates[-1].left == 0
+    assert exact >= 3
 
 
 def test_a_real_model_alone_and_among_seven_others(process: str) -> None:
@@ -286,12 +331,12 @@ def test_a_neighbour_taken_out_changes_nothing(
     arrivals = {key: History(batch.add(key, each.tokens, each.parameters), []) for key, each in enumerate(requests)}
     batch.remove("nobody")
     for _ in range(2):
-        record(arrivals, batch.step())
+        record(arrivals, batch.sweep())
     before = len(batch)
     batch.remove("long")
     assert before - 3 == len(batch) > 3
     while len(batch):
-        record(arrivals, batch.step())
+        record(arrivals, batch.sweep())
     assert arrivals == histories
     widths = [width for _, width in denoiser.shapes]
     assert widths[:2] == [32, 32] and max(widths[2:]) <= 14

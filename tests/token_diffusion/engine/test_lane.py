@@ -1,4 +1,4 @@
-"""Lanes: about one length each, a bounded forward pass, and equal shares."""
+"""Lanes: about one length each, resident rows of which each forward pass takes some, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tests.tiny import NeighbourDenoiser
 from token_diffusion import TokenDiffusionScheduler
-from token_diffusion.engine.batch import Batch, Update
-from token_diffusion.engine.lane import Turns, bucket
+from token_diffusion.engine.batch import Batch, Update, next_turn
+from token_diffusion.engine.lane import bucket, longest
+from token_diffusion.engine.shares import Shares
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.text import OPEN
 
@@ -40,6 +41,7 @@ def test_a_bucket_holds_lengths_within_its_growth() -> None:
     for device, growth in ((CPU, 2**0.5), (torch.device("cuda"), 4.0)):
         numbers = [bucket(length, device) for length in range(1, 3000)]
         assert numbers == sorted(numbers) and numbers[31] == 0 and numbers[32] == 1
+        assert all(length <= longest(number, device) for length, number in enumerate(numbers, 1))
         for number in set(numbers) - {0}:
             lengths = [length for length, its in enumerate(numbers, 1) if its == number]
             assert max(lengths) / min(lengths) <= growth
@@ -62,7 +64,7 @@ def test_a_forward_pass_keeps_within_its_tokens_or_has_one_row(max_tokens: int) 
         add(batch, key, 20 + len(key), samples)
     last = finish(batch)
     assert all(rows == 1 or rows * width <= max_tokens for rows, width in denoiser.shapes)
-    assert max(rows for rows, _ in denoiser.shapes) == max(1, max_tokens // 24)
+    assert max(rows for rows, _ in denoiser.shapes) >= max(1, max_tokens // 24)
     free, _ = make_batch()
     for key, samples in {"a": 1, "bb": 5, "ccc": 3, "dddd": 2}.items():
         add(free, key, 20 + len(key), samples)
@@ -71,10 +73,10 @@ def test_a_forward_pass_keeps_within_its_tokens_or_has_one_row(max_tokens: int) 
     }
 
 
-def test_a_request_spread_over_lanes_tells_one_story() -> None:
-    batch, _ = make_batch(max_tokens=40)
+def test_a_request_of_more_rows_than_a_pass_takes_tells_one_story() -> None:
+    batch, denoiser = make_batch(max_tokens=40)
     add(batch, "many", 20, samples=7, steps=30)
-    assert len(batch.lanes) == 4 and len(batch) == 7
+    assert len(batch.lanes) == 1 and len(batch) == 7
     tokens = [[MASK] * 20 for _ in range(7)]
     steps, results = [], []
     while not batch.idle:
@@ -86,26 +88,54 @@ def test_a_request_spread_over_lanes_tells_one_story() -> None:
     assert steps == sorted(steps) and steps[-1] == 30
     assert [result is not None for result in results] == [False] * (len(results) - 1) + [True]
     assert results[-1] is not None and results[-1].tokens == tokens
+    assert {rows for rows, _ in denoiser.shapes[:-7]} == {2}
 
 
-def test_lanes_that_have_emptied_out_go_together_again() -> None:
+def test_rows_that_stay_are_not_moved_for_those_that_come_and_go() -> None:
+    """Slots are used again, and the table grows by doubling."""
     batch, denoiser = make_batch(max_tokens=64)
     for key in ("a", "b", "c", "d"):
         add(batch, key, 32)
-    assert [len(lane) for lane in batch.lanes] == [2, 2]
+    (lane,) = batch.lanes
+    for _ in range(3):
+        batch.step()
     batch.remove("a")
     batch.remove("c")
-    assert [len(lane) for lane in batch.lanes] == [2]
+    assert len(lane) == len(batch) == 2
+    for index in range(15):
+        add(batch, f"passes{index}", 32, samples=5)
+        batch.step()
+        batch.remove(f"passes{index}")
+    assert batch.lanes == [lane] and len(lane._table.lengths) <= 16
     assert set(finish(batch)) == {"b", "d"}
-    assert {rows for rows, _ in denoiser.shapes} <= {1, 2}
+    assert max(rows for rows, _ in denoiser.shapes) == 2 and batch.lanes == []
 
 
-def test_a_long_and_a_short_row_get_equal_shares_of_tokens() -> None:
+def test_a_long_and_a_short_request_get_equal_shares_of_time() -> None:
     batch, _ = make_batch()
     add(batch, "long", 512, steps=1000)
     add(batch, "short", 32, steps=1000)
-    ticks = [batch.step()[0].key for _ in range(27)]
-    assert Counter(ticks) == {"short": 25, "long": 2}
+    ticks = Counter(batch.step()[0].key for _ in range(30))
+    assert ticks["short"] == pytest.approx(ticks["long"] * (100 + 512) / (100 + 32), abs=5)
+
+
+def test_many_samples_do_not_hold_back_one() -> None:
+    """Alone its 64 tokens cost as much as 164 a step; beside sixteen greedy rows no more than about twice that."""
+    batch, denoiser = make_batch(max_tokens=2048)
+    for index in range(4):
+        add(batch, f"greedy{index}", 64, samples=16, steps=5000)
+    for _ in range(10):
+        batch.step()
+    before = len(denoiser.shapes)
+    batch.add("one", [OPEN] * 64, SamplingParameters(64, 1, 64), client="another")
+    while not any(update.result for update in batch.step() if update.key == "one"):
+        pass
+    beside = sum(100 + rows * width for rows, width in denoiser.shapes[before:])
+    alone, quiet = make_batch(max_tokens=2048)
+    add(alone, "one", 64, steps=64)
+    finish(alone)
+    assert beside <= 2.5 * sum(100 + rows * width for rows, width in quiet.shapes)
+    assert len(denoiser.shapes) - before <= len(quiet.shapes) + 3
 
 
 def test_who_is_new_is_stepped_within_three_ticks_whatever_the_load() -> None:
@@ -142,39 +172,24 @@ def test_newcomers_leave_no_debt_to_those_who_stay_in_their_lane() -> None:
         batch.step()
     turns = [tick for tick in range(100) if any(update.key == "stays" for update in batch.step())]
     gaps = [after - before for before, after in pairwise([0, *turns])]
-    assert len(turns) > 5 and max(gaps) <= 20, (
-        "256 tokens are eight turns of the short ones; it may be twice that ahead"
-    )
-
-
-def test_old_lanes_that_go_together_are_not_new() -> None:
-    batch, _ = make_batch(max_tokens=64)
-    for key in ("a", "b", "c", "d"):
-        add(batch, key, 32, steps=50)
-    for _ in range(4):
-        batch.step()
-    for key in ("a", "c"):
-        batch.remove(key)
-    (lane,) = batch.lanes
-    assert not lane.is_new
-    add(batch, "e", 32)
-    assert any(lane.is_new for lane in batch.lanes)
+    assert len(turns) > 5 and max(gaps) <= 20
 
 
 def test_batches_that_share_their_turns_get_equal_shares() -> None:
-    turns = Turns()
-    batches = [Batch(NeighbourDenoiser(VOCAB), TokenDiffusionScheduler(VOCAB, MASK), turns=turns) for _ in range(3)]
+    shares = Shares()
+    batches = [Batch(NeighbourDenoiser(VOCAB), TokenDiffusionScheduler(VOCAB, MASK), shares=shares) for _ in range(3)]
     ticks: Counter[int] = Counter()
     for batch in batches[:2]:
         add(batch, "a", 64)
     for tick in range(60):
         if tick == 20:  # one that comes later gets its share from then on, and makes up for nothing
             add(batches[2], "a", 64)
-        lane = turns.next([lane for batch in batches for lane in batch.lanes])
-        index = next(index for index, batch in enumerate(batches) if lane in batch.lanes)
-        batches[index].step(lane)
-        ticks[index] += 1
+        turn = next_turn(batches, shares)
+        assert turn is not None
+        assert turn[0].step(turn[1])
+        ticks[batches.index(turn[0])] += 1
     assert ticks[0] in (23, 24) and ticks[1] in (23, 24) and ticks[2] in (13, 14)
+    assert next_turn(batches[:0], Shares()) is None
 
 
 class OneBadRow:
