@@ -23,9 +23,9 @@ from ..report import Section, Table
 from .crowd import Crowd, Visit, pinned
 from .process import serving
 
-BODY: dict[str, Any] = {"seq_len": 32, "num_inference_steps": 16, "timeout_s": 600}
-PRICE = 32 * 16
-"""Token passes of such a request."""
+BODY: dict[str, Any] = {"seq_len": 64, "num_inference_steps": 64, "timeout_s": 600}
+PRICE = 64 * 64
+"""Token passes of such a request. As many as are taken at once should need some seconds, as Retry-After has whole ones."""
 GOODPUT, MAKESPAN = 0.9, 2.0
 """Aims: of the goodput at 1 x, and times the ideal queue's."""
 
