@@ -6,9 +6,9 @@ into such a pass. So nobody gets less than by taking turns with the others, what
 small because others have few rows.
 
 A tick belongs to the request that has had least of the client that has had least. Others join its forward pass in that order
-as long as they are not ahead of anybody who waits, in whatever line; beyond that only until the pass is paid for, that is
-until the charges cover its cost. What they do not cover is charged to the one whose tick it is, so that no second of the
-machine goes unpaid, and charges add up to time.
+as long as they are not ahead of anybody who waits, in whatever line; the one whose tick it is may go on until the pass is paid
+for, that is until the charges cover its cost. What they do not cover in the end is charged to it, too, so that no second of
+the machine goes unpaid, and charges add up to time.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Pass:
     slack: nobody is called ahead of others by less.
     """
 
-    def __init__(self, line: Line, slack: float) -> None:
-        self.line, self.slack = line, slack
+    def __init__(self, leader: Share, slack: float) -> None:
+        self.leader, self.line, self.slack = leader, leader.line, slack
         self.rows = self.width = 0
         self.by_clients = self.by_requests = 0.0
         self.taken: dict[Share, None] = {}
@@ -74,7 +74,7 @@ class Shares:
 
     A newcomer starts with the least that anybody has had who is there: it has its turn at once, and no credit for the time
     before. Who leaves ahead of others is remembered until these have caught up. Who was never stepped goes first every second
-    tick, as long as its client is not a whole pass ahead: whoever comes alone sees a first step after three ticks at the
+    tick, as long as its client is not two whole passes ahead: whoever comes alone sees a first step after three ticks at the
     latest (of newcomers in k lines the last one after 2 k + 1), and a stream of short requests cannot keep a long one waiting.
     """
 
@@ -143,7 +143,7 @@ class Shares:
         everyone: whatever fits, whoever is ahead of whom.
         """
         line = leader.line
-        tick = Pass(line, math.inf if everyone else line.cost.of(leader.length))
+        tick = Pass(leader, math.inf if everyone else line.cost.of(leader.length))
         tick.add(leader, 1)
         done: list[Queue] = []
         while tick.room(1) > 0 and (queue := line.queues.pop()) is not None:
@@ -164,11 +164,11 @@ class Shares:
         """Rows of the client that has had least join the pass.
 
         Returns:
-            True if it has more, but others come before it; None if it got none, so that nobody may join any more.
+            True if it has more, but others come before it; None if nobody may join any more.
         """
         client, slack = queue.client, tick.slack
         others, coming = self._order.least(but=client) + slack, tick.line.queues.least() + slack
-        served, before = client.least(but=queue), tick.rows
+        served, before, leads = client.least(but=queue), tick.rows, client is tick.leader.client
         done: list[Share] = []
         while tick.room(1) > 0 and (share := queue.shares.pop()) is not None:
             done.append(share)
@@ -180,16 +180,21 @@ class Shares:
                 free = 0
             first = tick.rows
             while free > 0:
-                if client.v > others and (client.v > coming or tick.paid_by_clients):
+                if client.v > others and (not leads or client.v > coming or tick.paid_by_clients):
                     queue.shares.push_all(done)
-                    return True if tick.rows > before else None
-                if share.v > least and (share.v > following + slack or tick.paid_by_requests):
+                    if tick.rows > before:
+                        return True
+                    return None if leads or tick.paid_by_clients else False
+                if share.v > least and (
+                    share is not tick.leader or share.v > following + slack or tick.paid_by_requests
+                ):
                     break
                 tick.add(share, 1)
                 free -= 1
             if free > 0 and tick.rows == first:
-                break
-            if free > 0:  # others of this client come before it
+                if not leads or share is tick.leader or tick.paid_by_requests:
+                    break  # all that follow are ahead, too
+            elif free > 0:  # others of this client come before it
                 queue.shares.push(done.pop())
             else:
                 served = min(served, share.v)
@@ -205,13 +210,13 @@ class Shares:
             share.client.is_new = False
 
     def _newcomer(self) -> Share | None:
-        """Of the clients that are not a whole pass ahead, the first newcomer of the one that has had least."""
+        """The first newcomer of the client that has had least of those that have any, unless that is two passes ahead."""
         best = min(self._new, key=lambda client: client.v, default=None)
         if best is None:
             return None
         share = next(iter(best.new))
         lead = (best.v - self._clock) * best.weight
-        return share if lead <= share.line.cost.of(share.line.max_tokens) else None
+        return share if lead <= 2 * share.line.cost.of(share.line.max_tokens) else None
 
     def _not_new(self, share: Share) -> None:
         client, share.is_new = share.client, False

@@ -31,6 +31,8 @@ class Machine:
     left: dict[Share, int] = field(default_factory=dict)
     steps: Counter[Share] = field(default_factory=Counter)
     now: float = 0.0
+    owed: bool = False
+    """the one whose tick it was paid for more than its own rows"""
 
     def join(
         self, client: str, length: int, rows: int = 1, steps: int = FOREVER, lane: int = 0, weight: float = 1.0
@@ -50,7 +52,10 @@ class Machine:
         leader = self.shares.turn()
         if leader is None:
             return []
+        each = self.cost.token * leader.length + self.cost.fixed / min(leader.line.takes(leader.length), leader.rows)
+        before = leader.v
         chosen = self.shares.choose(leader)
+        self.owed = leader.v - before > dict(chosen)[leader] * each * (1 + 1e-9)
         self.now += self.seconds(chosen)
         for share, rows in chosen:
             self.steps[share] += rows
@@ -184,8 +189,8 @@ WEIGHTS = {"a": 1.0, "b": 1.0, "c": 0.5, "d": 3.0}
 
 
 def largest_pass(machine: Machine) -> float:
-    """How far anybody may be ahead: a whole pass, another one for a newcomer that went first, and a lone row's slack."""
-    return 2 * machine.cost.of(max(machine.max_tokens, 300)) + machine.cost.of(300)
+    """How far anybody may be ahead: two passes for a newcomer that goes first, its own pass, and a lone row's slack."""
+    return 3 * machine.cost.of(max(machine.max_tokens, 300)) + machine.cost.of(300)
 
 
 def follow(machine: Machine, events: list[object]) -> Iterator[None]:
@@ -219,7 +224,7 @@ def check_tick(machine: Machine) -> None:
     least = min(client.v for client in before)
     for share in everybody:
         is_least = share.v <= min(other.v for other in everybody if other.client is share.client)
-        if share.line is line and share.client.v <= least and is_least:
+        if share.line is line and share.client.v <= least and is_least and not machine.owed:
             fits = (rows + 1) * max(width, share.length) <= machine.max_tokens
             assert not fits or share.rows <= dict(chosen).get(share, 0), "it has had least, and there was room for it"
 
