@@ -22,7 +22,8 @@ pytest_plugins = ["tests.server_fixtures"]
 SMALL = {"seq_len": 4, "num_inference_steps": 2, "stream": False}
 LOUD = {"seq_len": 90, "num_samples": 16, "num_inference_steps": 10_000, "keyframe_every": 1, "include_text": True}
 """A stream of some kilobytes a step, for as long as there is somebody to read it."""
-IMPATIENT = {"header_timeout_s": 0.4, "body_timeout_s": 0.6, "send_timeout_s": 0.8, "keep_alive_s": 0.5}
+DEAR: dict[str, float] = {"max_request_work": 2**40, "max_outstanding_s": 1e9}
+IMPATIENT = DEAR | {"header_timeout_s": 0.4, "body_timeout_s": 0.6, "send_timeout_s": 0.8, "keep_alive_s": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +213,7 @@ def test_one_connection_too_many_ends_the_oldest_that_waits(tiny: Mapping[str, C
 
 def test_when_all_are_at_work_only_the_probes_are_answered(tiny: Mapping[str, Checkpoint]) -> None:
     with (
-        serving({"uniform": faked(tiny["uniform"], delay_s=0.005)[0]}, max_connections=2) as server,
+        serving({"uniform": faked(tiny["uniform"], delay_s=0.005)[0]}, max_connections=2, **DEAR) as server,
         contextlib.ExitStack() as stack,
     ):
         streams = [stack.enter_context(server.reading("/sample", {**LOUD, "num_samples": 1})) for _ in range(2)]

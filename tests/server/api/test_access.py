@@ -45,7 +45,7 @@ def test_a_request_that_is_done(live: LiveServer, access: pytest.LogCaptureFixtu
         "status": 200,
         "outcome": "done",
         "model": "uniform",
-        "work": 0,
+        "work": 8,
         "job": job["id"],
     }
 

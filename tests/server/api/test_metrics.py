@@ -69,14 +69,15 @@ def test_counts_are_those_of_the_answers(tiny: Mapping[str, Checkpoint]) -> None
 
 
 def test_gauges_say_how_it_is_now(tiny: Mapping[str, Checkpoint]) -> None:
-    with fresh(tiny, max_batch_rows=2, max_num_samples=2) as server:
+    with fresh(tiny) as server:
         with server.reading("/sample", ENDLESS) as running:
             next(running)
             with server.reading("/sample", ENDLESS):
-                wait_until(lambda: server.engine.jobs.num_waiting == 1)
+                wait_until(lambda: server.engine.jobs.num_running == 2)
                 found = scrape(server)
-                assert total(found, "td_requests_running") == total(found, "td_requests_waiting") == 1
-                assert total(found, "td_resident_rows") == 2
+                assert (total(found, "td_requests_running"), total(found, "td_requests_waiting")) == (2, 0)
+                assert total(found, "td_resident_rows") == 4
+                assert 0 < total(found, "td_outstanding_work") < sum(job.work for job in server.engine.jobs.all)
             server.engine.drain()
             found = scrape(server)
             assert total(found, "td_ready") == 0 and total(found, "td_draining") == 1
@@ -84,11 +85,12 @@ def test_gauges_say_how_it_is_now(tiny: Mapping[str, Checkpoint]) -> None:
         wait_until(lambda: total(scrape(server), "td_requests_aborted_total") == 2)
         found = scrape(server)
         assert total(found, "td_requests_running") == total(found, "td_resident_rows") == 0
+        assert total(found, "td_outstanding_work") == 0
         assert total(found, "td_requests_total", outcome="left", model="slow") == 2
 
 
 def test_refusals_are_told_apart(tiny: Mapping[str, Checkpoint]) -> None:
-    limits = {"max_batch_rows": 2, "max_num_samples": 2, "max_waiting": 0, "max_body_bytes": 300}
+    limits = {"max_outstanding_work": 1, "max_body_bytes": 300}
     with fresh(tiny, **limits) as server:
         with server.reading("/sample", ENDLESS) as running:
             next(running)
