@@ -33,6 +33,7 @@ def _whole_number(value: object) -> object:
 Process = Annotated[str, _bounds(enum=["absorbing", "uniform", "hybrid"])]
 Text = Annotated[str, AfterValidator(_whole_characters)]
 Whole = Annotated[int, BeforeValidator(_whole_number)]
+LARGEST = 2**31 - 1
 Count = Annotated[Whole, _bounds(minimum=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_whole_number)]
 
@@ -56,7 +57,7 @@ class SampleRequest(BaseModel):
     """divides the logits; 0 takes the most probable token"""
     top_p: Annotated[float, _bounds(exclusiveMinimum=0, maximum=1)] = 1.0
     """nucleus: the smallest set of tokens with this much probability"""
-    top_k: Annotated[Whole, _bounds(minimum=0)] = 0
+    top_k: Annotated[Whole, _bounds(minimum=0, maximum=LARGEST)] = 0
     """most probable tokens kept; 0 keeps all"""
     seed: Seed | None = None
     """same seed, same samples; without it one is drawn, and returned"""
@@ -90,7 +91,7 @@ class SampleRequest(BaseModel):
 class BlockSampleRequest(SampleRequest):
     """A request whose samples are filled block by block, left to right."""
 
-    block_size: Count = 32
+    block_size: Annotated[Whole, _bounds(minimum=1, maximum=LARGEST)] = 32
     """tokens of a block"""
 
 
