@@ -22,9 +22,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from transformers.utils.logging import disable_progress_bar
 
-from server import logs
 from server.app import create_app
 from server.settings import Settings, read_settings
+from server.telemetry import logs
 
 SESSION = "X-Session-Id"
 """On every answer: which replica gave it. Sent with a request, it asks for that one. Ray's own name for it."""

@@ -32,11 +32,11 @@ def _serve(arguments: Sequence[str]) -> int:
     # Seconds, in which a signal must find the handlers in place; as the first process of a container has none of its own.
     from transformers.utils.logging import disable_progress_bar
 
-    from . import logs
     from .app import create_app, start_loading
     from .connections import serving_config
     from .lifecycle import CLOSE_S, DrainingServer, bound, listen
     from .settings import read_settings
+    from .telemetry import logs
 
     settings = read_settings(arguments)
     logs.configure(settings.log_level, settings.log_format)

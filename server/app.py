@@ -18,21 +18,23 @@ from token_diffusion.networks.memory import prepare
 from token_diffusion.networks.threads import set_threads
 from token_diffusion.plain import plain
 
-from . import traces
 from .api import metrics as metrics_route
 from .api import requests, sampling, state
-from .api.access import AccessMiddleware, is_probe
 from .api.admission import Service
 from .api.docs import page
-from .api.keys import OwnerMiddleware
-from .api.middleware import BodyLimitMiddleware, CrowdMiddleware, RequestIdMiddleware
+from .api.middleware.access import AccessMiddleware, is_probe
+from .api.middleware.bodies import BodyLimitMiddleware
+from .api.middleware.crowd import CrowdMiddleware
+from .api.middleware.owners import OwnerMiddleware
+from .api.middleware.proxies import ForwardedMiddleware, RootPathMiddleware
+from .api.middleware.request_id import RequestIdMiddleware
 from .api.openapi import DocumentedAPI
-from .api.proxies import ForwardedMiddleware, RootPathMiddleware
 from .errors import install_error_handlers
-from .metrics import Metrics
+from .owners.keys import Keys
 from .settings import Settings
+from .telemetry import traces
+from .telemetry.metrics import Metrics
 from .work.engine import Engine
-from .work.keys import Keys
 from .work.room import Bounds
 from .work.text import TextThread
 from .work.watchdog import Watchdog

@@ -41,7 +41,7 @@ STOREYS = {
         {"app", "connections", "lifecycle"},
         {"api"},
         {"work"},
-        {"metrics", "logs", "traces"},
+        {"owners", "telemetry"},
         {"errors", "settings"},
     ],
     "trainer": [

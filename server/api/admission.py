@@ -18,15 +18,14 @@ from token_diffusion.samplers.price import evaluations, price
 from token_diffusion.text import OPEN, encode
 
 from ..errors import invalid, unavailable
+from ..owners.owner import Owner
 from ..settings import Settings
 from ..work.deadline import Deadline
 from ..work.engine import Engine
 from ..work.jobs import Job, new_id
-from ..work.owner import Owner
 from ..work.register import Register
 from ..work.stream import Stream, Telling
 from ..work.text import TextThread
-from .keys import address_of
 from .protocol import BlockSampleRequest, Process, SampleRequest
 
 SEED_BOUND = 2**53
@@ -63,12 +62,6 @@ async def _service(service: OpeningDep) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(_service)]
-
-
-def owner_of(request: Request) -> Owner:
-    """Whose `request` is, as `OwnerMiddleware` found; where it was refused before, its address."""
-    owner: Owner | None = request.scope.get("state", {}).get("owner")
-    return owner or address_of(request.scope)
 
 
 async def admit(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from ..errors import APIError
-from ..metrics import Load, Metrics
+from ..telemetry.metrics import Load, Metrics
 from ..work.engine import Engine
 from .admission import OpeningDep, Service
 

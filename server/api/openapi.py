@@ -13,9 +13,9 @@ from starlette.routing import compile_path
 
 from ..errors import APIError, ErrorEvent
 from ..settings import Settings
-from .keys import OPEN_PATHS
+from .middleware.owners import OPEN_PATHS
+from .middleware.proxies import route_path
 from .protocol import EVENT_NAMES, DoneEvent
-from .proxies import route_path
 
 REFERENCE = "#/components/schemas/{model}"
 

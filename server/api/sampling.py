@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse, Response
 
 from ..errors import CLIENT_LEFT, ErrorEvent
 from ..work.deadline import Deadline
-from .admission import Service, ServiceDep, admit, owner_of
-from .bodies import BoundedRoute
+from .admission import Service, ServiceDep, admit
 from .events import EventStream, Narrator
+from .middleware.bodies import BoundedRoute
+from .middleware.owners import owner_of
 from .openapi import SAMPLE_RESPONSES
 from .protocol import (
     BlockSampleRequest,

@@ -15,10 +15,10 @@ from token_diffusion.engine.shares import Shares
 from token_diffusion.engine.standing import Share
 
 from ..errors import APIError, internal, stalled, unavailable
-from ..metrics import Metrics
+from ..owners.owner import Owner
+from ..telemetry.metrics import Metrics
 from .jobs import Job, Jobs
 from .memory import Trimmer
-from .owner import Owner
 from .rate import Rate
 from .room import Bounds, Room
 from .spinning import Spinning

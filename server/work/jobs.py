@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from token_diffusion.samplers.parameters import SamplingParameters
 
-from .owner import Owner
-from .quotas import Quotas
+from ..owners.owner import Owner
+from ..owners.quotas import Quotas
 from .room import Room
 from .stream import Stream
 

@@ -10,10 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..errors import APIError, cancelled, crowded, not_found
+from ..owners.owner import Owner
 from .deadline import Deadline
 from .engine import Engine
 from .jobs import Job
-from .owner import Owner
 from .stream import Place, Reader
 
 MAX_READERS = 16

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import overloaded
+from ..owners.owner import Owner
 from ..settings import Settings
-from .owner import Owner
 from .rate import Rate
 
 LONGEST_RETRY_S = 120

@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ..metrics import Metrics
-from .owner import Owner
+from ..owners.owner import Owner
+from ..telemetry.metrics import Metrics
 
 T = TypeVar("T")
 

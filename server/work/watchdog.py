@@ -11,9 +11,9 @@ from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.text import OPEN
 
 from ..errors import APIError, stalled
+from ..owners.owner import Owner
 from .engine import Engine, jobs_of
 from .jobs import Job
-from .owner import Owner
 from .stream import Stream
 
 log = logging.getLogger(__name__)

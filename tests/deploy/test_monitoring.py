@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import REASONS
+from server.telemetry.metrics import REASONS
 from tests.live_server import LiveServer
 
 pytest_plugins = ["tests.server_fixtures"]

@@ -14,7 +14,7 @@ import pytest
 
 import server.api.requests
 from server.errors import shutdown
-from server.work.owner import Owner
+from server.owners.owner import Owner
 from tests.live_server import (
     FakeDenoiser,
     LiveServer,

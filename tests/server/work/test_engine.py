@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from server.errors import APIError, shutdown
+from server.owners.owner import Owner
 from server.work.engine import Engine
 from server.work.jobs import Job, Jobs
-from server.work.owner import Owner
 from server.work.room import Bounds
 from server.work.stream import News, Stream
 from tests.live_server import faked, wait_until

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from server.errors import APIError
+from server.owners.owner import Owner
 from server.work import register as module
 from server.work.deadline import Deadline
 from server.work.jobs import Job
-from server.work.owner import Owner
 from server.work.register import Entry, Register
 from server.work.stream import Stream
 from token_diffusion.engine.batch import Result, Update

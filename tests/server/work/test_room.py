@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.errors import APIError
-from server.work.owner import Owner
+from server.owners.owner import Owner
 from server.work.rate import Rate
 from server.work.room import LONGEST_RETRY_S, Bounds, Room
 

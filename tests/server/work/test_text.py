@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from server.metrics import Metrics
-from server.work.owner import Owner
+from server.owners.owner import Owner
+from server.telemetry.metrics import Metrics
 from server.work.text import URGENT_IN_A_ROW, TextThread
 
 GREEDY, SHY, THIRD = (Owner(name, name) for name in ("greedy", "shy", "third"))

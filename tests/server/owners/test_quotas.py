@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import APIError
-from server.work.owner import Owner
-from server.work.quotas import BURST_S, Quotas
+from server.owners.owner import Owner
+from server.owners.quotas import BURST_S, Quotas
 
 SLOW = Owner("key:slow", "slow", work_per_s=10.0)
 

@@ -6,12 +6,13 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..errors import unauthorized
-from ..work.keys import Keys
-from ..work.owner import Owner
-from .docs.page import PAGE_PATHS
+from ...errors import unauthorized
+from ...owners.keys import Keys
+from ...owners.owner import Owner
+from ..docs.page import PAGE_PATHS
 from .proxies import route_path
 
 OPEN_PATHS = {"/health", "/ready", *PAGE_PATHS}
@@ -43,6 +44,12 @@ class OwnerMiddleware:
 
     def _is_guarded(self, scope: Scope) -> bool:
         return self.keys is not None and scope["method"] != "OPTIONS" and route_path(scope) not in OPEN_PATHS
+
+
+def owner_of(request: Request) -> Owner:
+    """Whose `request` is, as `OwnerMiddleware` found; where it was refused before, its address."""
+    owner: Owner | None = request.scope.get("state", {}).get("owner")
+    return owner or address_of(request.scope)
 
 
 def address_of(scope: Scope) -> Owner:

@@ -7,10 +7,10 @@ import httpx2
 import pytest
 from starlette.types import Scope
 
-import server.work.keys
+import server.owners.keys
 from server.__main__ import main
-from server.api.keys import address_of
-from server.work.owner import Owner
+from server.api.middleware.owners import address_of
+from server.owners.owner import Owner
 from tests.live_server import LiveServer, faked, serving
 from token_diffusion.checkpoint import Checkpoint
 
@@ -62,7 +62,7 @@ def test_each_key_opens(guarded: LiveServer) -> None:
 def test_a_key_that_is_taken_away_opens_no_more(
     guarded: LiveServer, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server.work.keys, "CHECK_EVERY_S", 0.0)
+    monkeypatch.setattr(server.owners.keys, "CHECK_EVERY_S", 0.0)
     before = file.read_text()
     file.write_text('[bob]\nkey = "b-key"\n')
     assert [guarded.get("/info", headers=bearer(key)).status_code for key in ("a-key", "b-key")] == [401, 200]

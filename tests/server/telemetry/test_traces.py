@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from server import logs, traces
+from server.telemetry import logs, traces
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import server.work.keys
-from server.work.keys import Keys, read_keys
-from server.work.owner import Owner
+import server.owners.keys
+from server.owners.keys import Keys, read_keys
+from server.owners.owner import Owner
 from token_diffusion.errors import ParameterError
 
 ALICE, BOB = '[alice]\nkey = "a-key"\n', '[bob]\nkey = "b-key"\n'
@@ -21,7 +21,7 @@ def digest(key: str) -> bytes:
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(server.work.keys, "CHECK_EVERY_S", 0.0)
+    monkeypatch.setattr(server.owners.keys, "CHECK_EVERY_S", 0.0)
     return tmp_path / "keys.toml"
 
 
@@ -116,10 +116,10 @@ def test_a_new_version_is_read_and_a_broken_one_changes_nothing(file: Path, capl
 
 
 def test_the_file_is_looked_at_once_in_a_while(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.work.keys, "CHECK_EVERY_S", 3600.0)
+    monkeypatch.setattr(server.owners.keys, "CHECK_EVERY_S", 3600.0)
     file.write_text(ALICE)
     keys = Keys(None, file)
     file.write_text(BOB)
     assert keys.owner("a-key") and keys.owner("b-key") is None
-    monkeypatch.setattr(server.work.keys, "CHECK_EVERY_S", 0.0)
+    monkeypatch.setattr(server.owners.keys, "CHECK_EVERY_S", 0.0)
     assert keys.owner("b-key") and keys.owner("a-key") is None

@@ -11,12 +11,12 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import logs, traces
-from ..errors import CLIENT_LEFT, ErrorDetail
-from ..metrics import Metrics
-from ..work.jobs import Job
-from ..work.owner import Owner
-from .admission import owner_of
+from ...errors import CLIENT_LEFT, ErrorDetail
+from ...owners.owner import Owner
+from ...telemetry import logs, traces
+from ...telemetry.metrics import Metrics
+from ...work.jobs import Job
+from .owners import owner_of
 from .proxies import route_path
 
 log = logging.getLogger("server.access")

@@ -13,11 +13,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from server import logs
+from server.telemetry import logs
 
 pytest_plugins = ["tests.server_fixtures"]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def record(message: str, *args: object, **more: Any) -> logging.LogRecord:

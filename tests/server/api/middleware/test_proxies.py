@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from server.api.middleware import RequestIdMiddleware
-from server.api.proxies import ForwardedMiddleware, RootPathMiddleware, route_path
+from server.api.middleware.proxies import ForwardedMiddleware, RootPathMiddleware, route_path
+from server.api.middleware.request_id import RequestIdMiddleware
 from tests.live_server import LiveServer, faked, serving
 from token_diffusion.checkpoint import Checkpoint
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from server.metrics import Metrics
-from server.work.owner import Owner
+from server.owners.owner import Owner
+from server.telemetry.metrics import Metrics
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
