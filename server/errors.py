@@ -25,6 +25,8 @@ RESTART_S = 5
 CLIENT_LEFT = 499
 """No status of HTTP's own, but that of nginx and others: the client has ended its request."""
 
+SOON = {"Retry-After": str(RESTART_S)}
+
 LONGEST_VALUE = 100
 """Characters of a value that a message quotes."""
 
@@ -98,12 +100,14 @@ def overloaded(retry_after_s: int) -> APIError:
 
 def crowded(max_readers: int) -> APIError:
     """429: as many read this request as may."""
-    return APIError(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", f"this request has {max_readers} readers already")
+    return APIError(
+        HTTPStatus.TOO_MANY_REQUESTS, "crowded", f"this request has {max_readers} readers already", headers=SOON
+    )
 
 
 def unavailable(message: str) -> APIError:
     """503: no work is taken, until somebody starts a server again."""
-    return APIError(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, headers={"Retry-After": str(RESTART_S)})
+    return APIError(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, headers=SOON)
 
 
 def stalled(seconds: float) -> APIError:
@@ -128,7 +132,7 @@ def not_found(message: str) -> APIError:
 
 def shutdown() -> APIError:
     """503 for a request that was running when the server had to stop."""
-    return APIError(HTTPStatus.SERVICE_UNAVAILABLE, "shutdown", "the server is stopping")
+    return APIError(HTTPStatus.SERVICE_UNAVAILABLE, "shutdown", "the server is stopping", headers=SOON)
 
 
 def internal() -> APIError:

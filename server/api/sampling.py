@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from ..errors import CLIENT_LEFT, ErrorEvent
+from ..errors import CLIENT_LEFT, SOON, ErrorEvent
 from ..work.deadline import Deadline
 from .admission import Service, ServiceDep, admit
 from .events import EventStream, Narrator
@@ -82,8 +83,12 @@ async def _unless_left(end: Coroutine[Any, Any, DoneEvent | ErrorEvent], request
     finally:
         last.cancel()
         left.cancel()
-    status = event.error.code if isinstance(event, ErrorEvent) else 200
-    return JSONResponse(event.model_dump(mode="json"), status)
+    if isinstance(event, ErrorEvent):
+        status = event.error.code
+        return JSONResponse(
+            event.model_dump(mode="json"), status, SOON if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        )
+    return JSONResponse(event.model_dump(mode="json"))
 
 
 async def _client_left(request: Request) -> None:

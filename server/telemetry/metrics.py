@@ -22,8 +22,8 @@ TEXT_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TOKENS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
-REASONS = {400: "malformed", 401: "unauthorized", 413: "too_large", 422: "invalid", 429: "overloaded", 504: "timeout"}
-"""Why a request was refused, by the status that told it; "unavailable" by 503."""
+REASONS = {400: "malformed", 405: "malformed", 408: "slow_body", 413: "too_large", 422: "invalid"}
+"""Why a request was refused, by the status that told it, where that says more than the type of its error."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Metrics:
         self._owner_requests = counter("owner_requests", "Requests by the holder of an API key", "owner", "outcome")
         self._owner_tokens = counter("owner_tokens", "Tokens sampled for the holder of an API key", "owner")
 
-        self._queue = histogram("request_queue_time_seconds", "From arrival to joining", REQUEST_S, "model")
+        self._queue = histogram("request_queue_time_seconds", "From arrival to the first step", REQUEST_S, "model")
         self._first = histogram("time_to_first_state_seconds", "From arrival to the first state", REQUEST_S, "model")
         self._total = histogram("e2e_request_latency_seconds", "From arrival to the last state", REQUEST_S, "model")
         self._tokens = counter("tokens", "Completion tokens of finished requests", "model")
@@ -98,8 +98,8 @@ class Metrics:
         """A step, or a request's part of one, had no outcome."""
         self._failed_steps.inc()
 
-    def joined(self, model: str, queue_ms: float) -> None:
-        """A request's rows have joined the others."""
+    def begun(self, model: str, queue_ms: float) -> None:
+        """A request's first step has begun."""
         self._queue.labels(model).observe(queue_ms / 1e3)
 
     def first_state(self, model: str, first_state_ms: float) -> None:
@@ -131,9 +131,9 @@ class Metrics:
         if owner is not None:
             self._owner_requests.labels(owner, outcome).inc()
 
-    def refused(self, status: int) -> None:
-        """A request was answered with an error before there was anything to sample."""
-        self._rejected.labels(REASONS.get(status, "unavailable" if status >= 500 else "other")).inc()
+    def refused(self, status: int, type: str) -> None:
+        """A request was answered with an error of this type before there was anything to sample."""
+        self._rejected.labels(REASONS.get(status, type)).inc()
 
     def left(self) -> None:
         """A client went before its request was over."""

@@ -235,7 +235,7 @@ class Engine:
         for job in jobs:
             if not job.running:
                 job.running, job.stream.queue_ms = True, (began - job.stream.arrived) * 1e3
-                self.metrics.joined(job.model, job.stream.queue_ms)
+                self.metrics.begun(job.model, job.stream.queue_ms)
         retired = self.jobs.retire(zip(jobs, (update.left for update in updates), strict=True))
         for rate in (self.rate, self._rates[jobs[0].model]):
             rate.observe(retired, seconds)

@@ -73,6 +73,7 @@ class Jobs:
         self._joining: list[Job] = []
         self._leaving: list[Job] = []
         self._jobs: dict[Job, None] = {}
+        self._held: set[Job] = set()  # those that the room counts
 
     @property
     def rows(self) -> int:
@@ -116,16 +117,21 @@ class Jobs:
             self._quotas.take(job.owner, job.work)
             self._room.add(job.owner, job.model, job.left, job.resident_tokens)
             self._jobs[job] = None
+            self._held.add(job)
             self._joining.append(job)
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """It does not join, or leaves its batch before the next step; a job that has ended is ignored."""
+        """It does not join, or leaves its batch before the next step; a job that has ended is ignored.
+
+        What it held is for others at once: its client may come again before the step under way has ended.
+        """
         with self._changed:
             if job in self._joining:
                 self._joining.remove(job)
                 self.free(job)
             elif job in self._jobs:
+                self._release(job)
                 self._leaving.append(job)
                 self._changed.notify()
 
@@ -134,7 +140,7 @@ class Jobs:
         retired = 0
         with self._changed:
             for job, left in done:
-                if job in self._jobs:
+                if job in self._held:
                     self._room.add(job.owner, job.model, left - job.left, 0)
                 retired += job.left - left
                 job.left = left
@@ -145,7 +151,12 @@ class Jobs:
         with self._changed:
             if job in self._jobs:
                 del self._jobs[job]
-                self._room.add(job.owner, job.model, -job.left, -job.resident_tokens)
+                self._release(job)
+
+    def _release(self, job: Job) -> None:
+        if job in self._held:
+            self._held.remove(job)
+            self._room.add(job.owner, job.model, -job.left, -job.resident_tokens)
 
     def close(self) -> None:
         """Ends the waiting of the engine's thread, for good."""

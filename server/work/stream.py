@@ -148,6 +148,11 @@ class Stream:
 
     # What the event loop calls.
 
+    def take_merged(self) -> int:
+        """How many updates were merged since this was last asked, for whoever counts them."""
+        merged, self.num_merged = self.num_merged, 0
+        return merged
+
     def attach(self, after: Place | None = None, *, end_alone: bool = False) -> Reader:
         """One more reader: of the whole story, or of what came `after`, or of the end alone."""
         reader = Reader(self, after, end_alone)
@@ -195,6 +200,7 @@ class Reader:
         self._end_alone = end_alone
         self._started = end_alone or after is not None
         self._told = after or START
+        self._reads = False  # whoever comes late is not slow
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._woken = False
@@ -223,11 +229,13 @@ class Reader:
 
     def _take(self) -> News:
         if not self._started and self._stream._initial is not None:
-            self._started = True
+            self._started = self._reads = True
             return News(self._stream._initial, begins=True)
         stream = self._stream
         news = stream._news(stream.place if self._end_alone else self._told)
-        stream.num_merged += max(0, news.num_updates - stream.telling.stream_every)
+        if self._reads:
+            stream.num_merged += max(0, news.num_updates - stream.telling.stream_every)
+        self._reads = True
         self._told = news.after
         return news
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.errors import crowded, overloaded
 from server.telemetry.metrics import REASONS
 from tests.live_server import LiveServer
 
@@ -66,7 +67,8 @@ def test_every_metric_of_ours_is_on_the_dashboard(exported: Mapping[str, set[str
 
 def test_reasons_and_outcomes_are_those_of_the_server() -> None:
     text = " ".join(ALERTS + DASHBOARD)
-    assert set(re.findall(r'reason="(\w+)"', text)) <= set(REASONS.values())
+    types = {error(1).event.error.type for error in (overloaded, crowded)}
+    assert set(re.findall(r'reason="(\w+)"', text)) <= set(REASONS.values()) | types
     assert set(re.findall(r'outcome="(\w+)"', text)) <= {"done", "left", "internal", "timeout"}
 
 

@@ -121,9 +121,9 @@ class Visit:
         if self._left:
             self._metrics.left()
         elif "error" in self._state and not is_probe(self._scope):
-            self._metrics.refused(self.status)
-        if job is not None and job.stream.num_merged:
-            self._metrics.conflated(job.stream.num_merged)
+            self._metrics.refused(self.status, self.outcome)
+        if job is not None and (merged := job.stream.take_merged()):
+            self._metrics.conflated(merged)
 
     def _log(self, job: Job | None, owner: Owner) -> None:
         level = logging.DEBUG if is_probe(self._scope) else logging.INFO

@@ -104,6 +104,29 @@ def test_a_request_of_many_rows_does_not_hold_back_one_of_one(tiny: Mapping[str,
     run(main)
 
 
+def test_who_cancels_may_come_again_before_the_step_has_ended(tiny: Mapping[str, Checkpoint]) -> None:
+    checkpoint, denoiser = faked(tiny["absorbing"], delay_s=0.002)
+
+    async def main() -> None:
+        with running(checkpoint, bounds=Bounds(work=2000)) as engine:
+            first, again = make_job(), make_job()
+            denoiser.gate.clear()
+            engine.submit(first)
+            wait_until(lambda: denoiser.calls == 1)
+            with pytest.raises(APIError, match="429"):
+                engine.submit(make_job())
+            engine.cancel(first)
+            assert engine.jobs.work == 0
+            engine.submit(again)
+            assert engine.jobs.work == again.work
+            denoiser.gate.set()
+            assert (await end_of(again)).result is not None
+            wait_until(lambda: engine.idle)
+            assert engine.jobs.work == 0
+
+    run(main)
+
+
 def test_outstanding_work_is_counted_as_it_is_done(tiny: Mapping[str, Checkpoint]) -> None:
     checkpoint, denoiser = faked(tiny["absorbing"], delay_s=0.002)
 
