@@ -92,12 +92,14 @@ class Lane:
         """Of the requests whose shares these are."""
         return [self._by_share[share].request.key for share, _ in chosen]
 
-    def join(self, rows: Rows, request: Request, share: Share) -> None:
-        """All rows of a request; they are stepped when their turn comes."""
+    def join(self, rows: Rows, request: Request, client: Hashable, weight: float) -> None:
+        """All rows of a request of `client`; they are stepped when their turn comes."""
         slots = self._table.put(rows)
         if (more := len(self._table.lengths) - len(self._number)) > 0:
             self._number, self._sample = (np.pad(each, (0, more)) for each in (self._number, self._sample))
             self._marks = np.pad(self._marks, (0, more))
+        # Last of all, as there is no turn for rows that are not here.
+        share = self._shares.join(self.line, len(rows), rows.tokens.shape[1], request.left, client, weight)
         self._joined, self._size = self._joined + 1, self._size + len(slots)
         member = Member(self._joined, request, share, slots)
         self._members[request.key] = self._by_share[share] = self._by_number[member.number] = member
