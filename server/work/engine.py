@@ -236,7 +236,8 @@ class Engine:
             if not job.running:
                 job.running, job.stream.queue_ms = True, (began - job.stream.arrived) * 1e3
                 self.metrics.begun(job.model, job.stream.queue_ms)
-        retired = self.jobs.retire(zip(jobs, (update.left for update in updates), strict=True))
+        left = ((job, update.left) for job, update in zip(jobs, updates, strict=True) if update.error is None)
+        retired = self.jobs.retire(left)  # what a job that failed would have needed was not done
         for rate in (self.rate, self._rates[jobs[0].model]):
             rate.observe(retired, seconds)
 

@@ -11,6 +11,11 @@ WARM_UP = 3
 """Steps that are not measured: the first ones allocate, compile, load."""
 
 
+LONGEST_S = 3.0
+"""A step that takes longer counts as one that takes this, and gets as much done a second: the machine may have been asleep,
+and one such step should not be remembered for minutes."""
+
+
 class Rate:
     """Token passes a second, as they are retired: done, or found not to be needed.
 
@@ -22,10 +27,12 @@ class Rate:
         self._work, self._seconds = prior, 1.0
         self._seen = 0
 
-    def observe(self, work: int, seconds: float) -> None:
+    def observe(self, work: float, seconds: float) -> None:
         """So much was retired by a step that took so long."""
         self._seen += 1
         if self._seen > WARM_UP:
+            counted = min(1.0, LONGEST_S / max(seconds, 1e-9))
+            work, seconds = work * counted, seconds * counted
             kept = math.exp(-seconds / MEMORY_S)
             self._work, self._seconds = kept * self._work + work, kept * self._seconds + seconds
 

@@ -34,9 +34,9 @@ SMALL: dict[str, Any] = {
 STATE = ("GET /health", "GET /ready", "GET /models", "GET /info")
 SAMPLING = ("POST /sample", "POST /sample/block", "POST /sample/hybrid")
 
-TOLD_BY_THE_CHECKPOINT = ("model", "prompt", "template", "num_inference_steps")
-"""Fields that may be refused although the document allows them: by what is loaded, how long a text is in tokens, and whether
-the process has a continuous-time limit."""
+TOLD_BY_THE_CHECKPOINT = ("model", "prompt", "template", "num_inference_steps", "on_disconnect")
+"""Fields that may be refused although the document allows them: by what is loaded, how long a text is in tokens, whether the
+process has a continuous-time limit, and `keep` without a stream."""
 
 
 @pytest.fixture(scope="module")

@@ -112,9 +112,10 @@ class Batch:
         request = Request(key, tokens, parameters, rows)
         initial: list[list[int]] = rows.tokens.tolist()
         if request.open:
-            lane = self._lane(len(tokens))
-            share = self.shares.join(lane.line, len(rows), len(tokens), request.left, client, weight)
-            lane.join(rows, request, share)
+            try:
+                self._lane(len(tokens)).join(rows, request, client, weight)
+            finally:
+                self._tidy()  # there may have been no memory for it
         else:
             self._complete.append(request)
         return initial

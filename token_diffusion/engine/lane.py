@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -92,12 +92,14 @@ class Lane:
         """Of the requests whose shares these are."""
         return [self._by_share[share].request.key for share, _ in chosen]
 
-    def join(self, rows: Rows, request: Request, share: Share) -> None:
-        """All rows of a request; they are stepped when their turn comes."""
+    def join(self, rows: Rows, request: Request, client: Hashable, weight: float) -> None:
+        """All rows of a request of `client`; they are stepped when their turn comes."""
         slots = self._table.put(rows)
         if (more := len(self._table.lengths) - len(self._number)) > 0:
             self._number, self._sample = (np.pad(each, (0, more)) for each in (self._number, self._sample))
             self._marks = np.pad(self._marks, (0, more))
+        # Last of all, as there is no turn for rows that are not here.
+        share = self._shares.join(self.line, len(rows), rows.tokens.shape[1], request.left, client, weight)
         self._joined, self._size = self._joined + 1, self._size + len(slots)
         member = Member(self._joined, request, share, slots)
         self._members[request.key] = self._by_share[share] = self._by_number[member.number] = member
@@ -167,33 +169,42 @@ class Lane:
         self, rows: Rows, row: np.ndarray, changes: list[tuple[int, int, int]], retired: np.ndarray
     ) -> list[Update]:
         """Carries progress and `changes`, which are sorted by `row`, to the requests; `retired`: evaluations by row."""
-        names = ("step", "blocks_done", "t", "nfe", "tokens", "step_map", "failed")
-        step, blocks, t, nfe, tokens, step_map, failed = (getattr(rows, name).numpy() for name in names)
+        names = ("step", "blocks_done", "t", "tokens", "step_map")
+        step, blocks, t, tokens, step_map = (getattr(rows, name).numpy() for name in names)
         finished = (rows.step >= rows.last_step).numpy()
         slots, updates = self._slots, []
-        for member, span in self._spans():
-            request, here, done = member.request, slots[span], finished[span]
-            if failed[span].any():
+        # What is asked of all rows of a request is asked of all requests at once: most have one row.
+        starts = self._starts()
+        failed, done = (np.logical_or.reduceat(each, starts).tolist() for each in (rows.failed.numpy(), finished))
+        nfe, retired = (
+            np.maximum.reduceat(rows.nfe.numpy(), starts).tolist(),
+            np.add.reduceat(retired, starts).tolist(),
+        )
+        numbers, ends = self._number[slots[starts]].tolist(), [*starts.tolist(), len(slots)]
+        of_changes = np.searchsorted(row, ends).tolist()
+        for index, (start, stop) in enumerate(pairwise(ends)):
+            member, span = self._by_number[numbers[index]], slice(start, stop)
+            request, here = member.request, slots[span]
+            if failed[index]:
                 updates.append(request.failure())
                 self._finish(member, member.slots)
                 continue
             samples = self._sample[here]
             request.step[samples], request.blocks[samples], request.t[samples] = step[span], blocks[span], t[span]
-            request.nfe = max(request.nfe, int(nfe[span].max()))
-            request.retire(int(retired[span].sum()))
+            request.nfe = max(request.nfe, nfe[index])
+            request.retire(retired[index])
             member.share.left = request.left
-            if done.any():
-                request.finish(samples[done], tokens[span][done], step_map[span][done])
-                self._finish(member, here[done])
-            first, last = np.searchsorted(row, [span.start, span.stop]).tolist()
-            updates.append(request.update(changes[first:last]))
+            if done[index]:
+                which = finished[span]
+                request.finish(samples[which], tokens[span][which], step_map[span][which])
+                self._finish(member, here[which])
+            updates.append(request.update(changes[of_changes[index] : of_changes[index + 1]]))
         return updates
 
-    def _spans(self) -> Iterator[tuple[Member, slice]]:
-        """The requests of the gathered rows, each with where its rows are."""
+    def _starts(self) -> np.ndarray:
+        """Where among the gathered rows those of each request begin."""
         number = self._number[self._slots]
-        starts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(number)]
-        return ((self._by_number[int(number[start])], slice(start, stop)) for start, stop in pairwise(starts))
+        return np.flatnonzero(np.diff(number, prepend=-1))
 
     def _finish(self, member: Member, slots: np.ndarray) -> None:
         """Rows of a request leave."""

@@ -58,12 +58,12 @@ class Table:
         if table is None or length > self._width or short > 0:
             size = len(self.lengths)
             more = max(size, short, 8) if short > 0 else 1  # the one is there to widen
-            self._width = max(self._width, length)
-            blank = rows.select(torch.zeros(more, dtype=torch.int64)).widened(self._width)
+            width = max(self._width, length)
+            blank = rows.select(torch.zeros(more, dtype=torch.int64)).widened(width)
             table = blank if table is None else Rows.join(table, blank)
-            self._free += range(size + more - 1, size - 1, -1)
             self.lengths = np.concatenate([self.lengths, np.zeros(more, dtype=np.int64)])
-            self._rows = table
+            self._free += range(size + more - 1, size - 1, -1)
+            self._rows, self._width = table, width
         return table
 
 

@@ -15,6 +15,7 @@ from server.errors import APIError, shutdown
 from server.owners.owner import Owner
 from server.work.engine import Engine
 from server.work.jobs import Job, Jobs
+from server.work.rate import Rate
 from server.work.room import Bounds
 from server.work.stream import News, Stream
 from tests.live_server import faked, wait_until
@@ -52,6 +53,15 @@ def make_job(
     parameters = SamplingParameters(seq_len=seq_len, num_samples=rows, num_inference_steps=steps, seed=seed)
     work = rows * seq_len * (min(steps, seq_len) if model == "absorbing" else steps)
     return Job(model, [OPEN] * seq_len, parameters, Stream(), Owner(f"address:{owner}", owner), work)
+
+
+class Retired(Rate):
+    """Adds up what it is told of."""
+
+    work = 0.0
+
+    def observe(self, work: float, seconds: float) -> None:
+        self.work += work
 
 
 async def end_of(job: Job) -> News:
@@ -260,6 +270,7 @@ def test_logits_without_a_distribution_fail_their_job_alone(
     async def main() -> None:
         with running(checkpoint) as engine:
             sound, bad = make_job(2, seq_len=30), make_job(2, seq_len=30)
+            engine.rate = retired = Retired(1.0)
             sound.tokens[0] = 1
             bad.tokens[0] = denoiser.poison = 49
             bad.request_id = "of-the-bad-one"
@@ -269,6 +280,7 @@ def test_logits_without_a_distribution_fail_their_job_alone(
             assert error is not None and error.event.error.type == "internal"
             assert (await end_of(sound)).result is not None
             wait_until(lambda: engine.idle)
+            assert retired.work == sound.work, "what the bad one would have needed counts as done"
 
     with caplog.at_level(logging.ERROR, logger="server.work.engine"):
         run(main)

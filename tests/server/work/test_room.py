@@ -111,3 +111,14 @@ def test_a_rate_is_that_of_busy_seconds_and_forgets() -> None:
     for _ in range(2000):
         rate.observe(500, 0.1)
     assert rate.per_s == pytest.approx(5000, rel=0.01)
+
+
+def test_a_step_in_which_the_machine_slept_is_not_remembered_for_minutes() -> None:
+    rate = Rate(1000.0)
+    for _ in range(2000):
+        rate.observe(100, 0.1)
+    rate.observe(100, 3600.0)
+    assert 800 < rate.per_s < 1000
+    for _ in range(300):
+        rate.observe(1000, 100.0)
+    assert rate.per_s == pytest.approx(10, rel=0.01), "if all steps are long, it is what they get done"

@@ -14,10 +14,11 @@ from tests.laws import make_law
 from tests.tiny import PROCESSES, NeighbourDenoiser, tiny_model
 from token_diffusion import ParameterError, TokenDiffusionScheduler
 from token_diffusion.engine.batch import Batch, Result, Update
+from token_diffusion.engine.table import Table
 from token_diffusion.samplers import make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.price import evaluations, price
-from token_diffusion.samplers.rows import make_rows
+from token_diffusion.samplers.rows import Rows, make_rows
 from token_diffusion.samplers.unmasking import Unmasking
 from token_diffusion.text import OPEN
 
@@ -436,3 +437,23 @@ def test_a_fine_grid_is_mostly_passed_over(name: str) -> None:
     history = drive(Batch(NeighbourDenoiser(VOCAB), make_scheduler(name)), [request], {0: 0})[0]
     assert history.updates[-1].step == 5000
     assert history.result.nfe < 300 and history.result.nfe + history.result.forwards_skipped == 5000
+
+
+@pytest.mark.parametrize("length", [9, 300])
+def test_rows_for_which_there_is_no_memory_leave_no_trace(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in a lane where there are others nor in one of their own."""
+    requests = [Request([OPEN] * 9, SamplingParameters(9, 8, 5, seed=1))]
+    scheduler = make_scheduler("absorbing")
+    batch = Batch(NeighbourDenoiser(VOCAB), scheduler)
+    histories = {0: History(batch.add(0, requests[0].tokens, requests[0].parameters), [])}
+
+    def put(self: Table, rows: Rows) -> None:
+        raise RuntimeError("you tried to allocate too many bytes")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(Table, "put", put)
+        batch.add("large", [OPEN] * length, SamplingParameters(length, 16, 5))
+    assert len(batch) == 8
+    while not batch.idle:
+        record(histories, batch.step())
+    assert histories == alone(NeighbourDenoiser(VOCAB), scheduler, requests)
