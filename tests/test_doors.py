@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -72,7 +71,7 @@ def test_a_broken_folder_is_refused_in_one_line(
     assert main([*flags, "--checkpoint_path", str(folder)]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert re.match(rf"{re.escape(start)}checkpoint_path must (hold|have) ", err)
+    assert err.startswith(f"{start}checkpoint_path must hold ")
     assert err.endswith(f", got {str(folder)!r}\n")
 
 

@@ -273,17 +273,15 @@ def _check_fit(
 ) -> None:
     width, vocab_size = getattr(config.get_text_config(), "vocab_size", None), scheduler.config.vocab_size
     if width != vocab_size:
-        raise ParameterError(
-            "checkpoint_path", f"have a model as wide as the scheduler's vocab_size {vocab_size}", width
-        )
+        rule = f"hold a model as wide as the scheduler's vocab_size {vocab_size}, not {width}"
+        raise ParameterError("checkpoint_path", rule, str(folder))
     if (largest := max(tokenizer.get_vocab().values())) >= vocab_size:
-        rule = f"have a tokenizer with ids below the model's vocab_size {vocab_size}"
-        raise ParameterError("checkpoint_path", rule, largest)
-    if tokenizer.mask_token_id != scheduler.config.mask_token_id:
-        rule = (
-            f"have a tokenizer with the scheduler's mask_token_id {scheduler.config.mask_token_id} in {str(folder)!r}"
-        )
-        raise ParameterError("checkpoint_path", rule, tokenizer.mask_token_id)
+        rule = f"hold a tokenizer with ids below the model's vocab_size {vocab_size}, not up to {largest}"
+        raise ParameterError("checkpoint_path", rule, str(folder))
+    wanted, mask_token_id = scheduler.config.mask_token_id, tokenizer.mask_token_id
+    if mask_token_id != wanted:
+        rule = f"hold a tokenizer with the scheduler's mask_token_id {wanted}, not {mask_token_id}"
+        raise ParameterError("checkpoint_path", rule, str(folder))
     if isinstance(config, TokenDiffusionConfig):
         config.check_process(scheduler.process)
 

@@ -429,15 +429,15 @@ def test_a_path_that_is_no_folder_is_refused(good: Path, tmp_path: Path) -> None
     [
         (
             _edited("scheduler_config.json", vocab_size=51),
-            "checkpoint_path must have a model as wide as the scheduler's vocab_size 51, got 50",
+            "checkpoint_path must hold a model as wide as the scheduler's vocab_size 51, not 50, got {bad!r}",
         ),
         (
             _edited("config.json", vocab_size=60),
-            "checkpoint_path must have a model as wide as the scheduler's vocab_size 50, got 60",
+            "checkpoint_path must hold a model as wide as the scheduler's vocab_size 50, not 60, got {bad!r}",
         ),
         (
             _edited("scheduler_config.json", mask_token_id=5),
-            "checkpoint_path must have a tokenizer with the scheduler's mask_token_id 5 in '{bad}', got 4",
+            "checkpoint_path must hold a tokenizer with the scheduler's mask_token_id 5, not 4, got {bad!r}",
         ),
         (
             _edited("scheduler_config.json", forward_process="gaussian"),
