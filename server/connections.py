@@ -21,9 +21,10 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from .errors import APIError
+from .reading import ReadingProtocol
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class Connections:
             )
 
 
-class Connection(HttpToolsProtocol):
+class Connection(ReadingProtocol):
     """One connection, in one of the phases."""
 
     def __init__(self, connections: Connections, **of_uvicorn: Any) -> None:
@@ -183,20 +184,12 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self.all.unwatch(self)
 
-    def data_received(self, data: bytes) -> None:
-        # In pieces, as what is too long is found out after the parser has taken it.
-        for start in range(0, len(data), MAX_HEADER_BYTES):
-            piece = data[start : start + MAX_HEADER_BYTES]
-            super().data_received(piece)
-            self._message_bytes += len(piece)
-            if self.transport.is_closing():
-                return
-            if self._in_header and self._message_bytes > MAX_HEADER_BYTES:
-                return self._refuse(431, f"line and headers of a request must be at most {MAX_HEADER_BYTES} bytes")
-            if self._in_message and self._message_bytes > self.all.max_message_bytes:
-                return (
-                    self.transport.abort()
-                )  # the application has refused it, or it is chunks and trailers without a body
+    def taken(self, num_bytes: int) -> None:
+        self._message_bytes += num_bytes
+        if self._in_header and self._message_bytes > MAX_HEADER_BYTES:
+            self.refuse(431, f"line and headers of a request must be at most {MAX_HEADER_BYTES} bytes")
+        elif self._in_message and self._message_bytes > self.all.max_message_bytes:
+            self.transport.abort()  # the application has refused it, or it is chunks and trailers without a body
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -205,19 +198,19 @@ class Connection(HttpToolsProtocol):
         if self.answered:
             self.all.enter(self, Phase.HEADER)
 
-    def on_headers_complete(self) -> None:
+    def on_request(self) -> None:
         self._in_header = False
         crowded = self.all.crowded
         if crowded:
             self.scope["state"]["crowded"] = True
-        super().on_headers_complete()
+        super().on_request()
         if crowded:
             self.cycle.keep_alive = False
         # One that came before the answer to the last is not read on until then.
         self.all.enter(self, Phase.ANSWER if self.pipeline else Phase.BODY)
 
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
+    def on_request_end(self) -> None:
+        super().on_request_end()
         self._in_message = False
         self.all.enter(self, Phase.IDLE if self.answered else Phase.ANSWER)
 
@@ -228,11 +221,9 @@ class Connection(HttpToolsProtocol):
             self.all.watch(self)
         super().on_response_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "this is not HTTP")
-
-    def _refuse(self, status: int, message: str) -> None:
+    def refuse(self, status: int, message: str) -> None:
         """An answer to what is no request; the connection ends with it, or without it in the middle of another answer."""
+        log.info("a connection of %s is ended: %s", self.client, message)
         if not self.answered:
             return self.transport.close()
         body = APIError(status, "invalid_request", message).event.model_dump_json().encode()

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from server.connections import MAX_HEADER_BYTES, _accepted, _Seldom
+from server.reading import PIECE_BYTES
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
 
@@ -155,6 +156,48 @@ def test_pipelined_requests_are_answered_in_turn(impatient: LiveServer) -> None:
         )
         received = rest(client)
     assert [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"422", b"200"]
+
+
+def test_what_is_sent_ahead_is_read_when_its_turn_comes(tiny: Mapping[str, Checkpoint]) -> None:
+    checkpoint, denoiser = faked(tiny["absorbing"])
+    denoiser.gate.clear()
+    one, num = b"GET /health HTTP/1.1\r\n\r\n", 4000
+    with serving({"absorbing": checkpoint}) as server, connected(server) as client:
+        client.sendall(request(SMALL) + num * one)
+        wait_until(lambda: denoiser.calls == 1)
+        assert server.get("/ready").status_code == 200
+        connections: Any = server.process.server_state.connections
+        [connection] = [each for each in connections if each.pipeline]
+        assert len(connection.pipeline) <= PIECE_BYTES // len(one) + 1
+        denoiser.gate.set()
+        received = b""
+        while received.count(b"HTTP/1.1 200 OK") <= num:
+            received += (data := client.recv(2**20))
+            assert data, received[-300:]
+        client.sendall(one)
+        assert answer(client).startswith(b"HTTP/1.1 200 OK"), "and it is read on"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_offer_to_speak_another_protocol_is_passed_over(impatient: LiveServer, at_once: bool) -> None:
+    offer = "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMA\r\n"
+    sent = request(SMALL, headers=offer)
+    with connected(impatient) as client:
+        for piece in [sent] if at_once else [sent[:30], sent[30:-5], sent[-5:]]:
+            client.sendall(piece)
+            time.sleep(0.02)
+        first = answer(client)
+        assert first.startswith(b"HTTP/1.1 200 OK") and b'"samples"' in first, first
+        client.sendall(f"GET /health HTTP/1.1\r\nHost: x\r\n{offer}\r\n".encode())
+        assert answer(client).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_zeros_before_the_length_of_a_body_change_nothing(impatient: LiveServer) -> None:
+    for length, status in [("2", b"200"), ("99999999", b"413")]:
+        with connected(impatient) as client:
+            head = "POST /sample HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            client.sendall(f"{head}Content-Length: {5000 * '0'}{length}\r\n\r\n{{}}".encode())
+            assert rest(client)[9:12] == status
 
 
 @pytest.mark.parametrize(
