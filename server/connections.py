@@ -17,13 +17,17 @@ import struct
 import termios
 import time
 from enum import Enum
+from ipaddress import ip_address, ip_network
 from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from .api.middleware.owners import address_of
+from .descriptors import Seldom, accepted
 from .errors import APIError
+from .reading import ReadingProtocol
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,11 +41,8 @@ FRAMING = 8
 KERNEL_BYTES = 128 * 1024
 """Of an answer that wait in the kernel for a slow reader; else it is megabytes for each."""
 
-OTHER_DESCRIPTORS = 64
-"""Files that a server has open besides its connections: about 30, and more while it loads."""
-
-MOST_DESCRIPTORS = 65536
-"""That are made use of where the system allows any number."""
+LEAST_SHARE = 8
+"""Connections that a client may have however many others there are."""
 
 WARN_S = 60.0
 
@@ -60,7 +61,11 @@ WAITING = (Phase.IDLE, Phase.HEADER, Phase.BODY)
 
 
 class Connections:
-    """All connections of a server, by phase, those that entered it first in front."""
+    """All connections of a server, by phase, those that entered it first in front.
+
+    A client, by its address, may have as many as it leaves free: one alone half of them, and whoever comes finds room. A trusted
+    proxy, which speaks for many, may have all.
+    """
 
     def __init__(self, settings: Settings, max_connections: int) -> None:
         self.max_connections = max_connections
@@ -73,6 +78,8 @@ class Connections:
         self._send_timeout_s = settings.send_timeout_s
         self._every_s = min(1.0, *(seconds / 4 for seconds in (*self._allowed_s.values(), self._send_timeout_s)))
         self._since: dict[Phase, dict[Connection, float]] = {phase: {} for phase in Phase}
+        self._of: dict[str, dict[Phase, dict[Connection, None]]] = {}
+        self._proxies = [ip_network(network) for network in settings.trusted_proxies]
         self._unsent: dict[Connection, tuple[int, float]] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._warned = -math.inf
@@ -84,23 +91,51 @@ class Connections:
     def crowded(self) -> bool:
         return len(self) > self.max_connections
 
+    def crowded_by(self, connection: Connection) -> bool:
+        """Whether its client has more than its share."""
+        mine = sum(map(len, self._of.get(connection.owner, {}).values()))
+        return mine > max(LEAST_SHARE, self.max_connections - len(self)) and not connection.trusted
+
     def enter(self, connection: Connection, phase: Phase) -> None:
-        self._since[connection.phase].pop(connection, None)
+        self._leave_phase(connection)
         connection.phase = phase
         self._since[phase][connection] = time.monotonic()
+        self._of.setdefault(connection.owner, {}).setdefault(phase, {})[connection] = None
         if self._sweep_timer is None:
             self._sweep_timer = connection.loop.call_later(self._every_s, self._sweep, connection.loop)
 
     def leave(self, connection: Connection) -> None:
-        self._since[connection.phase].pop(connection, None)
+        self._leave_phase(connection)
         self._unsent.pop(connection, None)
 
+    def _leave_phase(self, connection: Connection) -> None:
+        self._since[connection.phase].pop(connection, None)
+        mine = self._of.get(connection.owner, {})
+        mine.get(connection.phase, {}).pop(connection, None)
+        if not any(mine.values()):
+            self._of.pop(connection.owner, None)
+
     def make_room(self, newcomer: Connection) -> None:
-        """Close those that have waited for their client the longest until there are not too many, if that many wait."""
+        """Close those that have waited for their client the longest until there are not too many, if that many wait: first
+        those of the newcomer's own client, if that has more than its share.
+        """
         for phase in WAITING:
+            mine = self._of[newcomer.owner].get(phase, {})
+            while self.crowded_by(newcomer) and (oldest := next(iter(mine), newcomer)) is not newcomer:
+                self._abort(oldest)
             while self.crowded and (oldest := next(iter(self._since[phase]), newcomer)) is not newcomer:
                 self._warn()
                 self._abort(oldest)
+        newcomer.unwelcome = self.crowded_by(newcomer)
+
+    def trusts(self, client: tuple[str, int] | None) -> bool:
+        """Whether it is a trusted proxy."""
+        try:
+            address = ip_address(client[0] if client is not None else "")
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self._proxies)
 
     def watch(self, connection: Connection) -> None:
         """Its reader has not taken all that it was sent: see that it goes on taking."""
@@ -141,13 +176,14 @@ class Connections:
             )
 
 
-class Connection(HttpToolsProtocol):
+class Connection(ReadingProtocol):
     """One connection, in one of the phases."""
 
     def __init__(self, connections: Connections, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self.all = connections
-        self.phase = Phase.HEADER
+        self.phase, self.owner = Phase.HEADER, ""
+        self.trusted = self.unwelcome = False
         self._in_header = self._in_message = False
         self._message_bytes = 0
 
@@ -168,6 +204,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
+        self.owner, self.trusted = address_of({"client": self.client}).name, self.all.trusts(self.client)
         self.all.enter(self, Phase.HEADER)
         self.all.make_room(self)
 
@@ -183,20 +220,12 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self.all.unwatch(self)
 
-    def data_received(self, data: bytes) -> None:
-        # In pieces, as what is too long is found out after the parser has taken it.
-        for start in range(0, len(data), MAX_HEADER_BYTES):
-            piece = data[start : start + MAX_HEADER_BYTES]
-            super().data_received(piece)
-            self._message_bytes += len(piece)
-            if self.transport.is_closing():
-                return
-            if self._in_header and self._message_bytes > MAX_HEADER_BYTES:
-                return self._refuse(431, f"line and headers of a request must be at most {MAX_HEADER_BYTES} bytes")
-            if self._in_message and self._message_bytes > self.all.max_message_bytes:
-                return (
-                    self.transport.abort()
-                )  # the application has refused it, or it is chunks and trailers without a body
+    def taken(self, num_bytes: int) -> None:
+        self._message_bytes += num_bytes
+        if self._in_header and self._message_bytes > MAX_HEADER_BYTES:
+            self.refuse(431, f"line and headers of a request must be at most {MAX_HEADER_BYTES} bytes")
+        elif self._in_message and self._message_bytes > self.all.max_message_bytes:
+            self.transport.abort()  # the application has refused it, or it is chunks and trailers without a body
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -205,19 +234,19 @@ class Connection(HttpToolsProtocol):
         if self.answered:
             self.all.enter(self, Phase.HEADER)
 
-    def on_headers_complete(self) -> None:
+    def on_request(self) -> None:
         self._in_header = False
-        crowded = self.all.crowded
+        crowded = self.all.crowded or (self.unwelcome and self.all.crowded_by(self))
         if crowded:
             self.scope["state"]["crowded"] = True
-        super().on_headers_complete()
+        super().on_request()
         if crowded:
             self.cycle.keep_alive = False
         # One that came before the answer to the last is not read on until then.
         self.all.enter(self, Phase.ANSWER if self.pipeline else Phase.BODY)
 
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
+    def on_request_end(self) -> None:
+        super().on_request_end()
         self._in_message = False
         self.all.enter(self, Phase.IDLE if self.answered else Phase.ANSWER)
 
@@ -228,11 +257,9 @@ class Connection(HttpToolsProtocol):
             self.all.watch(self)
         super().on_response_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "this is not HTTP")
-
-    def _refuse(self, status: int, message: str) -> None:
+    def refuse(self, status: int, message: str) -> None:
         """An answer to what is no request; the connection ends with it, or without it in the middle of another answer."""
+        log.info("a connection of %s is ended: %s", self.client, message)
         if not self.answered:
             return self.transport.close()
         body = APIError(status, "invalid_request", message).event.model_dump_json().encode()
@@ -243,9 +270,9 @@ class Connection(HttpToolsProtocol):
 
 def serving_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
     """How uvicorn serves `app`; `options` are uvicorn's own."""
-    accepted, most = _accepted(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    at_once, most = accepted(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     connections = Connections(settings, settings.max_connections or most)
-    logging.getLogger("asyncio").addFilter(_Seldom())
+    logging.getLogger("asyncio").addFilter(Seldom(WARN_S))
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -253,7 +280,7 @@ def serving_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.
         http=cast(Any, functools.partial(Connection, connections)),
         ws="none",
         loop="asyncio",
-        backlog=accepted,
+        backlog=at_once,
         timeout_keep_alive=math.ceil(settings.keep_alive_s),
         log_config=None,
         access_log=False,  # AccessMiddleware writes it
@@ -261,32 +288,3 @@ def serving_config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.
         proxy_headers=False,
         **options,
     )
-
-
-def _accepted(descriptors: int) -> tuple[int, int]:
-    """Connections to accept in one go, and to have, of a process that may open so many files.
-
-    asyncio accepts, in a few turns of its loop, a few times as many as one go before the first of them can be closed.
-    """
-    if not 0 <= descriptors <= MOST_DESCRIPTORS:
-        descriptors = MOST_DESCRIPTORS
-    spare = max(descriptors - OTHER_DESCRIPTORS, 32)
-    accepted = min(spare // 16, 2048)
-    return accepted, spare - 4 * accepted
-
-
-class _Seldom(logging.Filter):
-    """Lets asyncio's complaint about descriptors that are used up pass once in `WARN_S`: it comes a thousand times a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last = -math.inf
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if "socket.accept() out of system resource" not in record.getMessage():
-            return True
-        last, now = self._last, time.monotonic()
-        if now - last < WARN_S:
-            return False
-        self._last = now
-        return True

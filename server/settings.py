@@ -157,7 +157,8 @@ class Settings(BaseSettings):
     """seconds that running requests may still take after SIGTERM"""
     max_connections: int | None = Field(default=None, ge=1)
     """connections at a time; for one more, the one that has been idle longest is closed, or else all but the probes is
-    answered 503; about three quarters of the process's file descriptors without it"""
+    answered 503; about three quarters of the process's file descriptors without it. A client, other than one of
+    trusted_proxies, may have as many as it leaves free, hence one alone half of them"""
     header_timeout_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """seconds that the line and the headers of a request may take to arrive"""
     body_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)

@@ -42,7 +42,7 @@ STOREYS = {
         {"api"},
         {"work"},
         {"owners", "telemetry"},
-        {"errors", "settings"},
+        {"descriptors", "errors", "reading", "settings"},
     ],
     "trainer": [
         {"__main__"},

@@ -108,6 +108,8 @@ def read_keys(file: Path) -> dict[bytes, Owner]:
     def broken(reason: str) -> ParameterError:
         return ParameterError("api_keys_file", f"be TOML with a table for each key ({reason})", str(file))
 
+    if file.is_fifo():  # it can be read but once, and opening it would wait for a writer, in the event loop
+        raise broken("is a pipe")
     try:
         entries = _ENTRIES.validate_python(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:

@@ -13,7 +13,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from server.connections import MAX_HEADER_BYTES, _accepted, _Seldom
+from server.connections import MAX_HEADER_BYTES
+from server.descriptors import Seldom, accepted
+from server.reading import PIECE_BYTES
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
 
@@ -33,8 +35,11 @@ def impatient(tiny: Mapping[str, Checkpoint]) -> Iterator[LiveServer]:
 
 
 @contextlib.contextmanager
-def connected(server: LiveServer, receive_bytes: int | None = None) -> Iterator[socket.socket]:
+def connected(
+    server: LiveServer, receive_bytes: int | None = None, source: str = "127.0.0.1"
+) -> Iterator[socket.socket]:
     with socket.socket() as client:
+        client.bind((source, 0))
         if receive_bytes is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         client.settimeout(10)
@@ -157,6 +162,48 @@ def test_pipelined_requests_are_answered_in_turn(impatient: LiveServer) -> None:
     assert [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"422", b"200"]
 
 
+def test_what_is_sent_ahead_is_read_when_its_turn_comes(tiny: Mapping[str, Checkpoint]) -> None:
+    checkpoint, denoiser = faked(tiny["absorbing"])
+    denoiser.gate.clear()
+    one, num = b"GET /health HTTP/1.1\r\n\r\n", 4000
+    with serving({"absorbing": checkpoint}) as server, connected(server) as client:
+        client.sendall(request(SMALL) + num * one)
+        wait_until(lambda: denoiser.calls == 1)
+        assert server.get("/ready").status_code == 200
+        connections: Any = server.process.server_state.connections
+        [connection] = [each for each in connections if each.pipeline]
+        assert len(connection.pipeline) <= PIECE_BYTES // len(one) + 1
+        denoiser.gate.set()
+        received = b""
+        while received.count(b"HTTP/1.1 200 OK") <= num:
+            received += (data := client.recv(2**20))
+            assert data, received[-300:]
+        client.sendall(one)
+        assert answer(client).startswith(b"HTTP/1.1 200 OK"), "and it is read on"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_offer_to_speak_another_protocol_is_passed_over(impatient: LiveServer, at_once: bool) -> None:
+    offer = "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMA\r\n"
+    sent = request(SMALL, headers=offer)
+    with connected(impatient) as client:
+        for piece in [sent] if at_once else [sent[:30], sent[30:-5], sent[-5:]]:
+            client.sendall(piece)
+            time.sleep(0.02)
+        first = answer(client)
+        assert first.startswith(b"HTTP/1.1 200 OK") and b'"samples"' in first, first
+        client.sendall(f"GET /health HTTP/1.1\r\nHost: x\r\n{offer}\r\n".encode())
+        assert answer(client).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_zeros_before_the_length_of_a_body_change_nothing(impatient: LiveServer) -> None:
+    for length, status in [("2", b"200"), ("99999999", b"413")]:
+        with connected(impatient) as client:
+            head = "POST /sample HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            client.sendall(f"{head}Content-Length: {5000 * '0'}{length}\r\n\r\n{{}}".encode())
+            assert rest(client)[9:12] == status
+
+
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"HELO\r\n\r\n"]
 )
@@ -230,17 +277,56 @@ def test_when_all_are_at_work_only_the_probes_are_answered(tiny: Mapping[str, Ch
         assert server.post("/sample", SMALL).status_code == 200
 
 
+@pytest.mark.parametrize("trusted", [[], ["127.0.0.2"]])
+def test_one_client_takes_half_of_the_connections_and_a_trusted_proxy_all(
+    tiny: Mapping[str, Checkpoint], trusted: list[str]
+) -> None:
+    checkpoint, denoiser = faked(tiny["uniform"])
+    denoiser.gate.clear()
+    with (
+        serving({"uniform": checkpoint}, max_connections=24, trusted_proxies=trusted, **DEAR) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(denoiser.gate.set)
+        taken = []
+        for _ in range(20):
+            client = stack.enter_context(connected(server, source="127.0.0.2"))
+            client.sendall(request({**SMALL, "stream": True}))
+            taken.append(client.recv(12)[9:])
+        assert taken.count(b"200") == (20 if trusted else 12) and set(taken) <= {b"200", b"503"}
+        with connected(server) as other:
+            other.sendall(request({**SMALL, "stream": True}))
+            assert other.recv(12)[9:] == b"200"
+            assert server.get("/ready").status_code == 200
+
+
+def test_who_opens_many_connections_closes_its_own(tiny: Mapping[str, Checkpoint]) -> None:
+    with (
+        serving({"uniform": faked(tiny["uniform"])[0]}, max_connections=24) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        idle = stack.enter_context(connected(server))
+        idle.sendall(request(SMALL))
+        answer(idle)
+        for _ in range(40):
+            stack.enter_context(connected(server, source="127.0.0.2"))
+        connections = server.process.server_state.connections
+        wait_until(lambda: len(connections) == 12)
+        idle.sendall(request(SMALL))
+        assert answer(idle).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("descriptors", [128, 256, 1024, 20_000, 2**20, -1])
 def test_descriptors_never_run_out(descriptors: int) -> None:
-    accepted, most = _accepted(descriptors)
-    assert accepted >= 1 and most >= 32
+    at_once, most = accepted(descriptors)
+    assert at_once >= 1 and most >= 32
     if descriptors > 0:
-        assert most + 4 * accepted + 64 <= descriptors
+        assert most + 4 * at_once + 64 <= descriptors
         assert most >= min(descriptors, 2**16) // 4
 
 
 def test_what_comes_a_thousand_times_a_second_is_logged_once() -> None:
-    seldom = _Seldom()
+    seldom = Seldom(60.0)
     records = [
         logging.LogRecord("asyncio", logging.ERROR, "", 0, text, (), None)
         for text in ["socket.accept() out of system resource\nsocket: x"] * 3 + ["something else"] * 2

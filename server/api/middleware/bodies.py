@@ -69,8 +69,7 @@ class BodyLimitMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self.max_bytes:
+        if self._announced(scope) > self.max_bytes:
             return await self._too_large().response()(scope, receive, send)
         num_bytes, whole = 0, False
         due = asyncio.get_running_loop().time() + self.timeout_s
@@ -89,6 +88,11 @@ class BodyLimitMiddleware:
             return message
 
         await self.app(scope, receive_counted, send)
+
+    def _announced(self, scope: Scope) -> int:
+        """Bytes of the body by Content-Length, 0 without any; at most 20 digits, but any number of zeros may come before them."""
+        announced = Headers(scope=scope).get("content-length", "").lstrip("0")
+        return int(announced) if announced.isdecimal() else 0
 
     def _too_slow(self) -> APIError:
         message = f"the body must be here within {self.timeout_s:g} s of its headers"

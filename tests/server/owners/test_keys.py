@@ -76,6 +76,16 @@ def test_a_file_that_cannot_be_read_is_one_line(file: Path) -> None:
         Keys(None, file)
 
 
+def test_a_pipe_is_refused_and_not_waited_for(file: Path) -> None:
+    file.write_text(ALICE)
+    keys = Keys(file=file)
+    file.unlink()
+    os.mkfifo(file)
+    assert keys.owner("a-key") == Owner("key:alice", "alice")
+    with pytest.raises(ParameterError, match="is a pipe"):
+        read_keys(file)
+
+
 def test_one_key_beside_those_of_a_file(file: Path) -> None:
     file.write_text(ALICE)
     keys = Keys("mine", file)
