@@ -25,6 +25,9 @@ def main(arguments: Sequence[str]) -> int:
         except ValueError as error:
             print(f"python -m server: error: {error}", file=sys.stderr)
             return 2
+        finally:
+            for handler in logging.getLogger().handlers:
+                handler.flush()  # a child of multiprocessing ends without the interpreter's own end
 
 
 def _serve(arguments: Sequence[str]) -> int:

@@ -6,14 +6,18 @@ with every message of the request that is being answered.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from transformers.utils import logging as transformers_logging
+
+from .writer import Writer
 
 Format = Literal["text", "json"]
 
@@ -31,12 +35,21 @@ SPELLED_IN_TRACEBACKS = {code: shown for code, shown in SPELLED.items() if chr(c
 
 def configure(level: str, format: Format) -> None:
     """All messages of this process, those of libraries and of warnings too, go to stderr in one format."""
-    handler = logging.StreamHandler()
+    handler = _stderr()
     handler.setFormatter(JSONFormatter() if format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(True)
     transformers_logging.disable_default_handler()
     transformers_logging.enable_propagation()
+
+
+def _stderr() -> logging.Handler:
+    try:
+        return Writer(sys.stderr.fileno())
+    except AttributeError:  # None, in a process that was started without one
+        return logging.NullHandler()
+    except io.UnsupportedOperation:  # no file: who put it there has it in memory
+        return logging.StreamHandler()
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

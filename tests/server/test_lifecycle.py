@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -108,6 +109,23 @@ def test_a_bound_port_is_closed_until_it_listens(host: str, address: str) -> Non
             socket.create_connection(place)
         listen(sockets, uvicorn.Config("none", host=host))
         socket.create_connection(place).close()
+
+
+async def _nodelay(listening: socket.socket) -> int:
+    """Of a connection that was accepted there."""
+    made: asyncio.Future[asyncio.StreamWriter] = asyncio.get_running_loop().create_future()
+    async with await asyncio.start_server(lambda _, writer: made.set_result(writer), sock=listening):
+        _, client = await asyncio.open_connection(*listening.getsockname()[:2])
+        found: int = (await made).get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        for writer in (client, await made):
+            writer.close()
+            await writer.wait_closed()
+    return found
+
+
+def test_no_part_of_an_answer_waits_for_the_acknowledgement_of_the_last() -> None:
+    with bound("127.0.0.1", 0) as (listening,):
+        assert asyncio.run(_nodelay(listening))
 
 
 def test_all_addresses_of_a_name_have_the_same_port() -> None:
