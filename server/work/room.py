@@ -38,7 +38,8 @@ class Room:
     A client may hold as much as it leaves free, times its weight (a dynamic threshold: Choudhury and Hahne, 1998): a single one
     gets half, and however many there are, whoever comes finds room. A client that holds nothing is measured against twice
     the bound, and for others a client counts as half the bound at most: so a request that is allowed at all, however large,
-    is taken where little else is outstanding, and does not shut the door behind it.
+    is taken where little else is outstanding, and does not shut the door behind it. Nor do many that are large: what is no
+    more than an equal part of the bound, of all clients and the newcomer, is always taken.
 
     Not thread-safe; `Jobs` has the lock.
 
@@ -92,5 +93,5 @@ def _fits(held: Mapping[str, float], owner: Owner, more: float, limit: float) ->
     others = sum(min(amount, limit / 2) for id, amount in held.items() if id != owner.id)
     if not mine:
         counted = min(more, limit / 2)
-        return counted <= 2 * limit - others - counted
+        return more * (len(held) + 1) <= limit or counted <= 2 * limit - others - counted
     return mine + more <= owner.weight * (limit - others - mine - more)

@@ -6,9 +6,9 @@ into such a pass. So nobody gets less than by taking turns with the others, what
 small because others have few rows.
 
 A tick belongs to the request that has had least of the client that has had least. Others join its forward pass in that order
-as long as they are not ahead of anybody who waits, in whatever line; the one whose tick it is may go on until the pass is paid
-for, that is until the charges cover its cost. What they do not cover in the end is charged to it, too, so that no second of
-the machine goes unpaid, and charges add up to time.
+as long as they are not ahead of anybody who waits, in whatever line; the one whose tick it is may go on until most of the pass
+is paid for, that is until the charges cover `ENOUGH` of its cost. What they do not cover is charged to it, too, so that no
+second of the machine goes unpaid, and charges add up to time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from collections.abc import Hashable, Iterator
 from .order import Order
 from .standing import Client, Line, Queue, Share
 
-ENOUGH = 1 - 1e-9
-"""Of a pass's cost: sums are rounded."""
+ENOUGH = 0.8
+"""Of a pass's cost, while others wait: the last fifth would take most of the rows, and of the time that these wait."""
 
 
 class Pass:

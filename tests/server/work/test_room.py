@@ -60,6 +60,17 @@ def test_a_request_of_any_size_is_taken_where_nothing_is_outstanding_and_does_no
     room.check(owner("small"), {"m": 1}, 1)
 
 
+def test_many_who_take_all_they_can_leave_a_newcomer_its_part() -> None:
+    room, limit = make_room(), int(SECONDS * PER_S)
+    for name in range(40):
+        work = limit
+        while not fill(room, owner(name), work, most=1):
+            work //= 2
+    room.check(owner("equal"), {"m": limit // 41}, 1)
+    with pytest.raises(APIError, match="429"):
+        room.check(owner("more"), {"m": limit // 4}, 1)
+
+
 def test_weights_count() -> None:
     light, heavy = make_room(), make_room()
     assert fill(heavy, owner("a", 3.0), 100) == 3 * fill(light, owner("a", 1 / 3), 100)
