@@ -21,7 +21,7 @@ from ..figures import median, percentile
 from ..models import folders
 from ..report import Section, Table
 from .crowd import Crowd
-from .process import serving
+from .process import checkpoint_flags, serving
 
 SHORT = {"seq_len": 64, "num_inference_steps": 64}
 GREEDY = {"seq_len": 64, "num_inference_steps": 1000, "num_samples": 16, "timeout_s": 600}
@@ -53,7 +53,7 @@ def chosen(arguments: argparse.Namespace) -> Iterator[str]:
     if arguments.num_threads is not None:
         flags += ["--num_threads", str(arguments.num_threads)]
     with folders(arguments.checkpoint_path, ("absorbing",)) as paths:
-        named = [flag for name, path in paths.items() for flag in ("--checkpoint", f"{name}={path}")]
+        named = checkpoint_flags(paths)
         with serving("server", [*named, *flags]) as server:
             yield server.url
 

@@ -21,7 +21,7 @@ from ..figures import median, percentile
 from ..models import folders
 from ..report import Section, Table
 from .crowd import Crowd, Visit, pinned
-from .process import serving
+from .process import checkpoint_flags, serving
 
 BODY: dict[str, Any] = {"seq_len": 64, "num_inference_steps": 64, "timeout_s": 600}
 PRICE = 64 * 64
@@ -83,7 +83,7 @@ def section(arguments: argparse.Namespace) -> Section:
                    "told to wait s, p50 / p99", "true drain s, p50 / p99", "verdict"])  # fmt: skip
     result = Section("overload", "Overload", [note, table])
     with folders(arguments.checkpoint_path, ("absorbing",)) as paths:
-        named = [flag for name, path in paths.items() for flag in ("--checkpoint", f"{name}={path}")]
+        named = checkpoint_flags(paths)
         first, second, *_ = [*sorted(os.sched_getaffinity(0))] * 2
         with pinned([first]), serving("server", [*named, *flags]) as server, pinned([second]):
             asyncio.run(come(server.url, at_once))

@@ -49,6 +49,11 @@ class ServerProcess:
         return self.exit_code
 
 
+def checkpoint_flags(paths: Mapping[str, Path]) -> list[str]:
+    """Flags of a server for checkpoints, name -> folder."""
+    return [flag for name, path in paths.items() for flag in ("--checkpoint", f"{name}={path}")]
+
+
 @contextmanager
 def serving(
     module: str,

@@ -31,7 +31,7 @@ from ..report import Section, Table, text
 from .direct import drive
 from .load import Plan, generate
 from .measure import Summary
-from .process import serving
+from .process import checkpoint_flags, serving
 from .traffic import endpoints, mixed
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
@@ -62,7 +62,7 @@ class Setup:
 
     @property
     def checkpoint_flags(self) -> list[str]:
-        return [flag for name, path in self.paths.items() for flag in ("--checkpoint", f"{name}={path}")]
+        return checkpoint_flags(self.paths)
 
 
 @contextmanager

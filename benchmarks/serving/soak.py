@@ -26,7 +26,7 @@ import httpx2
 from ..figures import median, percentile
 from ..models import DEMOS, folders
 from ..report import Section, Table
-from .process import ServerProcess, serving
+from .process import ServerProcess, checkpoint_flags, serving
 from .traffic import Ask, endpoints, mixed
 from .visitors import Log, Tokens, Visitors, again
 
@@ -206,6 +206,6 @@ def section(arguments: argparse.Namespace) -> Section:
 
 def run(paths: dict[str, Path], flags: Sequence[str], seconds: float, seed: int, **options: float) -> Result:
     """A server of these checkpoints, soaked."""
-    checkpoints = [flag for name, path in paths.items() for flag in ("--checkpoint", f"{name}={path}")]
+    checkpoints = checkpoint_flags(paths)
     with serving("server", [*checkpoints, *flags]) as server:
         return asyncio.run(soak(server, seconds, seed, **options))  # type: ignore[arg-type]
