@@ -15,7 +15,7 @@ from token_diffusion.errors import ParameterError
 from token_diffusion.samplers import Sampler, make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.price import evaluations, price
-from token_diffusion.text import OPEN, encode
+from token_diffusion.text import encode
 
 from ..errors import invalid, unavailable
 from ..owners.owner import Owner
@@ -91,8 +91,6 @@ async def admit(
     own_length = wire.template is not None and "seq_len" not in wire.model_fields_set
     if not own_length:
         _check_seq_len(wire.seq_len, service.settings, checkpoint)
-        if wire.prompt is None and wire.template is None:
-            _check_work(sampler, [OPEN] * wire.seq_len, parameters, service.settings)
     encoding = partial(
         encode,
         checkpoint.tokenizer,
