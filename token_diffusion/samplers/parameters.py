@@ -20,7 +20,7 @@ class Parameters(Protocol):
     def seed(self) -> int: ...
 
     @property
-    def num_rows(self) -> int:
+    def num_samples(self) -> int:
         """Rows that it brings."""
 
 
@@ -56,8 +56,3 @@ class SamplingParameters:
         check_int("seed", self.seed, 0, 2**63)
         if self.block_size is not None:
             check_int("block_size", self.block_size, 1, 2**31)
-
-    @property
-    def num_rows(self) -> int:
-        """A sample is a row."""
-        return self.num_samples

@@ -10,4 +10,4 @@ from .sampler import Sampler
 
 def price(sampler: Sampler, tokens: Sequence[int], parameters: Parameters) -> int:
     """Bound of a request's work in token passes: tokens of its rows times evaluations of each."""
-    return parameters.num_rows * len(tokens) * sampler.evaluations(tokens, parameters)
+    return parameters.num_samples * len(tokens) * sampler.evaluations(tokens, parameters)
