@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -22,6 +22,7 @@ from ..owners.owner import Owner
 from ..settings import Settings
 from ..work.deadline import Deadline
 from ..work.engine import Engine
+from ..work.group import Group
 from ..work.jobs import Job, new_id
 from ..work.register import Register
 from ..work.stream import Stream, Telling
@@ -72,7 +73,7 @@ async def admit(
     path: str,
     owner: Owner,
     deadline: Deadline,
-) -> Job:
+) -> Job[SamplingParameters]:
     """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
 
     Raises:
@@ -107,6 +108,19 @@ async def admit(
     parameters = replace(parameters, seq_len=len(tokens))
     work = _check_work(sampler, tokens, parameters, service.settings)
     return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(service.settings.instance))
+
+
+def submit_together(service: Service, jobs: Sequence[Job[Any]], deadline: Deadline) -> Group:
+    """Several jobs of one owner as one request, which may cost what one may.
+
+    Raises:
+        APIError: 422 if they are too much together, 429 if there is no room for all of them; then none is submitted.
+    """
+    work, most = sum(job.work for job in jobs), service.settings.max_request_work
+    if work > most:
+        parts = f"the {len(jobs)} parts of this request may need {work} token passes together"
+        raise invalid(f"{parts}; this server takes at most {most} a request")
+    return Group(service.engine, jobs, deadline)
 
 
 def _choose(
