@@ -182,11 +182,14 @@ class Lane:
                 updates.append(request.failure())
                 self._finish(member, member.slots)
                 continue
-            request.advance(progress, index, span, residents.sample[here], finished[span])
+            samples = residents.sample[here]
+            request.advance(progress, index, span, samples)
             request.retire(retired[index])
             member.share.left = request.left
             if done[index]:
-                self._finish(member, here[finished[span]])
+                which = finished[span]
+                request.finish(progress, span, samples, which)
+                self._finish(member, here[which])
             updates.append(request.update(changes[of_changes[index] : of_changes[index + 1]]))
         return updates
 
@@ -221,7 +224,7 @@ def _ask(parts: Sequence[Part], width: int, denoiser: Denoiser, device: torch.de
 
 def _commit(part: Part, logits: Tensor) -> Outcome:
     """What came of logits [n, V] in the rows of a part, each asked row's evaluation counted."""
-    asked, _ = split(part.plan.positions, part.width)
+    asked = torch.div(part.plan.positions, part.width, rounding_mode="floor")
     outcome = part.residents.sampler.commit(part.rows, part.plan, logits)
     part.rows.nfe[asked.unique_consecutive()] += 1
     return outcome

@@ -36,11 +36,15 @@ class Request:
 
     @staticmethod
     def progress(rows: Any, starts: np.ndarray) -> Any:
-        """What `advance` reads of the rows of a tick, those of each request from `starts` on; taken once for all of them."""
+        """What the next two read of the rows of a tick, those of each request from `starts` on; taken once for all of them."""
         raise NotImplementedError
 
-    def advance(self, progress: Any, index: int, span: slice, samples: np.ndarray, finished: np.ndarray) -> None:
-        """Rows `span` of the tick, of its request number `index`, are these samples, and some of them are finished."""
+    def advance(self, progress: Any, index: int, span: slice, samples: np.ndarray) -> None:
+        """Rows `span` of the tick, of its request number `index`, are these samples."""
+        raise NotImplementedError
+
+    def finish(self, progress: Any, span: slice, samples: np.ndarray, which: np.ndarray) -> None:
+        """Of these rows some, bool, are finished."""
         raise NotImplementedError
 
     def retire(self, evaluations: int) -> None:
@@ -86,17 +90,17 @@ class SampleRequest(Request):
         fields = (rows.step, rows.blocks_done, rows.t, rows.tokens, rows.step_map)
         return nfe, *(field.numpy() for field in fields)
 
-    def advance(
-        self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray, finished: np.ndarray
-    ) -> None:
-        nfe, step, blocks, t, tokens, step_map = progress
+    def advance(self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray) -> None:
+        nfe, step, blocks, t, _, _ = progress
         self.step[samples], self.blocks[samples], self.t[samples] = step[span], blocks[span], t[span]
         self.nfe = max(self.nfe, nfe[index])
-        if finished.any():
-            which = samples[finished]
-            self.tokens[which] = tokens[span][finished, : self.length]
-            self.step_map[which] = step_map[span][finished, : self.length]
-            self.num_unfinished -= len(which)
+
+    def finish(self, progress: tuple[Any, ...], span: slice, samples: np.ndarray, which: np.ndarray) -> None:
+        *_, tokens, step_map = progress
+        done = samples[which]
+        self.tokens[done] = tokens[span][which, : self.length]
+        self.step_map[done] = step_map[span][which, : self.length]
+        self.num_unfinished -= len(done)
 
     def update(self, changes: list[tuple[int, int, int]]) -> Update:
         slowest = int(self.step.argmin())

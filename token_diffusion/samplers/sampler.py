@@ -97,10 +97,11 @@ def draw(
     z = rows.tokens.view(-1)[plan.positions]
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
     count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
-    never, parts = torch.tensor(forbidden, dtype=torch.int64, device=logits.device), []
+    never = torch.tensor(forbidden, device=logits.device) if forbidden else None
+    parts = []
     for start in range(0, len(z), count):
         some = slice(start, start + count)
-        piece = logits[some].index_fill(-1, never, -torch.inf) if forbidden else logits[some]
+        piece = logits[some] if never is None else logits[some].index_fill(-1, never, -torch.inf)
         theta = _shaped(rows, row[some], piece, mask_token_id)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         parts.append(torch.stack([inverse_cdf(theta, u[some].to(theta.device)).double(), there.double()]))
