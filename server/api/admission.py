@@ -14,7 +14,7 @@ from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.samplers import Sampler, make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
-from token_diffusion.samplers.price import evaluations, price
+from token_diffusion.samplers.price import price
 from token_diffusion.text import encode
 
 from ..errors import invalid, unavailable
@@ -95,7 +95,7 @@ async def admit(
     _check_limits(wire, settings)
     parameters = _parameters(wire)
     sampler = make_sampler(checkpoint.scheduler)
-    sampler.check(parameters.num_inference_steps)
+    sampler.check(parameters)
     is_template = wire.template is not None or wire.template_ids is not None
     own_length = is_template and "seq_len" not in wire.model_fields_set
     if not own_length:
@@ -188,7 +188,7 @@ def _check_work(sampler: Sampler, tokens: Sequence[int], parameters: SamplingPar
     if work > settings.max_request_work:
         blocks = "" if parameters.block_size is None else f" and block_size {parameters.block_size}"
         raise invalid(
-            f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {evaluations(sampler, tokens, parameters)} forward"
+            f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {sampler.evaluations(tokens, parameters)} forward"
             f" passes, which num_inference_steps {parameters.num_inference_steps}{blocks} may need, are {work} token passes; "
             f"this server takes at most {settings.max_request_work} a request"
         )

@@ -1,29 +1,75 @@
-"""A request while it is in a batch: where each of its samples has got to, whichever lanes their rows are in."""
+"""A request while it is in a batch: where each of its rows has got to, whichever lanes they are in."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..samplers.parameters import SamplingParameters
-from ..samplers.rows import Rows
+from ..samplers.parameters import Parameters, SamplingParameters
+from ..samplers.rows import Rows, SampleRows
 from .updates import BlockEnd, Result, Update
 
 NO_DISTRIBUTION = "the network's logits are NaN, or -inf for every token"
 
 
 class Request:
-    """Written by the lanes, a few array operations a tick however many samples there are.
+    """What the lanes write, a few array operations a tick however many rows there are.
 
     Args:
-        tokens: [seq_len], negative where open. rows: its rows as they join.
+        tokens: [seq_len]. rows: its rows as they join.
 
     left: token passes that it may still need, at most.
     """
 
-    def __init__(self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters, rows: Rows) -> None:
-        self.key, self.parameters = key, parameters
+    def __init__(self, key: Hashable, tokens: Sequence[int], rows: Rows) -> None:
+        self.key, self.length = key, len(tokens)
+        self.num_unfinished = len(rows)
+        self.nfe = 0
+        self.left = int(rows.left.sum()) * len(tokens)
+
+    @property
+    def initial(self) -> list[list[int]]:
+        """What its changes start from, [samples][seq_len]."""
+        raise NotImplementedError
+
+    @staticmethod
+    def progress(rows: Any, starts: np.ndarray) -> Any:
+        """What the next two read of the rows of a tick, those of each request from `starts` on; taken once for all of them."""
+        raise NotImplementedError
+
+    def advance(self, progress: Any, index: int, span: slice, samples: np.ndarray) -> None:
+        """Rows `span` of the tick, of its request number `index`, are these samples."""
+        raise NotImplementedError
+
+    def finish(self, progress: Any, span: slice, samples: np.ndarray, which: np.ndarray) -> None:
+        """Of these rows some, bool, are finished."""
+        raise NotImplementedError
+
+    def retire(self, evaluations: int) -> None:
+        """So many evaluations of one row were made, or will not be needed."""
+        self.left -= evaluations * self.length
+
+    def update(self, changes: list[tuple[int, int, int]]) -> Update:
+        """What to tell after a tick; with the result when no row is left unfinished."""
+        raise NotImplementedError
+
+    def failure(self) -> Update:
+        """The last update of a request for which the network had no distribution."""
+        raise NotImplementedError
+
+
+class SampleRequest(Request):
+    """Samples that are filled in.
+
+    Args:
+        tokens: [seq_len], negative where open.
+    """
+
+    def __init__(self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters, rows: SampleRows) -> None:
+        super().__init__(key, tokens, rows)
+        self.parameters = parameters
         self.open = [index for index, token in enumerate(tokens) if token < 0]
         self.num_blocks = int(rows.num_blocks[0])
         self.num_unfinished = parameters.num_samples if self.open else 0
@@ -31,21 +77,32 @@ class Request:
         self.step_map = np.zeros_like(self.tokens)
         self.step, self.blocks = (np.zeros(parameters.num_samples, dtype=np.int64) for _ in range(2))
         self.t = np.full(parameters.num_samples, 1.0 if self.open else 0.0)
-        self.nfe = self.blocks_told = 0
-        self.left = int(rows.left.sum()) * len(tokens)
+        self.blocks_told = 0
 
-    def finish(self, samples: np.ndarray, tokens: np.ndarray, step_map: np.ndarray) -> None:
-        """Some samples are complete: int64 [S'], [S', L], [S', L]."""
-        length = self.tokens.shape[1]
-        self.tokens[samples], self.step_map[samples] = tokens[:, :length], step_map[:, :length]
-        self.num_unfinished -= len(samples)
+    @property
+    def initial(self) -> list[list[int]]:
+        initial: list[list[int]] = self.tokens.tolist()
+        return initial
 
-    def retire(self, evaluations: int) -> None:
-        """So many evaluations of one row were made, or will not be needed."""
-        self.left -= evaluations * self.tokens.shape[1]
+    @staticmethod
+    def progress(rows: SampleRows, starts: np.ndarray) -> tuple[Any, ...]:
+        nfe = np.maximum.reduceat(rows.nfe.numpy(), starts).tolist()
+        fields = (rows.step, rows.blocks_done, rows.t, rows.tokens, rows.step_map)
+        return nfe, *(field.numpy() for field in fields)
+
+    def advance(self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray) -> None:
+        nfe, step, blocks, t, _, _ = progress
+        self.step[samples], self.blocks[samples], self.t[samples] = step[span], blocks[span], t[span]
+        self.nfe = max(self.nfe, nfe[index])
+
+    def finish(self, progress: tuple[Any, ...], span: slice, samples: np.ndarray, which: np.ndarray) -> None:
+        *_, tokens, step_map = progress
+        done = samples[which]
+        self.tokens[done] = tokens[span][which, : self.length]
+        self.step_map[done] = step_map[span][which, : self.length]
+        self.num_unfinished -= len(done)
 
     def update(self, changes: list[tuple[int, int, int]]) -> Update:
-        """What to tell after a tick; with the result when no sample is left unfinished."""
         slowest = int(self.step.argmin())
         done = int(self.blocks.min())
         blocks = [self._block(index) for index in range(self.blocks_told, done)]
@@ -57,18 +114,25 @@ class Request:
         )
 
     def failure(self) -> Update:
-        """The last update of a request for which the network had no distribution."""
         return Update(self.key, int(self.step.min()), float(self.t.max()), self.nfe, [], [], None, NO_DISTRIBUTION)
 
     def _block(self, index: int) -> BlockEnd:
-        length = self.tokens.shape[1]
-        size = self.parameters.block_size or length
+        size = self.parameters.block_size or self.length
         start = self.open[0] + index * size
-        return BlockEnd(index, start, min(start + size, length))
+        return BlockEnd(index, start, min(start + size, self.length))
 
     def _result(self) -> Result:
         steps = (self.parameters.num_inference_steps or 0) * self.num_blocks
-        fixed = self.tokens.shape[1] - len(self.open)
+        fixed = self.length - len(self.open)
         skipped = max(steps - self.nfe, 0)
         filled = len(self.open) * len(self.tokens)
         return Result(self.tokens.tolist(), self.step_map.tolist(), self.nfe, skipped, fixed, filled)
+
+
+def make_request(key: Hashable, tokens: Sequence[int], parameters: Parameters, rows: Any) -> Request:
+    """The request of such parameters."""
+    return REQUESTS[type(parameters)](key, tokens, parameters, rows)
+
+
+REQUESTS: dict[type[Parameters], Any] = {SamplingParameters: SampleRequest}
+"""What becomes of each kind of rows, by what asks for it, as in `samplers.SAMPLERS`."""

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..diffusion.values import MAX_STEPS, check_int, check_shaping
 
-__all__ = ["MAX_STEPS", "SamplingParameters"]
+__all__ = ["MAX_STEPS", "Parameters", "SamplingParameters"]
+
+
+class Parameters(Protocol):
+    """What any request has, whichever sampler it asks for."""
+
+    @property
+    def seq_len(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def num_samples(self) -> int:
+        """Rows that it brings."""
 
 
 @dataclass(frozen=True)
