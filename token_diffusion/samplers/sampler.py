@@ -112,8 +112,8 @@ def draw(
 
 
 def _shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tensor:
-    """theta [n, V] with each position's own temperature, top-k and top-p; a stage that no row uses is not computed."""
-    temperature, top_k, top_p = rows.temperature[row], rows.top_k[row], rows.top_p[row]
+    """theta [n, V] with each position's own temperature, top-k, top-p and min-p; a stage that no row uses is not computed."""
+    temperature, top_k, top_p, min_p = rows.temperature[row], rows.top_k[row], rows.top_p[row], rows.min_p[row]
     max_top_k = int(top_k.max())
     return probabilities(
         logits,
@@ -121,6 +121,7 @@ def _shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) -
         temperature.to(logits.device) if bool((temperature != 1).any()) else None,
         top_k.to(logits.device) if max_top_k > 0 else None,
         top_p.to(logits.device) if bool((top_p < 1).any()) else None,
+        min_p.to(logits.device) if bool((min_p > 0).any()) else None,
         max_top_k,
     )
 
