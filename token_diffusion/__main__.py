@@ -17,7 +17,7 @@ from .networks.memory import prepare
 from .networks.threads import set_threads
 from .samplers.parameters import SamplingParameters
 from .sampling import SampleOutput, run
-from .text import Ending, check_stops, encode, ending
+from .text import Ending, encode, ending
 
 COMMANDS = {
     "sample": (("absorbing", "uniform"), "ancestral sampling from an absorbing (MDLM) or uniform (UDLM) checkpoint"),
@@ -73,9 +73,10 @@ def sample_text(arguments: argparse.Namespace) -> None:
     if checkpoint.process not in needed:
         rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
-    stop = check_stops(arguments.stop)
     is_template = arguments.template is not None or arguments.template_ids is not None
     seq_len = 64 if arguments.seq_len is None and not is_template else arguments.seq_len
+    if "" in arguments.stop:
+        raise ParameterError("stop", "hold no empty string", arguments.stop)
     if seq_len is not None:
         SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
         checkpoint.check_seq_len(seq_len)
@@ -105,8 +106,8 @@ def sample_text(arguments: argparse.Namespace) -> None:
     start = time.perf_counter()
     output = run(checkpoint.denoiser, checkpoint.scheduler, parameters, tokens)
     seconds = time.perf_counter() - start
-    rows = output.sequences.tolist()
-    endings = [ending(checkpoint.tokenizer, row, tokens, stop=stop, facts=checkpoint.facts) for row in rows]
+    how = {"stop": arguments.stop, "facts": checkpoint.facts}
+    endings = [ending(checkpoint.tokenizer, row, tokens, **how) for row in output.sequences.tolist()]
     _print(arguments, output, endings, seconds)
 
 
