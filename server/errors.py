@@ -36,12 +36,12 @@ QUOTING.maxstring = QUOTING.maxlong = QUOTING.maxother = LONGEST_VALUE
 
 
 class ErrorDetail(BaseModel):
-    """Why there is no answer; `param` names the field at fault, `code` is the HTTP status."""
+    """Why there is no answer; `param` names the field at fault, `code` is the HTTP status, or OpenAI's word for it."""
 
     message: str
     type: str
     param: str | None
-    code: int
+    code: int | str
 
 
 class ErrorEvent(BaseModel):
@@ -51,13 +51,19 @@ class ErrorEvent(BaseModel):
 
 
 class APIError(HTTPException):
-    """An error that is told to the client as it is."""
+    """An error that is told to the client as it is; `word` is told instead of the status `code`."""
 
     def __init__(
-        self, code: int, type: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        code: int,
+        type: str,
+        message: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        word: str | None = None,
     ) -> None:
         super().__init__(code, message, headers)
-        self.event = ErrorEvent(error=ErrorDetail(message=message, type=type, param=param, code=code))
+        self.event = ErrorEvent(error=ErrorDetail(message=message, type=type, param=param, code=word or code))
 
     def response(self) -> ErrorResponse:
         return ErrorResponse(self)
@@ -164,6 +170,8 @@ def _validation(error: RequestValidationError) -> APIError:
         return APIError(HTTPStatus.BAD_REQUEST, "invalid_request", reason)
     if first["type"] == "extra_forbidden":
         return invalid(f"{name} is not a field of this request, got {_quote(first['input'])}", name)
+    if first["type"] == "missing" and name:
+        return invalid(f"{name} must be given", name)
     if not name:
         return invalid("the body must be a JSON object, sent with Content-Type: application/json")
     rule = first["msg"].removeprefix("Input should ").removeprefix("Value error, ")

@@ -73,14 +73,19 @@ def encode(
     return frame.around(tokens + [OPEN] * (room - len(tokens)))
 
 
-def plain_ids(tokenizer: PreTrainedTokenizerBase, name: str, text: str, max_tokens: int) -> list[int]:
+def plain_ids(
+    tokenizer: PreTrainedTokenizerBase, name: str, text: str, max_tokens: int | None, *, continuing: bool = False
+) -> list[int]:
     """Ids of the text called `name`, without a frame; it may have more than `max_tokens`, but not so long that it must have.
+
+    Args:
+        continuing: it goes on after something, so no space is put before it.
 
     Raises:
         ParameterError: it has, is no Unicode, or spells a control token that the tokenizer cannot write as text.
     """
     with _readable(tokenizer, name, text, max_tokens, f"fit into {max_tokens} tokens"):
-        return _plain(tokenizer, text)
+        return _plain(tokenizer, text, continuing=continuing)
 
 
 def check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:

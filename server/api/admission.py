@@ -28,7 +28,7 @@ from ..work.register import Register
 from ..work.stream import Stream, Telling
 from ..work.text import TextThread
 from .pieces import PieceTable
-from .protocol.requests import BlockSampleRequest, SampleRequest
+from .protocol.requests import BlockSampleRequest, SampleRequest, SamplingFields
 from .protocol.values import Process
 
 SEED_BOUND = 2**53
@@ -72,6 +72,15 @@ async def _service(service: OpeningDep) -> Service:
 ServiceDep = Annotated[Service, Depends(_service)]
 
 
+def deadline_of(wire: SamplingFields, settings: Settings) -> Deadline:
+    """When `wire`, which was read now, is given up. Raises ParameterError for a `timeout_s` that nobody may have."""
+    if wire.timeout_s <= 0:
+        raise ParameterError("timeout_s", "be > 0", wire.timeout_s)
+    if "timeout_s" in wire.model_fields_set:
+        _check_at_most("timeout_s", wire.timeout_s, settings.request_timeout_s)
+    return Deadline.after(min(wire.timeout_s, settings.request_timeout_s))
+
+
 async def admit(
     service: Service,
     wire: SampleRequest,
@@ -79,8 +88,12 @@ async def admit(
     path: str,
     owner: Owner,
     deadline: Deadline,
+    tokens: list[int] | None = None,
 ) -> Job[SamplingParameters]:
     """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
+
+    Args:
+        tokens: [seq_len] with OPEN holes, where somebody else has read its text.
 
     Raises:
         APIError, ParameterError: 422; 429 if there is no room for this owner, before anything is looked at.
@@ -112,8 +125,9 @@ async def admit(
         max_tokens=service.settings.max_seq_len,
         frame=checkpoint.facts.frame,
     )
-    async with deadline.bound():
-        tokens = await service.text.run(encoding, owner)
+    if tokens is None:
+        async with deadline.bound():
+            tokens = await service.text.run(encoding, owner)
     _check_seq_len(len(tokens), service.settings, checkpoint)
     parameters = replace(parameters, seq_len=len(tokens))
     work = _check_work(sampler, tokens, parameters, service.settings)
@@ -163,10 +177,6 @@ def _check_limits(wire: SampleRequest, settings: Settings) -> None:
     _check_at_most("num_samples", wire.num_samples, settings.max_num_samples)
     if wire.num_inference_steps is not None:
         _check_at_most("num_inference_steps", wire.num_inference_steps, settings.max_num_inference_steps)
-    if "timeout_s" in wire.model_fields_set:
-        _check_at_most("timeout_s", wire.timeout_s, settings.request_timeout_s)
-    if wire.timeout_s <= 0:
-        raise ParameterError("timeout_s", "be > 0", wire.timeout_s)
     if wire.stream_every < 1:
         raise ParameterError("stream_every", "be >= 1", wire.stream_every)
     if wire.keyframe_every is not None and wire.keyframe_every < 1:

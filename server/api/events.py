@@ -228,17 +228,16 @@ def _format(event: Event, id: int, retry: int | None = None) -> bytes:
     )
 
 
-class EventStream(StreamingResponse):
-    """A stream of events; `on_close` is called once it is over, also when its client has left in the middle.
+class SentStream(StreamingResponse):
+    """Server-sent `lines`; `on_close` is called once it is over, also when its client has left in the middle.
 
     (The `finally` of a generator is no place for that: nobody closes a generator whose consumer is cancelled.)
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, id: str, events: AsyncIterator[Told | None], on_close: Callable[[], None]) -> None:
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "X-Sample-Id": id}
-        super().__init__(server_sent(events), headers=headers)
+    def __init__(self, lines: AsyncIterator[bytes], on_close: Callable[[], None], **headers: str) -> None:
+        super().__init__(lines, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -246,3 +245,10 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._on_close()
+
+
+class EventStream(SentStream):
+    """A stream of events of the request `id`."""
+
+    def __init__(self, id: str, events: AsyncIterator[Told | None], on_close: Callable[[], None]) -> None:
+        super().__init__(server_sent(events), on_close, **{"X-Sample-Id": id})

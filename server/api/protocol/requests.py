@@ -9,23 +9,11 @@ from pydantic import BaseModel, ConfigDict
 from .values import LARGEST, Count, Seed, Stop, Text, TokenIds, Whole, bounds
 
 
-class SampleRequest(BaseModel):
-    """One request for samples; an unknown field is refused."""
+class SamplingFields(BaseModel):
+    """What any request for samples may ask for, whatever its shape; an unknown field is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
-    prompt: Text | None = None
-    """fixed beginning of each sample"""
-    template: Text | None = None
-    """text with [MASK] holes, everything else fixed; without seq_len its length is that of the samples"""
-    prompt_ids: TokenIds | None = None
-    """prompt as token ids, frame excluded; they stand for themselves, control tokens' too"""
-    template_ids: TokenIds | None = None
-    """template as token ids, frame excluded; the mask's id is a hole"""
-    num_samples: Count = 1
-    """samples drawn; sample i of a seed is the same however many are drawn beside it"""
-    seq_len: Count = 64
-    """length of a sample in tokens, prompt and frame included"""
     num_inference_steps: Count | None = 128
     """steps of the time grid, for each block; null is the continuous-time limit"""
     temperature: Annotated[float, bounds(minimum=0)] = 1.0
@@ -42,16 +30,33 @@ class SampleRequest(BaseModel):
     """same seed, same samples; without it one is drawn, and returned"""
     model: str | None = None
     """name of a loaded checkpoint; without it the first that fits the endpoint"""
+    stream_every: Count = 1
+    """updates merged into one event of a stream"""
+    timeout_s: Annotated[float, bounds(exclusiveMinimum=0)] = 60.0
+    """seconds after which the request is given up with an error of type timeout"""
+
+
+class SampleRequest(SamplingFields):
+    """One request for samples."""
+
+    prompt: Text | None = None
+    """fixed beginning of each sample"""
+    template: Text | None = None
+    """text with [MASK] holes, everything else fixed; without seq_len its length is that of the samples"""
+    prompt_ids: TokenIds | None = None
+    """prompt as token ids, frame excluded; they stand for themselves, control tokens' too"""
+    template_ids: TokenIds | None = None
+    """template as token ids, frame excluded; the mask's id is a hole"""
+    num_samples: Count = 1
+    """samples drawn; sample i of a seed is the same however many are drawn beside it"""
+    seq_len: Count = 64
+    """length of a sample in tokens, prompt and frame included"""
     stream: bool = True
     """true: server-sent events; false: the object of the done event, as JSON"""
-    stream_every: Count = 1
-    """updates merged into one state event"""
     include_text: bool = False
     """state events carry the text of each sample, masks shown"""
     keyframe_every: Count | None = None
     """every so many state events one carries all tokens, for a reader that joins or resumes in the middle; null: none does"""
-    timeout_s: Annotated[float, bounds(exclusiveMinimum=0)] = 60.0
-    """seconds after which the request is given up with an error of type timeout"""
     on_disconnect: Literal["cancel", "keep"] = "cancel"
     """what a client that leaves a stream does to its request: end it, or leave it for GET /requests/{id}/events"""
 

@@ -9,8 +9,7 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ...work.deadline import Deadline
-from ..admission import Service, ServiceDep, admit
+from ..admission import Service, ServiceDep, admit, deadline_of
 from ..answer import answer
 from ..events import EventStream, Narrator
 from ..middleware.bodies import BoundedRoute
@@ -44,7 +43,7 @@ async def sample_hybrid(wire: HybridSampleRequest, request: Request, service: Se
 
 async def _answer(wire: SampleRequest, request: Request, service: Service, processes: Sequence[Process]) -> Response:
     """Admit, submit, and answer with a stream of events or with the last one."""
-    deadline = Deadline.after(min(wire.timeout_s, service.settings.request_timeout_s))
+    deadline = deadline_of(wire, service.settings)
     try:
         job = await admit(service, wire, processes, request.url.path, owner_of(request), deadline)
     except TimeoutError:
