@@ -100,6 +100,20 @@ def byte_tokenizer(mask: str = "[MASK]", mask_takes_space: bool = False) -> PreT
     return _with_special_tokens(tokenizer, mask)
 
 
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|start|>{{ message.role }}\n{{ message.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level one with a chat template, whose messages lie between `<|start|>` and `<|end|>`."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>"], "eos_token": "<|end|>"})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
 def wordpiece_tokenizer() -> BertTokenizer:
     """BERT's own kind: lower case, words and ##continuations, spaces not kept."""
     words = [*SPECIAL_TOKENS, "the", "cat", "sat", "on", "mat", "mask", "un", "##able", "##s", *"[].,'abcdefghij"]
