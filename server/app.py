@@ -26,6 +26,8 @@ from .api.middleware.crowd import CrowdMiddleware
 from .api.middleware.owners import OwnerMiddleware
 from .api.middleware.proxies import ForwardedMiddleware, RootPathMiddleware
 from .api.middleware.request_id import RequestIdMiddleware
+from .api.openai import chat, completions
+from .api.openai import models as openai_models
 from .api.openapi import DocumentedAPI
 from .api.routes import metrics as metrics_route
 from .api.routes import requests, sampling, state
@@ -101,6 +103,9 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
     app.include_router(state.router)
     app.include_router(text_route.router)
     app.include_router(metrics_route.router)
+    app.include_router(openai_models.router)
+    app.include_router(completions.router)
+    app.include_router(chat.router)
     app.include_router(page.router)
     return app
 

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from ..errors import APIError, ErrorEvent
 from ..settings import Settings
 from .middleware.owners import OPEN_PATHS
 from .middleware.proxies import route_path
+from .openai.answers import ChatChunk
 from .protocol.events import EVENT_NAMES, DoneEvent
 
 REFERENCE = "#/components/schemas/{model}"
@@ -41,6 +43,7 @@ EVENTS = {
     }
 }
 
+
 SAMPLE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events `start`, then `state` and `block`, and at the end `done` or `error`; "
@@ -63,6 +66,23 @@ TEXT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """Of a request that is for a text alone."""
 
+
+def chunks_of(whole: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The answers of an endpoint in OpenAI's shape: one object, or with `"stream": true` chunks and then `[DONE]`."""
+    contents = [{"$ref": REFERENCE.format(model=model.__name__)} for model in (chunk, ErrorEvent)]
+    written = [{"type": "string", "contentMediaType": "application/json", "contentSchema": each} for each in contents]
+    lines = [
+        {"type": "object", "required": ["data"], "properties": {"data": data}}
+        for data in (*written, {"const": "[DONE]"})
+    ]
+    good = {
+        "description": 'The answer; with `"stream": true` its pieces, or an error, and at last `[DONE]`.',
+        "model": whole,
+        "content": {"text/event-stream": {"itemSchema": {"oneOf": lines}}},
+    }
+    return {**SAMPLE_RESPONSES, 200: good, 404: {"model": ErrorEvent, "description": "No such model is loaded."}}
+
+
 EVERYWHERE = {
     "500": "A fault of the server.",
     "503": "The server is not ready, or stopping.",
@@ -74,6 +94,9 @@ LIMITS = {
     "seq_len": "max_seq_len",
     "num_inference_steps": "max_num_inference_steps",
     "timeout_s": "request_timeout_s",
+    "n": "max_num_samples",
+    "max_tokens": "max_seq_len",
+    "max_completion_tokens": "max_seq_len",
 }
 """Field of a request -> setting that bounds it."""
 REQUEST_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -99,14 +122,14 @@ class DocumentedAPI(FastAPI):
         if self._document is None:
             document = super().openapi()
             _, events = models_json_schema(
-                [(model, "serialization") for model in (*EVENT_NAMES, ErrorEvent)], ref_template=REFERENCE
+                [(model, "serialization") for model in (*EVENT_NAMES, ErrorEvent, ChatChunk)], ref_template=REFERENCE
             )
             document["components"]["schemas"] |= events["$defs"]
             for path, item in document["paths"].items():
                 for operation in item.values():
                     self._complete(path, operation)
             for name, schema in document["components"]["schemas"].items():
-                if name.endswith("SampleRequest"):
+                if name.endswith("Request"):
                     self._limit(schema["properties"])
             if self._settings.is_guarded:
                 document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -142,9 +165,10 @@ class DocumentedAPI(FastAPI):
 
     def _limit(self, fields: dict[str, Any]) -> None:
         """What a request may ask for here; where it does not ask, its default is within that, too."""
-        for field, setting in LIMITS.items():
-            schema, limit = fields[field], getattr(self._settings, setting)
-            schema["default"] = min(schema["default"], limit)
+        for field in LIMITS.keys() & fields.keys():
+            schema, limit = fields[field], getattr(self._settings, LIMITS[field])
+            if schema.get("default") is not None:
+                schema["default"] = min(schema["default"], limit)
             for option in schema.get("anyOf", [schema]):
                 if option.get("type") != "null":
                     option["maximum"] = limit

@@ -1,0 +1,83 @@
+"""/v1/chat/completions: what comes next in a conversation, for a checkpoint whose tokenizer has a chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.errors import ParameterError
+
+from ..admission import ServiceDep
+from ..middleware.bodies import BoundedRoute
+from ..openapi import chunks_of
+from .answers import ChatChoice, ChatChunk, ChatCompletion, ChunkChoice, Delta, Message
+from .reading import find, room
+from .requests import CHAT_TOKENS, ChatMessage, ChatRequest
+from .serving import serve
+from .sheet import Blank, Piece
+from .template import encode_chat
+
+router = APIRouter(route_class=BoundedRoute, tags=["openai"])
+
+
+@router.post("/v1/chat/completions", responses=chunks_of(ChatCompletion, ChatChunk))
+async def chat_completions(wire: ChatRequest, request: Request, service: ServiceDep) -> Response:
+    """What the assistant says next, in OpenAI's shape, denoised block by block; 422 where the model has no chat template."""
+    checkpoint = find(service, wire.model)
+    if not checkpoint.tokenizer.chat_template:
+        raise ParameterError(
+            "model", "have a chat template to chat, which /v1/completions does without", checkpoint.name
+        )
+    if not wire.messages:
+        raise ParameterError("messages", "hold at least one message", [])
+    return await serve(wire, 1, partial(_read, wire), ChatShape(), request, service)
+
+
+class ChatShape:
+    """Chat completions; in a stream the first chunk of an answer has its role, and the last one why it ended."""
+
+    prefix = "chatcmpl"
+
+    def chunks(self, piece: Piece, *, first: bool, **head: Any) -> list[ChatChunk]:
+        choices = []
+        if first:
+            choices.append(ChunkChoice(index=piece.index, delta=Delta(role="assistant", content="")))
+        if piece.text:
+            choices.append(ChunkChoice(index=piece.index, delta=Delta(content=piece.text)))
+        if piece.finish_reason is not None:
+            choices.append(ChunkChoice(index=piece.index, delta=Delta(), finish_reason=piece.finish_reason))
+        return [ChatChunk(choices=[choice], **head) for choice in choices]
+
+    def empty(self, **head: Any) -> ChatChunk:
+        return ChatChunk(choices=[], **head)
+
+    def whole(self, pieces: Sequence[Piece], **head: Any) -> ChatCompletion:
+        choices = [
+            ChatChoice(
+                index=each.index, message=Message(content=each.text), finish_reason=each.finish_reason or "length"
+            )
+            for each in pieces
+        ]
+        return ChatCompletion(choices=choices, **head)
+
+
+def _read(wire: ChatRequest, checkpoint: Checkpoint, most: int) -> list[Blank]:
+    before = encode_chat(checkpoint.tokenizer, [_said(message) for message in wire.messages], max_tokens=most)
+    start = checkpoint.facts.frame.prefix
+    if tuple(before[: len(start)]) == start:  # some templates begin with it themselves
+        before = before[len(start) :]
+    field = "max_tokens" if wire.max_completion_tokens is None else "max_completion_tokens"
+    length = room(checkpoint, most, len(before), "messages", field, wire.answer_tokens, CHAT_TOKENS)
+    return [Blank(before, [], length)]
+
+
+def _said(message: ChatMessage) -> dict[str, str]:
+    """A message as templates know it."""
+    role = "system" if message.role == "developer" else message.role
+    said = {"role": role, "content": message.content}
+    return said if message.name is None else said | {"name": message.name}

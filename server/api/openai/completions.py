@@ -1,0 +1,70 @@
+"""/v1/completions: text that goes on after a prompt, or that stands between a prompt and a suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.errors import ParameterError
+from token_diffusion.text import check_ids, decode, plain_ids
+
+from ..admission import ServiceDep
+from ..middleware.bodies import BoundedRoute
+from ..openapi import chunks_of
+from .answers import Completion, TextChoice
+from .reading import room
+from .requests import CompletionRequest
+from .serving import serve
+from .sheet import Blank, Piece
+
+router = APIRouter(route_class=BoundedRoute, tags=["openai"])
+
+
+@router.post("/v1/completions", responses=chunks_of(Completion, Completion))
+async def completions(wire: CompletionRequest, request: Request, service: ServiceDep) -> Response:
+    """Completions in OpenAI's shape, denoised block by block; with `suffix`, what stands before it is filled in."""
+    if wire.best_of not in (None, wire.n):
+        raise ParameterError("best_of", f"be n, which is {wire.n}, as nothing here says which are best", wire.best_of)
+    return await serve(wire, len(wire.prompt), partial(_read, wire), TextShape(), request, service)
+
+
+class TextShape:
+    """Completions; a chunk of a stream is one with a piece of the text."""
+
+    prefix = "cmpl"
+
+    def chunks(self, piece: Piece, *, first: bool, **head: Any) -> list[Completion]:
+        return [self.whole([piece], **head)]
+
+    def empty(self, **head: Any) -> Completion:
+        return Completion(choices=[], **head)
+
+    def whole(self, pieces: Sequence[Piece], **head: Any) -> Completion:
+        choices = [TextChoice(index=each.index, text=each.text, finish_reason=each.finish_reason) for each in pieces]
+        return Completion(choices=choices, **head)
+
+
+def _read(wire: CompletionRequest, checkpoint: Checkpoint, most: int) -> list[Blank]:
+    after = plain_ids(checkpoint.tokenizer, "suffix", wire.suffix or "", most, continuing=True)
+    asked = wire.max_tokens if "max_tokens" in wire.model_fields_set else None
+    blanks = []
+    for prompt in wire.prompt:
+        before = _ids(checkpoint, prompt, most)
+        length = room(checkpoint, most, len(before) + len(after), "prompt", "max_tokens", asked, wire.max_tokens)
+        shown = prompt if isinstance(prompt, str) else decode(checkpoint.tokenizer, prompt)
+        blanks.append(Blank(before, after, length, shown if wire.echo else ""))
+    return blanks
+
+
+def _ids(checkpoint: Checkpoint, prompt: str | list[int], most: int) -> list[int]:
+    if isinstance(prompt, str):
+        return plain_ids(checkpoint.tokenizer, "prompt", prompt, most)
+    check_ids("prompt", prompt, checkpoint.scheduler.config["vocab_size"])
+    if (mask := checkpoint.scheduler.config["mask_token_id"]) in prompt:
+        raise ParameterError("prompt", f"hold no mask, which is {mask}: what stands before a suffix is open", mask)
+    return prompt

@@ -1,0 +1,130 @@
+"""From a request in OpenAI's shape to jobs of the engine, and from what becomes of these to the answer or its stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import Response
+
+from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.errors import ParameterError
+from token_diffusion.samplers.parameters import SamplingParameters
+
+from ...work.deadline import Deadline
+from ...work.jobs import Job
+from ..admission import SEED_BOUND, Service, admit, deadline_of, submit_together
+from ..answer import answer
+from ..events import SentStream
+from ..middleware.owners import owner_of
+from ..protocol.requests import BlockSampleRequest, SampleRequest, SamplingFields
+from .reading import find, longest
+from .requests import OpenAIRequest
+from .sheet import Blank, Sheet
+from .telling import Shape, Telling, stream, whole
+
+NAMES = {"num_samples": "n", "seq_len": "max_tokens"}
+"""Our names for what is called otherwise here."""
+
+Read = Callable[[Checkpoint, int], list[Blank]]
+"""What is given around the answers, by a checkpoint and the most tokens of a sequence; for the text thread."""
+
+
+async def serve(
+    wire: OpenAIRequest, num_prompts: int, read: Read, shape: Shape, request: Request, service: Service
+) -> Response:
+    """Admit, submit, and answer with a stream or as a whole.
+
+    Raises:
+        APIError: 404 for a model that is not loaded, 422, 429, 504 before anything has begun.
+    """
+    deadline = deadline_of(wire, service.settings)
+    checkpoint = find(service, wire.model)
+    most = service.settings.max_num_samples
+    if num_prompts > most:
+        raise ParameterError("prompt", f"hold at most {most} prompts on this server", f"{num_prompts} prompts")
+    if num_prompts * wire.n > most:
+        at_once = "" if num_prompts == 1 else f", as all answers to {num_prompts} prompts may be {most}"
+        raise ParameterError("n", f"be at most {most // num_prompts} on this server{at_once}", wire.n)
+    if wire.diffusing and not wire.stream:
+        raise ParameterError("diffusing", "be false where stream is", wire.diffusing)
+    ends = () if wire.ignore_eos else checkpoint.facts.ends(checkpoint.tokenizer)
+    try:
+        sheets = await _admit(wire, checkpoint, read, ends, request, service, deadline)
+    except TimeoutError:
+        raise deadline.error() from None
+    except ParameterError as error:
+        raise ParameterError(NAMES.get(error.name, error.name), error.rule, error.value) from None
+    jobs = list(sheets)
+    group = submit_together(service, jobs, deadline)
+    request.state.jobs = jobs
+    for job in jobs:
+        job.request_id = request.state.request_id
+    head = {
+        "id": f"{shape.prefix}-{jobs[0].id.partition('-')[2]}",
+        "created": int(time.time()),
+        "model": checkpoint.name,
+        "seed": jobs[0].parameters.seed,
+    }
+    telling = Telling(group, sheets, service.text, deadline, end_alone=not (wire.stream or wire.stop or ends))
+    if wire.stream:
+        return SentStream(stream(telling, shape, wire.stream_options, head), group.close)
+    try:
+        return await answer(whole(telling, shape, head), request)
+    finally:
+        group.close()
+
+
+async def _admit(
+    wire: OpenAIRequest,
+    checkpoint: Checkpoint,
+    read: Read,
+    ends: Collection[int],
+    request: Request,
+    service: Service,
+    deadline: Deadline,
+) -> dict[Job[SamplingParameters], Sheet]:
+    """The jobs, one a prompt, none of them submitted, with their sheets.
+
+    Raises:
+        APIError, ParameterError: by our own names of the fields.
+        TimeoutError: the text was not read before `deadline`.
+    """
+    owner = owner_of(request)
+    service.engine.check_room(owner)
+    own = _sampling(wire)
+
+    def prepare() -> list[Sheet]:
+        blanks = read(checkpoint, longest(service, checkpoint))
+        return [
+            Sheet(checkpoint, blank, index * wire.n, wire.n, wire.stop or (), ends, wire.diffusing)
+            for index, blank in enumerate(blanks)
+        ]
+
+    async with deadline.bound():
+        prepared = await service.text.run(prepare, owner)
+    sheets: dict[Job[SamplingParameters], Sheet] = {}
+    for sheet in prepared:
+        tokens = sheet.blank.tokens(checkpoint.facts.frame)
+        ours = _ours(wire, own, len(tokens), sheet.blank.length, service.settings.max_num_inference_steps)
+        path = request.url.path
+        sheets[await admit(service, ours, [checkpoint.process], path, owner, deadline, tokens)] = sheet
+    return sheets
+
+
+def _sampling(wire: OpenAIRequest) -> dict[str, Any]:
+    """What was asked for in words that any request of ours knows, and a seed, as all prompts have one."""
+    own = {name: getattr(wire, name) for name in SamplingFields.model_fields if name in wire.model_fields_set}
+    return own | {"seed": secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed}
+
+
+def _ours(wire: OpenAIRequest, own: Mapping[str, Any], seq_len: int, length: int, max_steps: int) -> SampleRequest:
+    """The request for the answers to one prompt, `length` tokens of `seq_len`, as to /sample or /sample/block."""
+    fields = {"num_inference_steps": min(length, wire.block_size or length, max_steps), **own, "model": wire.model}
+    fields |= {"num_samples": wire.n, "seq_len": seq_len, "stream": wire.stream}
+    if wire.block_size is None:
+        return SampleRequest(**fields)
+    return BlockSampleRequest(**fields, block_size=wire.block_size)
