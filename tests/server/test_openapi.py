@@ -12,12 +12,15 @@ import httpx2
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from pydantic import TypeAdapter
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 from starlette.testclient import TestClient
 
+from server.api.openai.answers import Completion
 from server.api.openapi import DocumentedAPI
 from server.api.protocol.events import EVENT_NAMES
+from server.errors import ErrorEvent
 from server.settings import Settings
 from tests.live_server import LiveServer, serving
 from token_diffusion.checkpoint import Checkpoint
@@ -31,14 +34,17 @@ SMALL: dict[str, Any] = {
     "max_num_inference_steps": 8,
     "request_timeout_s": 20,
 }
-STATE = ("GET /health", "GET /ready", "GET /models", "GET /info", "GET /version")
+STATE = ("GET /health", "GET /ready", "GET /models", "GET /info", "GET /version", "GET /v1/models")
 SAMPLING = ("POST /sample", "POST /sample/block", "POST /sample/hybrid")
 TEXT = ("POST /tokenize", "POST /detokenize")
 
+OPENAI = ("POST /v1/completions",)
+
 TEXTS = ("prompt", "template", "prompt_ids", "template_ids", "tokens")
-TOLD_BY_THE_CHECKPOINT = (*TEXTS, "model", "num_inference_steps", "on_disconnect")
+TOLD_BY_OTHERS = ("suffix", "max_tokens", "n", "best_of", "diffusing")
+TOLD_BY_THE_CHECKPOINT = (*TEXTS, *TOLD_BY_OTHERS, "model", "num_inference_steps", "on_disconnect")
 """Fields that may be refused although the document allows them: by what is loaded, how long a text is in tokens, which ids are
-in a vocabulary, whether the process has a continuous-time limit, and `keep` without a stream."""
+in a vocabulary, whether the process has a continuous-time limit, `keep` without a stream, and what goes with other fields."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,11 @@ def fits(body: Any) -> Any:
 
 
 def check_stream(text: str) -> None:
-    """Events of known names whose data fit their models, the last one done or error."""
+    """Events of known names whose data fit their models, the last one done or error; or chunks of a completion, and `[DONE]`."""
+    if text.endswith("data: [DONE]\n\n"):
+        for line in text.split("\n\n")[:-2]:
+            TypeAdapter(Completion | ErrorEvent).validate_json(line.removeprefix("data: "))
+        return
     models = {name: model for model, name in EVENT_NAMES.items()}
     names: list[str] = []
     last = -1
@@ -75,7 +85,7 @@ def is_refused_for_the_checkpoint(response: Any) -> bool:
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-@pytest.mark.parametrize("label", SAMPLING + TEXT)
+@pytest.mark.parametrize("label", SAMPLING + TEXT + OPENAI)
 def test_requests_get_the_answers_that_are_documented(document: Any, label: str, mode: GenerationMode) -> None:
     seen: set[int] = set()
 
