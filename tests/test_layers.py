@@ -28,6 +28,7 @@ FORBIDDEN = {
 STOREYS = {
     "token_diffusion": [
         {"__main__", "pipelines"},
+        {"scoring"},
         {"sampling"},
         {"checkpoint", "engine", "text"},
         {"facts"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -69,6 +70,70 @@ def encode(
     return frame.around(tokens + [OPEN] * (room - len(tokens)))
 
 
+@dataclass(frozen=True)
+class Passage:
+    """A text whole, as it is scored: the sequence's `tokens`, of which `given` positions are neither noised nor counted.
+
+    start, end: where the text itself lies, after frame and prefix. num_unknown: its tokens that stand for something that the
+    tokenizer does not know; they are given.
+    """
+
+    tokens: list[int]
+    given: tuple[int, ...]
+    start: int
+    end: int
+    num_unknown: int
+
+
+def encode_passage(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    *,
+    prefix: str | None = None,
+    max_tokens: int | None = None,
+    frame: Frame = UNKNOWN.frame,
+    name: str = "text",
+) -> Passage:
+    """A text to be scored, after a prefix if there is one; frame, prefix and unknown tokens are given, as in training.
+
+    The ids are those of the prefix and then those of the text, each tokenised in its place: where the two meet no token holds
+    parts of both, and the text begins with a space only if it is written there.
+
+    Args:
+        max_tokens: bound of the sequence's length. name: of the text, for errors.
+
+    Raises:
+        ParameterError: there is no known token in the text, it does not fit, it is no Unicode, or it spells a control token that
+            the tokenizer cannot write as text; or the prefix is so.
+    """
+    parts: list[list[int]] = []
+    room = None if max_tokens is None else max_tokens - len(frame)
+    for of, part in (("prefix", prefix or ""), (name, text)):
+        if has_surrogates(part):
+            raise ParameterError(of, "be valid Unicode, without lone surrogates", part)
+        if room is not None and (way := plain(tokenizer)).exceeds(part, room):
+            rule = f"{_within(max_tokens, frame)}, each of at most {way.reach} characters"
+            raise ParameterError(of, rule, f"{len(part)} characters")
+        try:
+            parts.append(_plain(tokenizer, part, continuing=any(parts)))
+        except LostToken as error:
+            rule = f"hold no {error.name!r}, which the tokenizer knows as a control token and cannot write as text"
+            raise ParameterError(of, rule, part) from None
+    before, ids = parts
+    if not ids:
+        raise ParameterError(name, "hold at least one token", text)
+    if room is not None and len(before) + len(ids) > room:
+        most = _within(max_tokens, frame) + (", the prefix before it" if before else "")
+        raise ParameterError(name, most, f"{len(before) + len(ids)} tokens")
+    tokens, start = frame.around(before + ids), len(frame.prefix) + len(before)
+    end, special = start + len(ids), set(tokenizer.all_special_ids)
+    given = [position for position, id in enumerate(tokens) if not start <= position < end or id in special]
+    unknown = len(given) - (len(tokens) - len(ids))
+    if unknown == len(ids):
+        raise ParameterError(name, "hold at least one token that the tokenizer knows", text)
+    return Passage(tokens, tuple(given), start, end, unknown)
+
+
 def has_surrogates(text: str) -> bool:
     """Whether `text` holds half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
     try:
@@ -92,8 +157,11 @@ def _room(seq_len: int, frame: Frame) -> int:
 
 
 def _fits(seq_len: int | None, max_tokens: int | None, frame: Frame) -> str:
-    less = f", {len(frame)} of which are the frame's" if frame else ""
-    return f"fit into {f'{max_tokens}' if seq_len is None else f'seq_len = {seq_len}'} tokens{less}"
+    return _within(max_tokens if seq_len is None else f"seq_len = {seq_len}", frame)
+
+
+def _within(most: int | str | None, frame: Frame) -> str:
+    return f"fit into {most} tokens" + (f", {len(frame)} of which are the frame's" if frame else "")
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str, *, continuing: bool = False) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -38,6 +38,11 @@ class Outcome:
     row: Tensor
     column: Tensor
     token: Tensor
+
+    @classmethod
+    def none(cls) -> Self:
+        """No token."""
+        return cls(*(torch.empty(0, dtype=torch.int64) for _ in range(3)))
 
 
 class Sampler(Protocol):
@@ -139,3 +144,10 @@ def put(rows: SampleRows, plan: Plan, tokens: Tensor) -> Outcome:
     row, column = split(plan.positions[changed], rows.tokens.shape[1])
     rows.step_map[row, column] = plan.step[row]
     return Outcome(row, column, tokens[changed])
+
+
+def rank(key: Tensor, among: Tensor) -> Tensor:
+    """1-based rank of each key within its row, counting only positions in `among`; [R, L] -> int64 [R, L]."""
+    order = torch.where(among, key, torch.inf).argsort(dim=1, stable=True)
+    ranks = torch.arange(1, key.shape[1] + 1, device=key.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, ranks)
