@@ -29,7 +29,7 @@ STOREYS = {
     "token_diffusion": [
         {"__main__", "pipelines"},
         {"scoring"},
-        {"sampling"},
+        {"passage", "sampling"},
         {"checkpoint", "engine", "text"},
         {"facts"},
         {"plain"},

@@ -105,7 +105,7 @@ def score(
 
     Args:
         denoiser: a masked LM of transformers, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
-        tokens: ids of the texts, in their frame and after their prefix if there are any; `text.encode_passage` makes them.
+        tokens: ids of the texts, in their frame and after their prefix if there are any; `passage.encode_passage` makes them.
         given: positions of each that are neither noised nor counted; none by default.
         num_times: noised versions of each text. estimator, seed: see `ScoringParameters`.
         max_batch_tokens: most tokens of a forward pass, padding included.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from transformers import PreTrainedTokenizerBase
 
@@ -45,20 +45,12 @@ def encode(
     if prompt is not None and template is not None:
         raise ParameterError("template", "be absent where prompt is given", template)
     name, text = ("prompt", prompt) if template is None else ("template", template)
-    if text is not None and has_surrogates(text):
-        raise ParameterError(name, "be valid Unicode, without lone surrogates", text)
     room = None if seq_len is None else _room(seq_len, frame)
     most = room if seq_len is not None or max_tokens is None else max_tokens - len(frame)
     if template is not None and most is not None and (holes := template.count(MASK_TEXT)) > most:
         raise ParameterError("template", _fits(seq_len, max_tokens, frame), f"{holes} holes")
-    if text is not None and most is not None and (way := plain(tokenizer)).exceeds(text, most):
-        rule = f"{_fits(seq_len, max_tokens, frame)}, each of at most {way.reach} characters"
-        raise ParameterError(name, rule, f"{len(text)} characters")
-    try:
+    with _readable(tokenizer, name, text or "", most, _fits(seq_len, max_tokens, frame)):
         tokens = _with_holes(tokenizer, template) if template is not None else _plain(tokenizer, prompt or "")
-    except LostToken as error:
-        rule = f"hold no {error.name!r}, which the tokenizer knows as a control token and cannot write as text"
-        raise ParameterError(name, rule, text) from None
     if inject_start_token and not frame.prefix:
         tokens = [_start_token(tokenizer), *tokens]
     if room is None:
@@ -70,68 +62,46 @@ def encode(
     return frame.around(tokens + [OPEN] * (room - len(tokens)))
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A text whole, as it is scored: the sequence's `tokens`, of which `given` positions are neither noised nor counted.
+def plain_ids(
+    tokenizer: PreTrainedTokenizerBase, name: str, text: str, max_tokens: int, *, continuing: bool = False
+) -> list[int]:
+    """Ids of the text called `name`, without a frame; it may have more than `max_tokens`, but not so long that it must have.
 
-    start, end: where the text itself lies, after frame and prefix. num_unknown: its tokens that stand for something that the
-    tokenizer does not know; they are given.
-    """
-
-    tokens: list[int]
-    given: tuple[int, ...]
-    start: int
-    end: int
-    num_unknown: int
-
-
-def encode_passage(
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    *,
-    prefix: str | None = None,
-    max_tokens: int | None = None,
-    frame: Frame = UNKNOWN.frame,
-    name: str = "text",
-) -> Passage:
-    """A text to be scored, after a prefix if there is one; frame, prefix and unknown tokens are given, as in training.
-
-    The ids are those of the prefix and then those of the text, each tokenised in its place: where the two meet no token holds
-    parts of both, and the text begins with a space only if it is written there.
-
-    Args:
-        max_tokens: bound of the sequence's length. name: of the text, for errors.
+    continuing: it goes on after something, without a space that is not there.
 
     Raises:
-        ParameterError: there is no known token in the text, it does not fit, it is no Unicode, or it spells a control token that
-            the tokenizer cannot write as text; or the prefix is so.
+        ParameterError: it has, is no Unicode, or spells a control token that the tokenizer cannot write as text.
     """
-    parts: list[list[int]] = []
-    room = None if max_tokens is None else max_tokens - len(frame)
-    for of, part in (("prefix", prefix or ""), (name, text)):
-        if has_surrogates(part):
-            raise ParameterError(of, "be valid Unicode, without lone surrogates", part)
-        if room is not None and (way := plain(tokenizer)).exceeds(part, room):
-            rule = f"{_within(max_tokens, frame)}, each of at most {way.reach} characters"
-            raise ParameterError(of, rule, f"{len(part)} characters")
-        try:
-            parts.append(_plain(tokenizer, part, continuing=any(parts)))
-        except LostToken as error:
-            rule = f"hold no {error.name!r}, which the tokenizer knows as a control token and cannot write as text"
-            raise ParameterError(of, rule, part) from None
-    before, ids = parts
-    if not ids:
-        raise ParameterError(name, "hold at least one token", text)
-    if room is not None and len(before) + len(ids) > room:
-        most = _within(max_tokens, frame) + (", the prefix before it" if before else "")
-        raise ParameterError(name, most, f"{len(before) + len(ids)} tokens")
-    tokens, start = frame.around(before + ids), len(frame.prefix) + len(before)
-    end, special = start + len(ids), set(tokenizer.all_special_ids)
-    given = [position for position, id in enumerate(tokens) if not start <= position < end or id in special]
-    unknown = len(given) - (len(tokens) - len(ids))
-    if unknown == len(ids):
-        raise ParameterError(name, "hold at least one token that the tokenizer knows", text)
-    return Passage(tokens, tuple(given), start, end, unknown)
+    with _readable(tokenizer, name, text, max_tokens, f"fit into {max_tokens} tokens"):
+        return _plain(tokenizer, text, continuing=continuing)
+
+
+def check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
+    """Raises `ParameterError` for an id without a place in the vocabulary."""
+    for id in ids:
+        if not 0 <= id < vocab_size:
+            raise ParameterError(name, f"hold token ids in [0, {vocab_size})", id)
+
+
+@contextmanager
+def _readable(
+    tokenizer: PreTrainedTokenizerBase, name: str, text: str, max_tokens: int | None, fits: str
+) -> Iterator[None]:
+    """In here `text` may be tokenised: it is found out first, by its characters alone, whether it can be and is short enough.
+
+    Raises:
+        ParameterError: of `name`, for what is no Unicode, what cannot be `max_tokens` (the rule `fits`), and in here for a
+            control token that the tokenizer cannot write as text.
+    """
+    if has_surrogates(text):
+        raise ParameterError(name, "be valid Unicode, without lone surrogates", text)
+    if max_tokens is not None and (way := plain(tokenizer)).exceeds(text, max_tokens):
+        raise ParameterError(name, f"{fits}, each of at most {way.reach} characters", f"{len(text)} characters")
+    try:
+        yield
+    except LostToken as error:
+        rule = f"hold no {error.name!r}, which the tokenizer knows as a control token and cannot write as text"
+        raise ParameterError(name, rule, text) from None
 
 
 def has_surrogates(text: str) -> bool:
@@ -157,11 +127,8 @@ def _room(seq_len: int, frame: Frame) -> int:
 
 
 def _fits(seq_len: int | None, max_tokens: int | None, frame: Frame) -> str:
-    return _within(max_tokens if seq_len is None else f"seq_len = {seq_len}", frame)
-
-
-def _within(most: int | str | None, frame: Frame) -> str:
-    return f"fit into {most} tokens" + (f", {len(frame)} of which are the frame's" if frame else "")
+    less = f", {len(frame)} of which are the frame's" if frame else ""
+    return f"fit into {f'{max_tokens}' if seq_len is None else f'seq_len = {seq_len}'} tokens{less}"
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str, *, continuing: bool = False) -> list[int]:

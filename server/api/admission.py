@@ -27,6 +27,7 @@ from ..work.jobs import Job, new_id
 from ..work.register import Register
 from ..work.stream import Stream, Telling
 from ..work.text import TextThread
+from .pieces import PieceTable
 from .protocol.requests import BlockSampleRequest, SampleRequest
 from .protocol.values import Process
 
@@ -46,6 +47,11 @@ class Service:
     def register(self) -> Register:
         """The requests by their id."""
         return Register(self.engine, self.settings.reattach_s)
+
+    @cached_property
+    def pieces(self) -> dict[str, PieceTable]:
+        """The vocabularies that were asked for, by model."""
+        return {}
 
 
 async def _opening(request: Request) -> Service | None:
@@ -127,16 +133,26 @@ def _choose(
     checkpoints: Mapping[str, Checkpoint], model: str | None, processes: Sequence[Process], path: str
 ) -> Checkpoint:
     """The checkpoint called `model`, or else the first of a fitting process."""
-    loaded = ", ".join(f"{name} ({checkpoint.process})" for name, checkpoint in checkpoints.items())
-    if model is not None and model not in checkpoints:
-        raise ParameterError("model", f"be one of the loaded checkpoints, {loaded}", model)
-    candidates = checkpoints.values() if model is None else [checkpoints[model]]
-    for checkpoint in candidates:
+    loaded = _named(checkpoints)
+    for checkpoint in checkpoints.values() if model is None else [choose_loaded(checkpoints, model)]:
         if checkpoint.process in processes:
             return checkpoint
     needed = " or ".join(processes)
     asked = "" if model is None else f", asked for: {model}"
     raise invalid(f"{path} needs a checkpoint of the process {needed}; loaded: {loaded}{asked}", "model")
+
+
+def choose_loaded(checkpoints: Mapping[str, Checkpoint], model: str | None) -> Checkpoint:
+    """The checkpoint called `model`, of whatever process, or else the default one. Raises ParameterError if there is none."""
+    if model is None:
+        return next(iter(checkpoints.values()))
+    if model not in checkpoints:
+        raise ParameterError("model", f"be one of the loaded checkpoints, {_named(checkpoints)}", model)
+    return checkpoints[model]
+
+
+def _named(checkpoints: Mapping[str, Checkpoint]) -> str:
+    return ", ".join(f"{name} ({checkpoint.process})" for name, checkpoint in checkpoints.items())
 
 
 def _check_limits(wire: SampleRequest, settings: Settings) -> None:
