@@ -82,7 +82,7 @@ class ScoringParameters:
 
     def __post_init__(self) -> None:
         check_int("seq_len", self.seq_len, 1, 2**31)
-        check_int("num_times", self.num_times, 1, 2**31)
+        check_int("num_times", self.num_times, 1, MAX_STEPS)
         if self.estimator not in ("times", "counts", None):
             raise ParameterError("estimator", "be times or counts", self.estimator)
         check_int("seed", self.seed, 0, 2**63)
