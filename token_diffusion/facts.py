@@ -69,6 +69,11 @@ class Facts:
         return tuple(sorted(gaps | {id for id in control if id < vocab_size}))
 
 
+    def ends(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+        """Ids that a model has learnt to end a text with."""
+        return self.learnt & {tokenizer.eos_token_id, tokenizer.sep_token_id}
+
+
 UNKNOWN = Facts()
 
 
