@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from .checkpoint import DTYPES, Checkpoint, load_checkpoint
+from .checkpoint import DTYPES, load_checkpoint
 from .errors import ParameterError
 from .networks.memory import prepare
 from .networks.threads import set_threads
@@ -22,7 +22,7 @@ from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run
 from .scoring import Score, ranking, score
-from .text import decode, encode
+from .text import Ending, encode, ending
 
 COMMANDS = {
     "sample": (("absorbing", "uniform"), "ancestral sampling from an absorbing (MDLM) or uniform (UDLM) checkpoint"),
@@ -49,6 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
         text = command.add_mutually_exclusive_group()
         text.add_argument("--prompt", help="fixed prefix")
         text.add_argument("--template", help="text whose [MASK] holes are filled in, one token each")
+        text.add_argument("--prompt_ids", type=int, nargs="+", help="fixed prefix as token ids, without the frame's")
+        text.add_argument("--template_ids", type=int, nargs="+", help="template as token ids; the mask's id is a hole")
         add("--num_samples", type=int, default=4, help="sequences drawn (default: %(default)s)")
         add("--seq_len", type=int, help="tokens in all (default: 64, or the template's length)")
         if name == "sample-block":
@@ -59,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
         add("--temperature", type=float, default=1.0, help="divides the logits; 0 is greedy (default: %(default)s)")
         add("--top_p", type=float, default=1.0, help="nucleus, in (0, 1] (default: %(default)s)")
         add("--top_k", type=int, default=0, help="most probable tokens kept, 0 for all (default: %(default)s)")
+        add("--min_p", type=float, default=0.0, help="tokens kept, by the largest's share (default: %(default)s)")
+        add("--stop", nargs="+", default=[], help="strings that end a text where they were drawn")
         add("--seed", type=int, default=0, help="same seed, same samples (default: %(default)s)")
         add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
         add("--dtype", choices=list(DTYPES), default="float32", help="of the weights (default: %(default)s)")
@@ -94,7 +98,10 @@ def sample_text(arguments: argparse.Namespace) -> None:
     if checkpoint.process not in needed:
         rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
-    seq_len = 64 if arguments.seq_len is None and arguments.template is None else arguments.seq_len
+    is_template = arguments.template is not None or arguments.template_ids is not None
+    seq_len = 64 if arguments.seq_len is None and not is_template else arguments.seq_len
+    if "" in arguments.stop:
+        raise ParameterError("stop", "hold no empty string", arguments.stop)
     if seq_len is not None:
         SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
         checkpoint.check_seq_len(seq_len)
@@ -103,6 +110,9 @@ def sample_text(arguments: argparse.Namespace) -> None:
         seq_len=seq_len,
         prompt=arguments.prompt,
         template=arguments.template,
+        prompt_ids=arguments.prompt_ids,
+        template_ids=arguments.template_ids,
+        vocab_size=checkpoint.scheduler.config.vocab_size,
         inject_start_token=arguments.inject_start_token,
         frame=checkpoint.facts.frame,
     )
@@ -113,24 +123,30 @@ def sample_text(arguments: argparse.Namespace) -> None:
         temperature=arguments.temperature,
         top_p=arguments.top_p,
         top_k=arguments.top_k,
+        min_p=arguments.min_p,
         seed=arguments.seed,
         block_size=getattr(arguments, "block_size", None),
     )
     checkpoint.check_seq_len(parameters.seq_len)
     start = time.perf_counter()
     output = run(checkpoint.denoiser, checkpoint.scheduler, parameters, tokens)
-    _print(checkpoint, arguments, output, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    how = {"stop": arguments.stop, "facts": checkpoint.facts}
+    endings = [ending(checkpoint.tokenizer, row, tokens, **how) for row in output.sequences.tolist()]
+    _print(arguments, output, endings, seconds)
 
 
-def _print(checkpoint: Checkpoint, arguments: argparse.Namespace, output: SampleOutput, seconds: float) -> None:
-    texts = [decode(checkpoint.tokenizer, row) for row in output.sequences.tolist()]
+def _print(arguments: argparse.Namespace, output: SampleOutput, endings: list[Ending], seconds: float) -> None:
     if arguments.json:
-        samples = [{"text": text, "tokens": row} for text, row in zip(texts, output.sequences.tolist(), strict=True)]
+        samples = [
+            {"text": end.text, "tokens": row, "finish_reason": end.reason}
+            for end, row in zip(endings, output.sequences.tolist(), strict=True)
+        ]
         usage = {"nfe": output.nfe, "forwards_skipped": output.forwards_skipped}
         print(json.dumps({"samples": samples, "seed": arguments.seed, "usage": usage, "seconds": round(seconds, 3)}))
         return
-    for index, text in enumerate(texts):
-        print(f"[{index}] {text}")
+    for index, end in enumerate(endings):
+        print(f"[{index}] {end.text}")
     skipped = f"{output.forwards_skipped} skipped"
     print(f"{output.nfe} network evaluations ({skipped}), {seconds:.2f} s, seed {arguments.seed}", file=sys.stderr)
 

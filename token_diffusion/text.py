@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -135,6 +136,11 @@ class Ending:
 
     text: str
     stopped: bool
+
+    @property
+    def reason(self) -> Literal["stop", "length"]:
+        """Why it ends there, in OpenAI's words."""
+        return "stop" if self.stopped else "length"
 
 
 def ending(

@@ -210,6 +210,7 @@ def _parameters(wire: SampleRequest) -> SamplingParameters:
         temperature=wire.temperature,
         top_p=wire.top_p,
         top_k=wire.top_k,
+        min_p=wire.min_p,
         seed=secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed,
         block_size=wire.block_size if isinstance(wire, BlockSampleRequest) else None,
     )

@@ -27,7 +27,6 @@ from .protocol.events import (
     BlockEvent,
     DoneEvent,
     Event,
-    FinishReason,
     Sample,
     StartEvent,
     StateEvent,
@@ -172,9 +171,9 @@ class Narrator:
             id=self._job.id,
             model=self._checkpoint.name,
             seed=self._job.parameters.seed,
-            samples=[Sample(text=end.text, tokens=ids, finish_reason=_reason(end.stopped)) for end, ids in samples],
+            samples=[Sample(text=end.text, tokens=ids, finish_reason=end.reason) for end, ids in samples],
             step_map=result.step_map,
-            finish_reason=_reason(all(end.stopped for end in endings)),
+            finish_reason="stop" if all(end.stopped for end in endings) else "length",
             usage=Usage(
                 prompt_tokens=result.prompt_tokens - len(self._checkpoint.facts.frame),
                 completion_tokens=result.completion_tokens,
@@ -202,10 +201,6 @@ class Narrator:
     async def _in_text_thread(self, work: Callable[[], T]) -> T:
         async with self._deadline.bound():
             return await self._text.run(work)
-
-
-def _reason(stopped: bool) -> FinishReason:
-    return "stop" if stopped else "length"
 
 
 async def server_sent(events: AsyncIterator[Told | None]) -> AsyncIterator[bytes]:

@@ -68,11 +68,11 @@ def test_samples_are_printed_one_a_line(
 def test_json_is_what_the_library_gives(
     capsys: pytest.CaptureFixture[str], folders: dict[str, Path], command: str, process: str
 ) -> None:
-    flags = ["--num_samples=2", "--seed=7", "--temperature=0.8", "--top_p=0.9", "--top_k=20"]
+    flags = ["--num_samples=2", "--seed=7", "--temperature=0.8", "--top_p=0.9", "--top_k=20", "--min_p=0.1"]
     blocks = ["--block_size=5"] if command == "sample-block" else []
     answer = as_json(capsys, command, folders[process], *SHORT, *flags, *blocks)
     checkpoint = load_checkpoint(folders[process])
-    parameters = SamplingParameters(12, 2, 6, 0.8, 0.9, 20, 7, 5 if blocks else None)
+    parameters = SamplingParameters(12, 2, 6, 0.8, 0.9, 20, 7, 5 if blocks else None, 0.1)
     expected = run(checkpoint.denoiser, checkpoint.scheduler, parameters)
     assert [sample["tokens"] for sample in answer["samples"]] == expected.sequences.tolist()
     for sample in answer["samples"]:
@@ -117,6 +117,19 @@ def test_a_template_gives_the_length_and_its_holes_are_filled(
     assert {len(sample["tokens"]) for sample in longer["samples"]} == {8}
 
 
+def test_ids_and_stop_strings(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:
+    whole = as_json(capsys, "sample", folders["absorbing"], *SHORT, "--prompt", "w3 w4")["samples"]
+    again = as_json(capsys, "sample", folders["absorbing"], *SHORT, "--prompt_ids", "8", "9")["samples"]
+    assert again == whole and {sample["finish_reason"] for sample in whole} == {"length"}
+    stop = whole[0]["text"].split()[4]
+    cut = as_json(capsys, "sample", folders["absorbing"], *SHORT, "--prompt", "w3 w4", "--stop", f" {stop} ", "no")
+    assert cut["samples"][0]["text"] == " ".join(whole[0]["text"].split()[:4])
+    assert [sample["tokens"] for sample in cut["samples"]] == [sample["tokens"] for sample in whole]
+    assert cut["samples"][0]["finish_reason"] == "stop"
+    holes = as_json(capsys, "sample", folders["absorbing"], "--template_ids", "6", "4", "7")["samples"]
+    assert all(len(sample["tokens"]) == 3 and sample["tokens"][::2] == [6, 7] for sample in holes)
+
+
 def test_first_hitting_needs_one_evaluation_a_token(
     capsys: pytest.CaptureFixture[str], folders: dict[str, Path]
 ) -> None:
@@ -145,6 +158,15 @@ def test_defaults_are_those_of_the_scripts() -> None:
         ("sample", "absorbing", ["--template", "[MASK]" * 97], f"seq_len must be at most {MAX_POSITIONS}, the "),
         ("sample", "absorbing", ["--seq_len=0"], "seq_len must be in [1, 2147483648), got 0"),
         ("sample", "absorbing", ["--top_p=1.5"], "top_p must be in (0, 1], got 1.5"),
+        ("sample", "absorbing", ["--min_p=1.5"], "min_p must be in [0, 1], got 1.5"),
+        ("sample", "absorbing", ["--stop", "a", ""], "stop must hold no empty string, got ['a', '']"),
+        (
+            "sample",
+            "absorbing",
+            ["--prompt_ids", "4"],
+            "prompt_ids must hold no mask token, as template_ids may, got 4",
+        ),
+        ("sample", "absorbing", ["--template_ids", "50"], "template_ids must hold token ids in [0, 50), got 50"),
         ("sample", "absorbing", ["--temperature=-1"], "temperature must be >= 0, got -1.0"),
         ("sample", "absorbing", ["--temperature=nan"], "temperature must be a finite number, got nan"),
         ("sample", "absorbing", ["--seed=-1"], "seed must be in [0, 9223372036854775808), got -1"),

@@ -34,6 +34,8 @@ class SampleRequest(BaseModel):
     """nucleus: the smallest set of tokens with this much probability"""
     top_k: Annotated[Whole, bounds(minimum=0, maximum=LARGEST)] = 0
     """most probable tokens kept; 0 keeps all"""
+    min_p: Annotated[float, bounds(minimum=0, maximum=1)] = 0.0
+    """tokens kept that have at least so much of the most probable one's probability; 0 keeps all"""
     stop: Stop | None = None
     """text of a sample ends before the first of these in which something was drawn; its tokens stay whole"""
     seed: Seed | None = None

@@ -20,6 +20,7 @@ DEFAULTS = {
     "temperature": 1.0,
     "top_p": 1.0,
     "top_k": 0,
+    "min_p": 0.0,
     "stop": None,
     "seed": None,
     "model": None,
