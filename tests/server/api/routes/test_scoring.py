@@ -19,7 +19,7 @@ from tests.tiny import PROCESSES, byte_tokenizer, save_tiny
 from token_diffusion import score
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.facts import Facts, Frame
-from token_diffusion.passage import encode_passage
+from token_diffusion.text import encode_passage
 
 pytest_plugins = ["tests.server_fixtures"]
 
