@@ -217,15 +217,15 @@ def ending(
     first stop string that has a drawn token in it: one that stands in a prompt, or in fixed text of a template, does not count.
 
     Args:
-        tokens: [seq_len], the sample. canvas: [seq_len], `OPEN` where they were drawn, as `encode` made it.
+        tokens: [seq_len], the sample. canvas: [seq_len], negative where they were drawn, as `encode` made it.
     """
     text_ends = len(tokens) - len(facts.frame.suffix)
-    after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] != OPEN), 0)
+    after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] >= 0), 0)
     ends = facts.ends(tokenizer)
     end = next((index for index in range(after, text_ends) if tokens[index] in ends), None)
     hidden = set(tokenizer.all_special_ids)
     seen = [index for index in range(len(tokens) if end is None else end) if tokens[index] not in hidden]
-    shown, is_drawn = [tokens[index] for index in seen], [canvas[index] == OPEN for index in seen]
+    shown, is_drawn = [tokens[index] for index in seen], [canvas[index] < 0 for index in seen]
     text = str(tokenizer.decode(shown))
     if any(each in text for each in stop):
         for start, stop_at in _drawn(tokenizer, shown, is_drawn):
@@ -233,6 +233,14 @@ def ending(
             if at := [index for index in found if 0 <= index < stop_at]:
                 return Ending(text[: min(at)], True)
     return Ending(text, end is not None)
+
+
+def check_stops(stop: str | Sequence[str]) -> list[str]:
+    """Stop strings as a list. Raises `ParameterError` for one that is empty, as every text would end with it at once."""
+    strings = [stop] if isinstance(stop, str) else list(stop)
+    if not all(isinstance(each, str) and each for each in strings):
+        raise ParameterError("stop", "hold no empty string" if "" in strings else "be strings", stop)
+    return strings
 
 
 CONTEXT = 8
