@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .diffusion.scheduler import TokenDiffusionScheduler, TokenDiffusionSchedulerOutput
 from .errors import ParameterError
 from .networks.transformer import TokenDiffusionConfig, TokenDiffusionForMaskedLM
-from .sampling import SampleOutput, sample, sample_block, sample_hybrid
+from .sampling import SampleOutput, Score, sample, sample_block, sample_hybrid, score
 
 if TYPE_CHECKING:
     from .pipelines import TokenDiffusionPipeline, TokenDiffusionPipelineOutput
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ParameterError",
     "SampleOutput",
+    "Score",
     "TokenDiffusionConfig",
     "TokenDiffusionForMaskedLM",
     "TokenDiffusionPipeline",
@@ -25,6 +26,7 @@ __all__ = [
     "sample",
     "sample_block",
     "sample_hybrid",
+    "score",
 ]
 
 

@@ -83,6 +83,11 @@ def chunks_of(whole: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str,
     return {**SAMPLE_RESPONSES, 200: good, 404: {"model": ErrorEvent, "description": "No such model is loaded."}}
 
 
+SCORE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **{code: SAMPLE_RESPONSES[code] for code in (400, 408, 413, 422, 429)},
+    504: {"model": ErrorEvent, "description": "The time is over."},
+}
+
 EVERYWHERE = {
     "500": "A fault of the server.",
     "503": "The server is not ready, or stopping.",
@@ -93,6 +98,7 @@ LIMITS = {
     "num_samples": "max_num_samples",
     "seq_len": "max_seq_len",
     "num_inference_steps": "max_num_inference_steps",
+    "num_times": "max_num_times",
     "timeout_s": "request_timeout_s",
     "n": "max_num_samples",
     "max_tokens": "max_seq_len",
@@ -165,6 +171,8 @@ class DocumentedAPI(FastAPI):
 
     def _limit(self, fields: dict[str, Any]) -> None:
         """What a request may ask for here; where it does not ask, its default is within that, too."""
+        if "texts" in fields:
+            fields["texts"]["maxItems"] = self._settings.max_num_texts
         for field in LIMITS.keys() & fields.keys():
             schema, limit = fields[field], getattr(self._settings, LIMITS[field])
             if schema.get("default") is not None:

@@ -223,3 +223,60 @@ def test_as_a_process(folders: dict[str, Path]) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     (sample,) = json.loads(result.stdout)["samples"]
     assert len(sample["tokens"]) == 8
+
+
+def test_texts_are_ranked_in_a_table(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:
+    texts = ["w1 w2", "w3 nobody w4 \x1b[2J\u202e", "w5"]
+    out, err = shell(capsys, "score", folders["absorbing"], "--num_times", "4", "--texts", *texts)
+    head, *lines = out.splitlines()
+    assert head.split() == ["rank", "index", "nats", "bits/token", "tokens", "text"] and len(lines) == 3
+    nats = [float(line.split()[2]) for line in lines]
+    assert nats == sorted(nats) and sorted(line.split()[1] for line in lines) == ["0", "1", "2"]
+    assert out.isascii() is False and "w3 nobody w4 \\x1b[2J\\u202e" in out
+    unknown, how = err.splitlines()
+    assert unknown.startswith("4 tokens that the tokenizer does not know are given")
+    assert how.startswith("4 noised versions of each by counts, ") and how.endswith(", seed 0")
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_lines_of_a_file_are_scored_as_texts_are(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], tmp_path: Path, process: str
+) -> None:
+    (tmp_path / "lines.txt").write_text("w1 w2 w3\n\n   \nw4 w5\n", encoding="utf-8")
+    flags = ("--num_times", "4", "--seed", "3", "--prefix", "w9")
+    of_file = as_json(capsys, "score", folders[process], "--file", str(tmp_path / "lines.txt"), *flags)
+    of_texts = as_json(capsys, "score", folders[process], "--texts", "w1 w2 w3", "w4 w5", *flags)
+    assert of_file["scores"] == of_texts["scores"] and of_file["ranking"] == of_texts["ranking"]
+    assert of_file["estimator"] == ("counts" if process == "absorbing" else "times") and of_file["seed"] == 3
+    assert [len(each["token_nats"]) for each in of_file["scores"]] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--file", "/nowhere/at.txt"],
+            "file must be a text file that can be read (No such file or directory), got '/nowh",
+        ),
+        (["--file", "."], "file must be a text file that can be read (Is a directory), got '.'"),
+        (["--texts", "w1", ""], "texts.1 must hold at least one token, got ''"),
+        (["--texts", "w1", "--num_times", "0"], "num_times must be in [1, 1048576), got 0"),
+        (["--texts", "w1", "--seed", "-1"], "seed must be in [0, "),
+        (["--texts", "w1", "--estimator", "counts"], "estimator must be times for the uniform process, got 'counts'"),
+        (["--texts", "w1 " * 100], "texts.0 must fit into 96 tokens, got '100 tokens'"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], flags: list[str], message: str
+) -> None:
+    assert main(["score", "--checkpoint_path", str(folders["uniform"]), *flags]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_files_without_text_or_with_bytes_are_one_line(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for content, message in ((b"\n \n", "hold at least one text"), (b"\xff\xfe", "(it is not UTF-8)")):
+        (tmp_path / "lines").write_bytes(content)
+        assert main(["score", "--checkpoint_path", str(folders["uniform"]), "--file", str(tmp_path / "lines")]) == 2
+        assert message in capsys.readouterr().err

@@ -22,9 +22,9 @@ from .lane import Lane, bucket, longest
 from .request import Request, make_request
 from .shares import Shares
 from .standing import Line, Share
-from .updates import BlockEnd, Result, Update
+from .updates import BlockEnd, Result, Scores, Update
 
-__all__ = ["Batch", "BlockEnd", "Determinism", "Result", "Update"]
+__all__ = ["Batch", "BlockEnd", "Determinism", "Result", "Scores", "Update"]
 
 Determinism = Literal["exact", "fast"]
 

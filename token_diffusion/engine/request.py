@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..samplers.parameters import Parameters, SamplingParameters
+from ..samplers.parameters import Parameters, SamplingParameters, ScoringParameters
 from ..samplers.rows import Rows, SampleRows
-from .updates import BlockEnd, Result, Update
+from ..samplers.scoring import ScoreRows
+from .updates import BlockEnd, Result, Scores, Update
 
 NO_DISTRIBUTION = "the network's logits are NaN, or -inf for every token"
 
@@ -129,10 +130,53 @@ class SampleRequest(Request):
         return Result(self.tokens.tolist(), self.step_map.tolist(), self.nfe, skipped, fixed, filled)
 
 
+class ScoreRequest(Request):
+    """A text at its times. Of a request that is under way nothing is told but how far it is: no token changes."""
+
+    def __init__(self, key: Hashable, tokens: Sequence[int], parameters: ScoringParameters, rows: ScoreRows) -> None:
+        super().__init__(key, tokens, rows)
+        self.tokens, self.num_given = list(tokens), len(set(parameters.given))
+        self.values = np.zeros((parameters.num_times, self.length))
+
+    @property
+    def initial(self) -> list[list[int]]:
+        return [list(self.tokens)]
+
+    @staticmethod
+    def progress(rows: ScoreRows, starts: np.ndarray) -> tuple[Any, ...]:
+        return np.add.reduceat(rows.nfe.numpy(), starts).tolist(), rows.values.numpy()
+
+    def advance(self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray) -> None:
+        nfe, _ = progress
+        self.nfe += nfe[index]  # a row is in one tick alone
+
+    def finish(self, progress: tuple[Any, ...], span: slice, samples: np.ndarray, which: np.ndarray) -> None:
+        _, values = progress
+        self.values[samples[which]] = values[span][which, : self.length]
+        self.num_unfinished -= int(which.sum())
+
+    def update(self, changes: list[tuple[int, int, int]]) -> Update:
+        left = 0 if not self.num_unfinished else self.left
+        return self._told(None if self.num_unfinished else self._result(), left=left)
+
+    def failure(self) -> Update:
+        return self._told(None, NO_DISTRIBUTION)
+
+    def _told(self, result: Scores | None, error: str | None = None, left: int = 0) -> Update:
+        """The steps are times, of which those that are left make t."""
+        count = len(self.values)
+        t = self.num_unfinished / count
+        return Update(self.key, count - self.num_unfinished, t, self.nfe, [], [], result, error, left)
+
+    def _result(self) -> Scores:
+        skipped, scored = len(self.values) - self.nfe, self.length - self.num_given
+        return Scores([self.tokens], [], self.nfe, skipped, self.num_given, scored, self.values)
+
+
 def make_request(key: Hashable, tokens: Sequence[int], parameters: Parameters, rows: Any) -> Request:
     """The request of such parameters."""
     return REQUESTS[type(parameters)](key, tokens, parameters, rows)
 
 
-REQUESTS: dict[type[Parameters], Any] = {SamplingParameters: SampleRequest}
+REQUESTS: dict[type[Parameters], Any] = {SamplingParameters: SampleRequest, ScoringParameters: ScoreRequest}
 """What becomes of each kind of rows, by what asks for it, as in `samplers.SAMPLERS`."""

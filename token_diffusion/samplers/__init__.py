@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
-from .parameters import Parameters, SamplingParameters
+from .parameters import Parameters, SamplingParameters, ScoringParameters
 from .sampler import Outcome, Plan, Sampler
+from .scoring import Scoring
 from .thinning import Thinning
 from .unmasking import Unmasking
 
@@ -30,5 +31,6 @@ def _ancestral(scheduler: TokenDiffusionScheduler, forbidden: Sequence[int]) -> 
 
 SAMPLERS: dict[type[Parameters], Callable[[TokenDiffusionScheduler, Sequence[int]], Sampler]] = {
     SamplingParameters: _ancestral,
+    ScoringParameters: lambda scheduler, forbidden: Scoring(scheduler.process),
 }
 """Each kind of row, by what asks for it."""

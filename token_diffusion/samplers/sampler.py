@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -38,6 +38,11 @@ class Outcome:
     row: Tensor
     column: Tensor
     token: Tensor
+
+    @classmethod
+    def none(cls) -> Self:
+        """No token."""
+        return cls(*(torch.empty(0, dtype=torch.int64) for _ in range(3)))
 
 
 class Sampler(Protocol):
@@ -85,19 +90,17 @@ class Draws:
     probability: Tensor
 
 
-def draw(
-    rows: SampleRows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int, forbidden: Sequence[int]
-) -> Draws:
+def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int, forbidden: Tensor) -> Draws:
     """Tokens at the planned positions, by the rows' own shaping and their own randomness at `step` [R].
 
-    No token is one of `forbidden`, or the mask. This is the one wait for the device. Positions without a distribution keep their
-    token, and their row has failed.
+    No token is one of `forbidden`, int64 [k], or the mask. This is the tick's wait for the device. Positions without a
+    distribution keep their token, and their row has failed.
     """
     row, column = split(plan.positions, rows.tokens.shape[1])
     z = rows.tokens.view(-1)[plan.positions]
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
     count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
-    never = torch.tensor(forbidden, device=logits.device) if forbidden else None
+    never = forbidden.to(logits.device) if forbidden.numel() else None
     parts = []
     for start in range(0, len(z), count):
         some = slice(start, start + count)
@@ -140,3 +143,10 @@ def put(rows: SampleRows, plan: Plan, tokens: Tensor) -> Outcome:
     row, column = split(plan.positions[changed], rows.tokens.shape[1])
     rows.step_map[row, column] = plan.step[row]
     return Outcome(row, column, tokens[changed])
+
+
+def rank(key: Tensor, among: Tensor) -> Tensor:
+    """1-based rank of each key within its row, counting only positions in `among`; [R, L] -> int64 [R, L]."""
+    order = torch.where(among, key, torch.inf).argsort(dim=1, stable=True)
+    ranks = torch.arange(1, key.shape[1] + 1, device=key.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, ranks)

@@ -18,7 +18,7 @@ from ..diffusion.processes import Absorbing, Process
 from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
 from .rows import NEVER, SampleRows, in_blocks, make_rows
-from .sampler import Outcome, Plan, draw, put
+from .sampler import Outcome, Plan, draw, put, rank
 
 
 class Unmasking:
@@ -27,7 +27,7 @@ class Unmasking:
     def __init__(self, process: Process, forbidden: Sequence[int] = ()) -> None:
         assert isinstance(process, Absorbing)
         self.schedule, self.mask_token_id = process.schedule, process.states.mask_token_id
-        self.forbidden = tuple(forbidden)
+        self.forbidden = torch.tensor(forbidden, dtype=torch.int64)
 
     def check(self, parameters: SamplingParameters) -> None:
         """Any grid, and none."""
@@ -51,9 +51,9 @@ class Unmasking:
         own_t = self.schedule.inverse(u * self.schedule.noise(torch.ones_like(u)))
         n = rows.num_steps.unsqueeze(1)
         step = (n * (1 - own_t)).ceil().long().clamp(min=1).minimum(n)
-        rank = _rank(rows.block + (1 - own_t) / 2, rows.open)
+        ranks = rank(rows.block + (1 - own_t) / 2, rows.open)
         on_grid = n > 0
-        rows.due_step.copy_(torch.where(rows.open, torch.where(on_grid, rows.block * n + step, rank), NEVER))
+        rows.due_step.copy_(torch.where(rows.open, torch.where(on_grid, rows.block * n + step, ranks), NEVER))
         rows.due_t.copy_(torch.where(on_grid, 1 - (step - 1) / n.clamp(min=1).double(), own_t))
         rows.last_step.copy_(torch.where(on_grid.squeeze(1), rows.last_step, rows.open.sum(1)))
 
@@ -83,10 +83,3 @@ class Unmasking:
         rows.blocks_done.copy_(torch.where(finished, rows.num_blocks, next_block))
         rows.left.copy_(torch.minimum(rows.left - 1, torch.minimum(masks, rows.last_step - rows.step)))
         return outcome
-
-
-def _rank(key: Tensor, among: Tensor) -> Tensor:
-    """1-based rank of each key within its row, counting only positions in `among`; [R, L] -> int64 [R, L]."""
-    order = torch.where(among, key, torch.inf).argsort(dim=1, stable=True)
-    rank = torch.arange(1, key.shape[1] + 1, device=key.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, rank)
