@@ -105,6 +105,13 @@ class Player:
         """The sample's text for who does not see its cells."""
         return self.page.locator(".lane").nth(lane).locator("figure").nth(sample).locator("p").inner_text()
 
+    def saved(self) -> list[list[tuple[str, Any]]]:
+        """The events of each run, as the page saves them: those that it was told, of which a busy server merges some."""
+        with self.page.expect_download() as download:
+            self.page.get_by_role("button", name="Save run").click()
+        archive = json.loads(download.value.path().read_text(encoding="utf-8"))
+        return [[(event["event"], event["data"]) for event in run["events"]] for run in archive["runs"]]
+
     @property
     def tick(self) -> int:
         return int(self.position.input_value())

@@ -51,10 +51,7 @@ def test_a_saved_run_is_the_story_that_the_server_told(live: LiveServer, open_pa
     body = {"model": process, "seq_len": 12, "num_inference_steps": 12, "seed": 3}
     player = Player(open_page(live.url + link(endpoint, body))).begun()
     player.run()
-    with player.page.expect_download() as download:
-        player.page.get_by_role("button", name="Save run").click()
-    (run,) = json.loads(download.value.path().read_text(encoding="utf-8"))["runs"]
-    start, *middle, end = [(event["event"], event["data"]) for event in run["events"]]
+    ((start, *middle, end),) = player.saved()
     tokens = start[1]["tokens"][0]
     states = [list(tokens)]
     for name, data in middle:
