@@ -52,6 +52,12 @@ class Page {
     return this.sides.map((settings) => settings ?? here);
   }
 
+  /** The same with the seed of what is shown, so that whoever takes it along gets the same tokens. */
+  shareable() {
+    const settings = this.settings();
+    return settings && seeded(settings, this.runs[0]?.settings.parameters.seed);
+  }
+
   get runs() {
     return this.player.runs;
   }
@@ -164,11 +170,9 @@ class Page {
   _run() {
     this.form.forgive();
     byId("form-problem").hidden = true;
-    const all = this.settings();
-    if (all === null) return;
-    const seed = all.map(({ parameters }) => parameters.seed).find((given) => given !== undefined);
-    const drawn = seed ?? Math.floor(Math.random() * SEEDS);
-    for (const settings of all) settings.parameters.seed ??= drawn;
+    const asked = this.settings();
+    if (asked === null) return;
+    const all = seeded(asked, Math.floor(Math.random() * SEEDS));
     this._notice("");
     this._remember(all);
     const runs = all.map((settings) => this._newRun(settings));
@@ -279,6 +283,12 @@ class Page {
     this.stage.draw(this.player);
     this.share.draw(this.runs);
   }
+}
+
+/** The settings with a seed: where one side has one it is the other's, too. */
+function seeded(all, otherwise) {
+  const given = all.map(({ parameters }) => parameters.seed).find((seed) => seed !== undefined) ?? otherwise;
+  return all.map(({ endpoint, parameters }) => ({ endpoint, parameters: { ...parameters, seed: parameters.seed ?? given } }));
 }
 
 /** What tells two runs apart, in words. */

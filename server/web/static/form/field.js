@@ -16,7 +16,7 @@ export class FieldControl {
     this.problem = element("p", { class: "problem", id: `${id}-problem`, hidden: true });
     const help = element("p", { class: "help", id: `${id}-help` }, helpOf(field));
     this.input.setAttribute("aria-describedby", `${id}-help ${id}-problem`);
-    const label = element("label", { for: id }, field.name);
+    const label = element("label", { for: id }, ...breakable(field.name));
     const rows = [label, this.input, help, this.problem];
     if (this.none !== null) {
       const name = element("span", { class: "visually-hidden" }, `${field.name}: `);
@@ -59,6 +59,11 @@ export class FieldControl {
     if (message === null) this.input.removeAttribute("aria-invalid");
     else this.input.setAttribute("aria-invalid", "true");
   }
+}
+
+/** A name that may break after each underscore. */
+function breakable(name) {
+  return name.split(/(?<=_)/).flatMap((part, index) => (index === 0 ? [part] : [element("wbr"), part]));
 }
 
 /** The value that `text` spells: undefined where it spells none. */

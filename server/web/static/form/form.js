@@ -5,6 +5,12 @@ import { Composer } from "./composer.js";
 import { FieldControl } from "./field.js";
 import { fits } from "./schema.js";
 
+/** What is meant by a process, for who has not met it. */
+const PROCESSES = {
+  absorbing: "absorbing: it begins with blanks, and what is set stays",
+  uniform: "uniform: it begins with random words, and may rewrite any of them",
+  hybrid: "hybrid: it begins with blanks, and may rewrite what it has set",
+};
 /** Fields in front, in this order; all others are in the fold. */
 const FRONT = ["seq_len", "num_inference_steps", "temperature", "seed", "num_samples", "block_size"];
 /** What the composer and the model's choice are for, and what the page decides by itself: it streams, and comes back. */
@@ -135,7 +141,7 @@ export class Form {
       const text = `${model.name} (${model.process}${fitting ? "" : `, not at ${this.chosen.path}`})`;
       return element("option", { value: model.name, disabled: !fitting }, text);
     });
-    const automatic = first === undefined ? "none of the models fits" : `${first.name} (the first that fits)`;
+    const automatic = first === undefined ? "none of the models fits" : `automatic (${first.name})`;
     this.model.input.replaceChildren(element("option", { value: "" }, automatic), ...options);
     const still = this.models.find(({ name }) => name === chosen);
     const stays = still !== undefined && fits(this.chosen, still);
@@ -148,7 +154,7 @@ export class Form {
     this.model.complain(null);
     if (this.asked === undefined) return;
     this.composer.setMask(this.asked.mask_token);
-    this.model.help.textContent = `Its forward process is ${this.asked.process}.`;
+    this.model.help.textContent = PROCESSES[this.asked.process] ?? this.asked.process;
   }
 
   _hidden() {

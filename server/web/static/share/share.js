@@ -11,7 +11,7 @@ const LANGUAGES = { curl: curlOf, python: pythonOf, json: jsonOf };
 const SAID_MS = 2000;
 
 export class Share {
-  /** @param {{client: import("../client.js").Client, settings: () => ?object[], runs: object[], endpoints: object[]}} page */
+  /** @param {{client: import("../client.js").Client, shareable: () => ?object[], runs: object[], endpoints: object[]}} page */
   constructor(page) {
     this.page = page;
     this.dialog = byId("code-dialog");
@@ -42,7 +42,7 @@ export class Share {
   }
 
   async _link(button) {
-    const settings = this.page.settings();
+    const settings = this.page.shareable();
     if (settings === null) return;
     const url = new URL(location.href);
     url.hash = fragmentOf(settings, this.page.endpoints);
@@ -53,7 +53,7 @@ export class Share {
   }
 
   _open() {
-    this._settings = this.page.settings();
+    this._settings = this.page.shareable();
     if (this._settings === null) return;
     byId("code-said").textContent = "";
     this._write();

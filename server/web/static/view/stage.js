@@ -4,16 +4,21 @@ import { byId, element } from "./element.js";
 import { Lane } from "./lane.js";
 import { HEATS } from "./look.js";
 
+/** Most tokens that are shown as flowing text where nobody has chosen: more take their time to be laid out. */
+const FLUENT_TOKENS = 1024;
+
 export class Stage {
   /** @param {() => void} onLook it is looked at otherwise @param {(run: object) => void} onRetry */
   constructor(onLook, onRetry) {
-    this.how = { view: "cells", colouring: "age" };
+    this.how = { view: "text", colouring: "age" };
+    this._chosen = false;
     this._onRetry = onRetry;
     this.lanes = [];
     this.root = byId("lanes");
     for (const name of ["view", "colouring"]) {
       byId(name).addEventListener("change", ({ target }) => {
         this.how = { ...this.how, [name]: target.value };
+        this._chosen ||= name === "view";
         onLook();
       });
     }
@@ -41,10 +46,20 @@ export class Stage {
       this.how = { ...this.how, colouring: "age" };
       byId("colouring").querySelector("[value=age]").checked = true;
     }
+    if (!this._chosen) this._choose(runs);
     const still = !player.playing;
     for (const lane of this.lanes) lane.draw(player.indexOf(lane.run), this.how, still);
     this._explain(runs);
     document.documentElement.dataset.state = stateOf(runs);
+  }
+
+  /** Text where it is light enough, until somebody chooses. */
+  _choose(runs) {
+    const tokens = runs.reduce((sum, { recording }) => sum + (recording?.numCells ?? 0), 0);
+    const view = tokens > FLUENT_TOKENS ? "cells" : "text";
+    if (view === this.how.view) return;
+    this.how = { ...this.how, view };
+    byId("view").querySelector(`[value=${view}]`).checked = true;
   }
 
   /** The legend of what can be seen. */
