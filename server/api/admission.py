@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -22,10 +22,12 @@ from ..owners.owner import Owner
 from ..settings import Settings
 from ..work.deadline import Deadline
 from ..work.engine import Engine
+from ..work.group import Group
 from ..work.jobs import Job, new_id
 from ..work.register import Register
 from ..work.stream import Stream, Telling
 from ..work.text import TextThread
+from .pieces import PieceTable
 from .protocol.requests import BlockSampleRequest, SampleRequest
 from .protocol.values import Process
 
@@ -45,6 +47,11 @@ class Service:
     def register(self) -> Register:
         """The requests by their id."""
         return Register(self.engine, self.settings.reattach_s)
+
+    @cached_property
+    def pieces(self) -> dict[str, PieceTable]:
+        """The vocabularies that were asked for, by model."""
+        return {}
 
 
 async def _opening(request: Request) -> Service | None:
@@ -72,7 +79,7 @@ async def admit(
     path: str,
     owner: Owner,
     deadline: Deadline,
-) -> Job:
+) -> Job[SamplingParameters]:
     """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
 
     Raises:
@@ -109,20 +116,43 @@ async def admit(
     return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(service.settings.instance))
 
 
+def submit_together(service: Service, jobs: Sequence[Job[Any]], deadline: Deadline) -> Group:
+    """Several jobs of one owner as one request, which may cost what one may.
+
+    Raises:
+        APIError: 422 if they are too much together, 429 if there is no room for all of them; then none is submitted.
+    """
+    work, most = sum(job.work for job in jobs), service.settings.max_request_work
+    if work > most:
+        parts = f"the {len(jobs)} parts of this request may need {work} token passes together"
+        raise invalid(f"{parts}; this server takes at most {most} a request")
+    return Group(service.engine, jobs, deadline)
+
+
 def _choose(
     checkpoints: Mapping[str, Checkpoint], model: str | None, processes: Sequence[Process], path: str
 ) -> Checkpoint:
     """The checkpoint called `model`, or else the first of a fitting process."""
-    loaded = ", ".join(f"{name} ({checkpoint.process})" for name, checkpoint in checkpoints.items())
-    if model is not None and model not in checkpoints:
-        raise ParameterError("model", f"be one of the loaded checkpoints, {loaded}", model)
-    candidates = checkpoints.values() if model is None else [checkpoints[model]]
-    for checkpoint in candidates:
+    loaded = _named(checkpoints)
+    for checkpoint in checkpoints.values() if model is None else [choose_loaded(checkpoints, model)]:
         if checkpoint.process in processes:
             return checkpoint
     needed = " or ".join(processes)
     asked = "" if model is None else f", asked for: {model}"
     raise invalid(f"{path} needs a checkpoint of the process {needed}; loaded: {loaded}{asked}", "model")
+
+
+def choose_loaded(checkpoints: Mapping[str, Checkpoint], model: str | None) -> Checkpoint:
+    """The checkpoint called `model`, of whatever process, or else the default one. Raises ParameterError if there is none."""
+    if model is None:
+        return next(iter(checkpoints.values()))
+    if model not in checkpoints:
+        raise ParameterError("model", f"be one of the loaded checkpoints, {_named(checkpoints)}", model)
+    return checkpoints[model]
+
+
+def _named(checkpoints: Mapping[str, Checkpoint]) -> str:
+    return ", ".join(f"{name} ({checkpoint.process})" for name, checkpoint in checkpoints.items())
 
 
 def _check_limits(wire: SampleRequest, settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -34,16 +34,17 @@ def watched() -> Iterator[Watched]:
 
 @pytest.fixture
 def open_page(chromium: Browser, watched: Watched) -> Iterator[Open]:
-    """A page at an address, in a context of its own."""
+    """A page at an address, in a context of its own; `prepare` is given the page before it goes there."""
     contexts = []
 
-    def opened(url: str, **options: Any) -> Page:
+    def opened(url: str, prepare: Callable[[Page], object] = lambda page: None, **options: Any) -> Page:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         contexts.append(context)
         context.set_default_timeout(WAIT_MS)
         watched.context(context)
         page = context.new_page()
         watched.page(page, url)
+        prepare(page)
         page.goto(url)
         return page
 
