@@ -163,10 +163,18 @@ export class Client {
   }
 
   /** An answer in JSON; a GET without `body`. */
-  async json(path, options = {}) {
-    const response = await this._send(path, options);
+  async json(path, { signal, ...options } = {}) {
+    const response = await this._send(path, { signal, ...options });
     await raiseForError(response);
-    return parse(await response.text());
+    const text = await response.text().catch((error) => {
+      signal?.throwIfAborted();
+      throw new ConnectionError(`the connection broke: ${error.message}`, { cause: error });
+    });
+    try {
+      return parse(text);
+    } catch (error) {
+      throw new SampleError(`the answer to ${path} is not JSON`, { code: response.status, cause: error });
+    }
   }
 
   async _send(path, { body, method, signal, lastEventId, keepalive } = {}) {

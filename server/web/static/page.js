@@ -81,12 +81,14 @@ class Page {
   _learn(openapi, models) {
     const known = JSON.stringify([openapi, models]);
     if (known === this._known) return;
+    const endpoints = endpointsOf(openapi);
+    if (endpoints.length === 0) throw new Error("this server has no endpoint that samples");
     this._known = known;
     const filled = this.sides.read();
     this.models = models;
     this.tellsTokens = TOKENS in openapi.paths;
     this._vocabularies.clear();
-    this.form = new Form(byId("fields"), endpointsOf(openapi), models, () => this._say(""));
+    this.form = new Form(byId("fields"), endpoints, models, () => this._say(""));
     this.sides.form = this.form;
     byId("run").disabled = false;
     this._offer();
