@@ -9,8 +9,11 @@
  * A stream whose connection breaks is read on where it broke, and a server that is busy is asked again when it said.
  */
 
-/** Before each try to come back, in milliseconds, give or take a half; after an event they begin anew. */
-const PAUSES_MS = [100, 500, 1000, 2000, 4000, 8000];
+/**
+ * Before each try to come back, in milliseconds, give or take a half; after an event they begin anew. Together they are
+ * about as long as a server keeps a request that nobody reads.
+ */
+const PAUSES_MS = [100, 500, 1000, 2000, 4000, 8000, 12_000];
 /** Silence after which a connection is taken for dead; the server says something every 15 seconds. */
 const SILENCE_MS = 45_000;
 /** Longest wait before a try to come back, whatever Retry-After says: by then a request is kept no longer. */
@@ -160,10 +163,18 @@ export class Client {
   }
 
   /** An answer in JSON; a GET without `body`. */
-  async json(path, options = {}) {
-    const response = await this._send(path, options);
+  async json(path, { signal, ...options } = {}) {
+    const response = await this._send(path, { signal, ...options });
     await raiseForError(response);
-    return parse(await response.text());
+    const text = await response.text().catch((error) => {
+      signal?.throwIfAborted();
+      throw new ConnectionError(`the connection broke: ${error.message}`, { cause: error });
+    });
+    try {
+      return parse(text);
+    } catch (error) {
+      throw new SampleError(`the answer to ${path} is not JSON`, { code: response.status, cause: error });
+    }
   }
 
   async _send(path, { body, method, signal, lastEventId, keepalive } = {}) {

@@ -3,6 +3,7 @@
 import { Client } from "./client.js";
 import { Form } from "./form/form.js";
 import { endpointsOf } from "./form/schema.js";
+import { Sides, differenceOf, seeded } from "./form/sides.js";
 import { examplesFor } from "./form/examples.js";
 import { Player } from "./run/player.js";
 import { Controls } from "./run/controls.js";
@@ -22,15 +23,15 @@ import { Vocabulary } from "./view/vocabulary.js";
 const SEEDS = 2 ** 31;
 /** Where a server tells what its tokens look like; older ones do not. */
 const TOKENS = "/models/{name}/tokens";
+/** A model of which this page has not been told: its server has changed. */
+const UNKNOWN = { mask_token_id: -1, mask_token: "[MASK]" };
 
 class Page {
   constructor() {
     this.client = new Client({ baseUrl: new URL("..", import.meta.url) });
     this.form = null;
     this.models = [];
-    /** What the form does not show: the settings of the other side. */
-    this.sides = [null, null];
-    this.side = 0;
+    this.sides = new Sides(() => this._say(""));
     this._vocabularies = new Map();
     this.player = new Player(() => this._draw());
     this.stage = new Stage(() => this.player.wake(), (run) => this._again(run));
@@ -38,23 +39,17 @@ class Page {
     this.share = new Share(this);
     startTheme(byId("theme"));
     this.key = new Key(this.client, () => this._start());
-    this.strip = new Strip(byId("strip"), this.client, (error) => this.key.refused(error));
+    this.strip = new Strip(byId("strip"), this.client, {
+      onRefused: (error) => this.key.refused(error),
+      onReturn: () => this._start(),
+    });
     this._listen();
     this._start();
   }
 
-  /** What the form asks, for each side; null where it cannot be sent. */
-  settings() {
-    const here = this.form?.read() ?? null;
-    if (here === null) return null;
-    this.sides[this.side] = here;
-    if (!byId("compare").checked) return [here];
-    return this.sides.map((settings) => settings ?? here);
-  }
-
-  /** The same with the seed of what is shown, so that whoever takes it along gets the same tokens. */
+  /** What is asked, with the seed of what is shown: whoever takes it along gets the same tokens. */
   shareable() {
-    const settings = this.settings();
+    const settings = this.sides.read();
     return settings && seeded(settings, this.runs[0]?.settings.parameters.seed);
   }
 
@@ -72,18 +67,33 @@ class Page {
     await this.strip.ready();
     if (turn !== this._turn) return;
     try {
-      const [openapi, models] = await Promise.all([this.client.openapi(), this.client.models()]);
-      this.models = models;
-      this.tellsTokens = TOKENS in openapi.paths;
-      this.form = new Form(byId("fields"), endpointsOf(openapi), models, () => this._changed());
-      byId("run").disabled = false;
-      this._offer();
-      this._restore();
+      const models = await this.client.models();
+      const openapi = await this.client.openapi();
+      if (turn === this._turn) this._learn(openapi, models);
     } catch (error) {
       if (error.code === 401) this.key.refused(error);
       else this._notice(`The page cannot begin: ${error.message}. Trying again.`);
       if (error.code !== 401) setTimeout(() => turn === this._turn && this._start(), 2000);
     }
+  }
+
+  /** Make the form, unless the server is as it was; what has been filled in stays. */
+  _learn(openapi, models) {
+    const known = JSON.stringify([openapi, models]);
+    if (known === this._known) return;
+    const endpoints = endpointsOf(openapi);
+    if (endpoints.length === 0) throw new Error("this server has no endpoint that samples");
+    this._known = known;
+    const filled = this.sides.read();
+    this.models = models;
+    this.tellsTokens = TOKENS in openapi.paths;
+    this._vocabularies.clear();
+    this.form = new Form(byId("fields"), endpoints, models, () => this._say(""));
+    this.sides.form = this.form;
+    byId("run").disabled = false;
+    this._offer();
+    if (filled === null) this._restore();
+    else this.sides.fill(filled);
   }
 
   _listen() {
@@ -92,8 +102,6 @@ class Page {
       if (this._isBusy) this._stop();
       else this._run();
     });
-    byId("compare").addEventListener("change", () => this._compare());
-    byId("sides").addEventListener("change", ({ target }) => this._turnTo(Number(target.value)));
     addEventListener("pagehide", () => this.runs.forEach((run) => run.leave()));
     addEventListener("hashchange", () => this._restore());
     receive(byId("open-run"), (text) => this._open(text));
@@ -105,7 +113,7 @@ class Page {
       const button = element("button", { type: "button", class: "example" }, title);
       button.addEventListener("click", () => {
         if (this._isBusy) this._stop();
-        this._fill(settings);
+        this.sides.fill(settings);
         this._run();
       });
       return button;
@@ -119,64 +127,23 @@ class Page {
     if (location.hash.slice(1) === this._fragment) return;
     const found = settingsIn(location.hash, this.endpoints);
     if (found === null) return;
-    const unknown = this._fill(found.settings);
+    const unknown = this.sides.fill(found.settings);
     const problems = [...found.problems, ...unknown.map((name) => `this server does not know ${name}`)];
     this._notice(problems.length === 0 ? "" : `The link was read but for this: ${problems.join("; ")}.`);
-  }
-
-  /** @param {import("./form/form.js").Settings[]} settings one or two @returns {string[]} what is not known here */
-  _fill(settings) {
-    byId("compare").checked = settings.length > 1;
-    this.sides = [settings[0], settings[1] ?? null];
-    this.side = 0;
-    this._showSides();
-    return settings.toReversed().flatMap((each) => this.form.write(each));
-  }
-
-  _compare() {
-    const here = this.form?.read();
-    if (byId("compare").checked && here) {
-      this.sides = [here, this.sides[1] ?? structuredClone(here)];
-      this.side = 0;
-      this._turnTo(1);
-    } else {
-      this.side = 0;
-      if (this.sides[0] !== null) this.form?.write(this.sides[0]);
-    }
-    this._showSides();
-    this._changed();
-  }
-
-  _turnTo(side) {
-    const here = this.form.read();
-    if (here !== null) {
-      this.sides[this.side] = here;
-      this.side = side;
-      this.form.write(this.sides[side] ?? here);
-    }
-    this._showSides();
-  }
-
-  _showSides() {
-    byId("sides").hidden = !byId("compare").checked;
-    for (const radio of byId("sides").querySelectorAll("input")) radio.checked = Number(radio.value) === this.side;
-  }
-
-  _changed() {
-    byId("form-problem").hidden = true;
   }
 
   /** Send what the form asks. */
   _run() {
     this.form.forgive();
-    byId("form-problem").hidden = true;
-    const asked = this.settings();
+    this._say("");
+    const asked = this.sides.read();
     if (asked === null) return;
     const all = seeded(asked, Math.floor(Math.random() * SEEDS));
     this._notice("");
     this._remember(all);
     const runs = all.map((settings) => this._newRun(settings));
     this._show(runs);
+    this.strip.refresh();
     for (const run of runs) run.follow(this.client).finally(() => this._over(run, runs));
     if (matchMedia("(max-width: 60rem)").matches) byId("stage").scrollIntoView({ block: "start" });
   }
@@ -198,7 +165,7 @@ class Page {
 
   _show(runs) {
     for (const run of this.runs) if (!runs.includes(run)) run.stop();
-    const titles = runs.length === 1 ? [""] : ["Run A", "Run B"].map((name, index) => `${name}: ${differenceOf(runs, index)}`);
+    const titles = runs.length === 1 ? [""] : ["Run A", "Run B"].map((name, index) => `${name}: ${visible(differenceOf(runs.map(({ settings }) => settings), index))}`);
     this.stage.show(runs, titles);
     this.controls.show(runs);
     this.player.show(runs);
@@ -214,7 +181,7 @@ class Page {
   /** What the run's tokens look like: ids until the server has told, or where it does not. */
   async _know(run) {
     const { model: name } = run.recording.start;
-    const model = run.model(name);
+    const model = run.model(name) ?? UNKNOWN;
     run.vocabulary = new Vocabulary(model);
     if (!this.tellsTokens) return;
     if (!this._vocabularies.has(name)) {
@@ -236,10 +203,8 @@ class Page {
     if (run.error.code === 401) this.key.refused(run.error);
     if (run.error.code !== 422) return;
     const side = runs.indexOf(run);
-    if (side !== this.side) this._turnTo(side);
-    if (this.form.refuse(run.error)) return;
-    byId("form-problem").textContent = visible(run.error.message);
-    byId("form-problem").hidden = false;
+    if (side !== this.sides.shown) this.sides.turnTo(side);
+    if (!this.form.refuse(run.error)) this._say(run.error.message);
   }
 
   _stop() {
@@ -273,6 +238,12 @@ class Page {
     }
   }
 
+  /** What is wrong with the request as a whole. */
+  _say(text) {
+    byId("form-problem").textContent = visible(text);
+    byId("form-problem").hidden = text === "";
+  }
+
   _notice(text) {
     byId("notice").textContent = visible(text);
     byId("notice").hidden = text === "";
@@ -283,20 +254,6 @@ class Page {
     this.stage.draw(this.player);
     this.share.draw(this.runs);
   }
-}
-
-/** The settings with a seed: where one side has one it is the other's, too. */
-function seeded(all, otherwise) {
-  const given = all.map(({ parameters }) => parameters.seed).find((seed) => seed !== undefined) ?? otherwise;
-  return all.map(({ endpoint, parameters }) => ({ endpoint, parameters: { ...parameters, seed: parameters.seed ?? given } }));
-}
-
-/** What tells two runs apart, in words. */
-function differenceOf(runs, index) {
-  const [mine, other] = [runs[index], runs[1 - index]].map(({ settings }) => ({ endpoint: settings.endpoint, ...settings.parameters }));
-  const names = [...new Set([...Object.keys(mine), ...Object.keys(other)])].filter((name) => String(mine[name]) !== String(other[name]));
-  const parts = names.map((name) => (name === "endpoint" ? mine.endpoint : `${name} ${mine[name] ?? "default"}`));
-  return visible(parts.join(", ") || "the same");
 }
 
 new Page();

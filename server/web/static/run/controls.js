@@ -82,7 +82,7 @@ export class Controls {
   _key(event) {
     const { player } = this;
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || player.runs.length === 0) return;
-    if (document.querySelector("dialog[open]") !== null || isTyping(event.target)) return;
+    if (document.querySelector("dialog[open]") !== null || isTaken(event.key, event.target)) return;
     const does = {
       " ": () => player.toggle(),
       ArrowLeft: () => player.step(-1),
@@ -96,8 +96,9 @@ export class Controls {
   }
 }
 
-/** Whether a key belongs to the element that has it. The slider's own keys do what ours do. */
-function isTyping(target) {
+/** Whether a key belongs to the element that has it: a button is pressed by space alone; the slider's keys do what ours do. */
+function isTaken(key, target) {
   if (target === byId("position")) return false;
-  return target.closest("input, textarea, select, button, summary, a, [contenteditable]") !== null;
+  const taking = key === " " ? "input, textarea, select, button, summary, a" : "input, textarea, select";
+  return target.closest(taking) !== null;
 }

@@ -4,6 +4,8 @@
 const TICK_MS = 110;
 const SHORTEST_MS = 2500;
 const LONGEST_MS = 14_000;
+/** For who wants little motion, a run that goes on is shown as it is now, every so often, instead of played. */
+const GLANCE_MS = 1500;
 /** How long the end stays before a loop begins anew. */
 const REST_MS = 1600;
 
@@ -26,6 +28,9 @@ export class Player {
     this._last = null;
     this._rested = 0;
     this._requested = false;
+    this._calm = matchMedia("(prefers-reduced-motion: reduce)");
+    this._glances = false;
+    this._glanced = 0;
   }
 
   /** Show these runs from their beginning. @param {import("./run.js").Run[]} runs */
@@ -35,6 +40,7 @@ export class Player {
     this._ticks = [0];
     this.playing = playing;
     this.seek(0);
+    this._glances = this._calm.matches;
     this.wake();
   }
 
@@ -84,6 +90,7 @@ export class Player {
   seek(tick) {
     this._place = Math.min(Math.max(tick, 0), this.lastTick);
     this._rested = 0;
+    this._glances = false;
     this.wake();
   }
 
@@ -96,6 +103,7 @@ export class Player {
   /** Play, from the beginning if we are at the end; or pause. */
   toggle() {
     this.playing = !this.playing;
+    this._glances = false;
     if (this.playing && this.isOver && this.tick >= this.lastTick) this._place = 0;
     this._last = null;
     this.wake();
@@ -119,7 +127,8 @@ export class Player {
 
   _advance(elapsed) {
     const last = this.lastTick;
-    if (this._place < last) {
+    if (this._glances) this._glance(elapsed);
+    else if (this._place < last) {
       this._place = Math.min(this._place + (elapsed / this._tickMs) * this.speed, last);
       this._rested = 0;
     } else if (this.loop && this.isOver) {
@@ -127,6 +136,13 @@ export class Player {
       if (this._rested > REST_MS) [this._place, this._rested] = [0, 0];
     }
     if (this.isOver && this._place >= last && !this.loop) this.playing = false;
+  }
+
+  _glance(elapsed) {
+    this._glanced += elapsed;
+    if (!this.isOver && this._glanced < GLANCE_MS) return;
+    this._glanced = 0;
+    this._place = this.lastTick;
   }
 
   get _tickMs() {

@@ -35,6 +35,7 @@ export class Recording {
       logprobs: null,
     };
     this._keyframes = [copyOf(this._head)];
+    this._numBlocks = this.blockEnds.length + 1;
     this._sinceKeyframe = 0;
   }
 
@@ -106,12 +107,11 @@ export class Recording {
     return ends;
   }
 
-  get _numBlocks() {
-    return this.blockEnds.length + 1;
-  }
-
   _pushBlock(data) {
-    if (this.blocks.length === 0 && data.block === 0) this.firstOpen = data.start;
+    if (this.blocks.length === 0 && data.block === 0) {
+      this.firstOpen = data.start;
+      this._numBlocks = this.blockEnds.length + 1;
+    }
     this.blocks.push({ ...data, after: this.numStates });
   }
 

@@ -117,7 +117,8 @@ export function sentenceOf(run, now = performance.now()) {
   }
   if (run.status !== "failed") return "";
   if (error.code === 429) return `The server is busy: ${error.message}.${comeAgain(error)}`;
-  if (error.code === 404) return `The server does not know this run any more; it may have restarted. ${error.message}.`;
+  if (error.code === 404) return "The server does not know this run any more; it may have restarted. The same seed gives the same text.";
+  if (error.type === "connection") return `${run.recording === null ? "" : "The connection broke and did not come back: "}${error.message}.`;
   if (error.code === 503 || error.type === "shutdown") return `The server does not take work now: ${error.message}.${comeAgain(error)}`;
   if (error.type === "timeout") return `Too slow: ${error.message}. A larger timeout_s, or fewer steps, may help.`;
   return `${error.message}.`;

@@ -32,7 +32,7 @@ export function settingsIn(fragment, endpoints) {
   const settings = all.map((before) => {
     const endpoint = query.get(`${before}endpoint`);
     const fields = fieldsOf(endpoints, endpoint);
-    const parameters = {};
+    const parameters = Object.create(null); // a name may be __proto__: it is told as unknown like any other
     for (const [whole, text] of query) {
       if (whole.startsWith(SECOND) !== (before === SECOND)) continue;
       const name = whole.slice(before.length);

@@ -9,8 +9,8 @@ const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f
 const STYLE = `
 svg{color-scheme:light dark}
 text{font:${SIZE}px ${FONT};fill:#1c1b22;white-space:pre}
-.page{fill:#fff}.mask{fill:#e4e3ea}.fresh{fill:#ffd9a8}.given{fill:#5a4fcf}.bar{fill:#c8c6d4}
-@media (prefers-color-scheme:dark){text{fill:#ecebf2}.page{fill:#16151b}.mask{fill:#33313c}.fresh{fill:#7a4a12}.given{fill:#a9a1ff}.bar{fill:#4b4958}}`;
+.page{fill:#fff}.mask{fill:#e4e3ea}.fresh{fill:#b5abf2}.given{fill:#5443d6}.bar{fill:#c8c6d4}
+@media (prefers-color-scheme:dark){text{fill:#ecebf2}.page{fill:#16151b}.mask{fill:#33313c}.fresh{fill:#554b9c}.given{fill:#a99dff}.bar{fill:#4b4958}}`;
 
 /**
  * @param {import("../run/run.js").Run} run one that has been told to its end, or as far as it came
@@ -22,7 +22,8 @@ export function svgOf(run, { sample = 0, columns = 72 } = {}) {
   const lives = livesOf(recording, sample);
   const places = layOut(lives, vocabulary, columns);
   const lines = Math.max(...places.map(({ line }) => line), 0) + 1;
-  const width = Math.ceil(columns * COLUMN + 2 * MARGIN);
+  const widest = Math.max(...places.map(({ column, width: wide }) => column + wide), 24);
+  const width = Math.ceil(widest * COLUMN + 2 * MARGIN);
   const height = Math.ceil(lines * LINE + 2 * MARGIN);
   const playing = Math.min(Math.max(recording.numStates * STEP_MS, SHORTEST_MS), LONGEST_MS);
   const clock = { playing, total: playing + REST_MS, recording };

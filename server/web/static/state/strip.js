@@ -11,11 +11,13 @@ export class Strip {
   /**
    * @param {HTMLElement} place
    * @param {import("../client.js").Client} client
-   * @param {(error: Error) => void} onRefused a key is asked for
+   * @param {{onRefused: (error: Error) => void, onReturn: () => void}} does a key is asked for; the server has been away
    */
-  constructor(place, client, onRefused) {
+  constructor(place, client, { onRefused, onReturn }) {
     this.client = client;
     this._onRefused = onRefused;
+    this._onReturn = onReturn;
+    this._wasAway = false;
     this._timer = null;
     this._waiters = [];
     this.light = element("span", { class: "light", "aria-hidden": "true" });
@@ -34,7 +36,7 @@ export class Strip {
     });
   }
 
-  /** Ask at once: something has changed. */
+  /** Ask at once: something has changed. After a key was asked for, nothing else asks again. */
   refresh() {
     this._schedule(0);
   }
@@ -48,15 +50,20 @@ export class Strip {
     let next = EVERY_MS;
     try {
       await this.client.ready();
-      for (const resolve of this._waiters.splice(0)) resolve();
+      const waiters = this._waiters.splice(0);
+      if (this._wasAway && waiters.length === 0) this._onReturn();
+      this._wasAway = false;
+      for (const resolve of waiters) resolve();
       const { load } = await this.client.info();
       this._show("ready", "ready", wordsOf(load));
     } catch (error) {
       if (error.code === 401) {
         this._show("ready", "asks for a key", "");
         this._onRefused(error);
+        return;
       } else {
         next = UNREADY_MS;
+        this._wasAway = true;
         const gone = error instanceof ConnectionError;
         const word = gone ? "unreachable" : /loading/.test(error.message) ? "loading" : /stopping/.test(error.message) ? "stopping" : "not ready";
         this._show(gone ? "gone" : "unready", word, gone || word !== "not ready" ? "" : visible(error.message));

@@ -31,7 +31,7 @@ export class Lane {
     this.canvas.clear();
     this.title.textContent = title;
     this.title.hidden = title === "";
-    this.element.setAttribute("aria-label", title === "" ? "Run" : title);
+    this.element.setAttribute("aria-label", title === "" ? "Samples" : title);
     this.inspector.textContent = "";
     this.facts.textContent = "";
   }

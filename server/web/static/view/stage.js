@@ -7,6 +7,9 @@ import { HEATS } from "./look.js";
 /** Most tokens that are shown as flowing text where nobody has chosen: more take their time to be laid out. */
 const FLUENT_TOKENS = 1024;
 
+/** Fields of a request that fix tokens. */
+const GIVING = ["prompt", "template", "prompt_ids", "template_ids"];
+
 export class Stage {
   /** @param {() => void} onLook it is looked at otherwise @param {(run: object) => void} onRetry */
   constructor(onLook, onRetry) {
@@ -65,7 +68,8 @@ export class Stage {
   /** The legend of what can be seen. */
   _explain(runs) {
     const processes = new Set(runs.map(({ recording }) => recording?.start.process).filter(Boolean));
-    const key = `${this.how.colouring} ${[...processes]}`;
+    const given = runs.some(({ settings }) => GIVING.some((name) => settings.parameters[name] != null));
+    const key = `${this.how.colouring} ${[...processes]} ${given}`;
     if (key === this._explained) return;
     this._explained = key;
     const items = [];
@@ -74,7 +78,7 @@ export class Stage {
     if (this.how.colouring === "age") items.push(chip("set age-0", "just set"), chip("set age-4", "settled"));
     else items.push(scale(this.how.colouring === "step" ? ["first steps", "last steps"] : ["unsure", "sure"]));
     if (processes.has("uniform") || processes.has("hybrid")) items.push(chip("set again", "rewritten"));
-    items.push(chip("fixed", "given"));
+    if (given) items.push(chip("fixed", "given"));
     byId("legend").replaceChildren(...(processes.size === 0 ? [] : items));
     byId("legend").dataset.colouring = this.how.colouring;
   }
