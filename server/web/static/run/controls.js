@@ -15,7 +15,7 @@ export class Controls {
     this.live = byId("live");
     this.place = byId("place");
     this._announced = { at: 0, text: "" };
-    this.play.addEventListener("click", () => player.toggle());
+    this.play.addEventListener("click", () => this._toggle());
     this.position.addEventListener("input", () => {
       player.playing = false;
       player.seek(Number(this.position.value));
@@ -31,15 +31,21 @@ export class Controls {
 
   /** New runs are shown. @param {import("./run.js").Run[]} runs */
   show(runs) {
-    byId("transport").hidden = runs.length === 0;
     this._ended = false;
     if (runs.some((run) => !run.isOver)) this._announce("Started.", true);
+  }
+
+  /** What the button says changes at once, not with the next frame. */
+  _toggle() {
+    this.player.toggle();
+    this.draw();
   }
 
   /** Show where the player is. */
   draw() {
     const { player } = this;
     const { tick, lastTick, playing } = player;
+    byId("transport").hidden = player.runs.every(({ recording, isOver }) => isOver && recording === null);
     if (Number(this.position.max) !== lastTick) this.position.max = String(lastTick);
     if (Number(this.position.value) !== tick) this.position.value = String(tick);
     const [name, icon] = playing ? ["Pause", ICONS.pause] : ["Play", ICONS.play];
@@ -84,7 +90,7 @@ export class Controls {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || player.runs.length === 0) return;
     if (document.querySelector("dialog[open]") !== null || isTaken(event.key, event.target)) return;
     const does = {
-      " ": () => player.toggle(),
+      " ": () => this._toggle(),
       ArrowLeft: () => player.step(-1),
       ArrowRight: () => player.step(1),
       Home: () => player.step(-Infinity),

@@ -15,6 +15,7 @@ export function archiveOf(runs) {
     settings: { ...settings, parameters: plain(settings.parameters) },
     model: vocabulary.model,
     pieces: vocabulary.only(idsIn(recording)),
+    separates: vocabulary.separates,
     events: [...recording.story()].map(({ event, data }) => ({ event, data: plain(data) })),
   }));
   return JSON.stringify({ format: FORMAT, version: VERSION, runs: saved });
@@ -34,7 +35,7 @@ export function runsIn(text) {
   return archive.runs.map(runOf);
 }
 
-function runOf({ settings, model, pieces, events }) {
+function runOf({ settings, model, pieces, separates, events }) {
   check(typeof settings?.endpoint === "string" && isObject(settings.parameters), "a run must have settings");
   check(Number.isInteger(model?.mask_token_id) && typeof model.mask_token === "string", "a run must have a model");
   check(pieces === null || isObject(pieces), "the pieces of a run must be an object");
@@ -48,7 +49,7 @@ function runOf({ settings, model, pieces, events }) {
   }
   const run = new Run(settings, [{ ...model, name: events[0].data.model }]);
   run.replay(events);
-  run.vocabulary = new Vocabulary(model, pieces === null ? null : { pieces });
+  run.vocabulary = new Vocabulary(model, pieces === null ? null : { pieces, separates: separates === true });
   return run;
 }
 

@@ -38,7 +38,7 @@ export class Key {
   refused(error) {
     if (this.client.apiKey === this._refused) return;
     this._refused = this.client.apiKey;
-    this.ask(this.client.apiKey === null ? "This server asks for an API key." : "The server does not know this key.");
+    this.ask(this.client.apiKey === null ? "This server asks for an API key." : "The key was refused: the server does not know it.");
   }
 
   forget() {

@@ -1,4 +1,4 @@
-/** The cells of one run: an element a token, drawn only where it looks other than before, and only where it can be seen. */
+/** The cells of one run: an element a token, made and drawn only where it can be seen, and where it looks other than before. */
 
 import { element } from "./element.js";
 import { classesOf, givenCells, lookAt, MASK } from "./look.js";
@@ -38,7 +38,10 @@ export class Canvas {
       this._isGiven = givenCells(recording, { mask, prefix, parameters: run.settings.parameters });
       this._givenAtEnd = recording.done !== null;
     }
-    if (recording.firstOpen !== this._firstOpen) this._markBlocks(recording);
+    if (recording.firstOpen !== this._firstOpen) {
+      this._firstOpen = recording.firstOpen;
+      for (const { cells } of this._samples) this._mark(cells);
+    }
     this._frame = recording.frameAt(index, this._frame);
     const { _isGiven: isGiven, _colouring: colouring } = this;
     lookAt(this._frame, this._looks, { recording, mask: vocabulary.mask, isGiven, colouring });
@@ -90,13 +93,11 @@ export class Canvas {
 
   _sample(recording, sample) {
     const grid = element("div", { class: "grid", "aria-hidden": "true", "data-sample": sample });
-    const cells = Array.from({ length: recording.length }, (_, position) => element("span", { "data-position": position }));
-    grid.append(...cells);
     const alternative = element("p", { class: "visually-hidden" });
     const name = recording.numSamples > 1 ? `Sample ${sample + 1}` : "Sample";
     const caption = element("figcaption", recording.numSamples > 1 ? {} : { class: "visually-hidden" }, name);
     const made = element("figure", { class: "sample" }, caption, grid, alternative);
-    return { element: made, grid, cells, alternative, sample, seen: sample < 2 };
+    return { element: made, grid, cells: [], alternative, sample, seen: sample < 2 };
   }
 
   _restyle({ view, colouring }) {
@@ -107,12 +108,18 @@ export class Canvas {
     this.element.dataset.colouring = colouring;
   }
 
-  _markBlocks({ firstOpen, blockEnds }) {
-    this._firstOpen = firstOpen;
-    const ends = new Set(blockEnds);
-    for (const { cells } of this._samples) {
-      cells.forEach((cell, position) => cell.toggleAttribute("data-block", ends.has(position)));
-    }
+  /** The elements of a sample, when it comes into sight. */
+  _fill({ grid, cells }) {
+    const { length } = this._run.recording;
+    for (let position = 0; position < length; position += 1) cells.push(element("span", { "data-position": position }));
+    grid.append(...cells);
+    this._mark(cells);
+  }
+
+  /** Mark the ends of blocks. */
+  _mark(cells) {
+    const ends = new Set(this._run.recording.blockEnds);
+    cells.forEach((cell, position) => cell.toggleAttribute("data-block", ends.has(position)));
   }
 
   _see(target, seen) {
@@ -122,7 +129,9 @@ export class Canvas {
     if (seen && this._frame !== null) this._paint(sample);
   }
 
-  _paint({ cells, sample }) {
+  _paint(shown) {
+    const { cells, sample } = shown;
+    if (cells.length === 0) this._fill(shown);
     const { _looks: looks, _drawnLooks: drawn, _drawnTokens: drawnTokens, _vocabulary: vocabulary } = this;
     const { tokens } = this._frame;
     const newest = this._run.recording.head.tokens;

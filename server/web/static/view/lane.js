@@ -89,6 +89,8 @@ function factsOf({ recording, status }, index) {
   if (done !== null && index >= recording.numStates) {
     const { completion_tokens: tokens, forwards_skipped: skipped } = done.usage;
     const seconds = done.timings.total_ms / 1000;
+    const ended = done.samples.filter(({ finish_reason: reason }) => reason === "stop").length;
+    if (ended > 0) parts.push(done.samples.length === 1 ? "its text ends early" : `${ended} texts end early`);
     if (skipped > 0) parts.push(`${skipped} steps needed none`);
     parts.push(`${tokens} tokens in ${seconds.toFixed(2)} s`, `${Math.round(tokens / Math.max(seconds, 1e-3))} tokens/s`);
   }

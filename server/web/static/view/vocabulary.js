@@ -8,15 +8,15 @@ const CONTINUES = "##";
 export class Vocabulary {
   /**
    * @param {{mask_token_id: number, mask_token: string}} model
-   * @param {?{pieces: string[] | Record<number, string>, special_token_ids?: number[]}} told null where the server does
-   *   not tell its pieces: then cells show ids
+   * @param {?{pieces: string[] | Record<number, string>, separates?: boolean}} told null where the server does not tell its
+   *   pieces: then cells show ids. `separates`: whether words do not hold the spaces between them; by default as all pieces
+   *   of the vocabulary show it.
    */
   constructor(model, told = null) {
     this.mask = model.mask_token_id;
     this.model = model;
     this.pieces = told?.pieces ?? null;
-    this.special = new Set(told?.special_token_ids ?? []);
-    this._wordPiece = Array.isArray(this.pieces) && this.pieces.some((piece) => piece.startsWith(CONTINUES));
+    this.separates = told?.separates ?? !Object.values(this.pieces ?? {}).some((piece) => /^\s/.test(piece));
     this._labels = new Map();
   }
 
@@ -40,7 +40,7 @@ export class Vocabulary {
   text(id) {
     if (!this.isKnown) return `${id} `;
     const piece = this.piece(id);
-    if (!this._wordPiece) return readable(piece);
+    if (!this.separates) return readable(piece);
     return piece.startsWith(CONTINUES) ? readable(piece.slice(CONTINUES.length)) : ` ${readable(piece)}`;
   }
 
@@ -48,7 +48,7 @@ export class Vocabulary {
   begins(id) {
     if (!this.isKnown) return true;
     const piece = this.piece(id);
-    return this._wordPiece ? !piece.startsWith(CONTINUES) : /^\s/.test(piece);
+    return this.separates ? !piece.startsWith(CONTINUES) : /^\s/.test(piece);
   }
 
   piece(id) {
