@@ -30,17 +30,20 @@ export function runsIn(text) {
     throw new Error(`the file is not JSON: ${error.message}`);
   }
   check(archive?.format === FORMAT, `the file is no saved run: its format is not “${FORMAT}”`);
-  check(archive.version === VERSION, `the file is of version ${archive.version}; this page reads ${VERSION}`);
+  check(archive.version === VERSION, `the file is of version ${String(archive.version).slice(0, 40)}; this page reads ${VERSION}`);
   check(Array.isArray(archive.runs) && [1, 2].includes(archive.runs.length), "the file must hold one run or two");
+  check(archive.runs.every(isObject), "each run must be an object");
   return archive.runs.map(runOf);
 }
 
 function runOf({ settings, model, pieces, separates, events }) {
   check(typeof settings?.endpoint === "string" && isObject(settings.parameters), "a run must have settings");
+  check(isCount(settings.blockSize ?? 1), "the blockSize of a run must be a whole number above 0");
   check(Number.isInteger(model?.mask_token_id) && typeof model.mask_token === "string", "a run must have a model");
   check(pieces === null || isObject(pieces), "the pieces of a run must be an object");
   check(Object.values(pieces ?? {}).every((piece) => typeof piece === "string"), "each piece of a run must be a string");
-  check(Array.isArray(events) && events.every(({ event }) => EVENTS.includes(event)), "a run must have events");
+  const known = (each) => isObject(each) && EVENTS.includes(each.event) && isObject(each.data);
+  check(Array.isArray(events) && events.length > 0 && events.every(known), "a run must have events");
   checkStart(events[0]);
   const shape = events[0].data.tokens;
   for (const { event, data } of events) {
@@ -55,6 +58,7 @@ function runOf({ settings, model, pieces, separates, events }) {
 
 function checkStart(start) {
   const tokens = start?.data?.tokens;
+  check(isCount(start?.data?.num_inference_steps ?? 1), "num_inference_steps must be a whole number above 0");
   check(start?.event === "start" && isGrid(tokens) && tokens.length > 0, "a run must begin with start");
   check(tokens.every((row) => row.length === tokens[0].length), "all samples of a run must be of one length");
   check(tokens.length * tokens[0].length <= MOST_CELLS, `a run must have at most ${MOST_CELLS} tokens`);
@@ -69,7 +73,7 @@ function checkState({ step, t, nfe, changes, logprobs }) {
 function checkDone({ samples, step_map: steps, usage, timings }, shape) {
   const fitting = isGrid(steps) && steps.length === shape.length && steps.every((row) => row.length === shape[0].length);
   check(fitting, "the step_map of a run must have the shape of its tokens");
-  check(isObject(usage) && isObject(timings) && Array.isArray(samples), "done must have samples, usage and timings");
+  check(isObject(usage) && isObject(timings) && Array.isArray(samples) && samples.every(isObject), "done must have samples, usage and timings");
 }
 
 function idsIn(recording) {
@@ -86,6 +90,10 @@ function plain(object) {
 
 function isObject(value) {
   return value !== null && typeof value === "object" && !Array.isArray(value);
+}
+
+function isCount(value) {
+  return Number.isSafeInteger(value) && value > 0;
 }
 
 function isGrid(value) {

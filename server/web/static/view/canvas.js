@@ -34,7 +34,7 @@ export class Canvas {
     if (how.view !== this._view || how.colouring !== this._colouring) this._restyle(how);
     if (this._isGiven === null || (recording.done !== null) !== this._givenAtEnd) {
       const { mask, model } = vocabulary;
-      const prefix = model.frame?.prefix.length ?? 0;
+      const prefix = model.frame?.prefix?.length ?? 0;
       this._isGiven = givenCells(recording, { mask, prefix, parameters: run.settings.parameters });
       this._givenAtEnd = recording.done !== null;
     }
