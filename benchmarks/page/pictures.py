@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from PIL import Image
@@ -52,7 +52,7 @@ class Shot:
 
     runs: Sequence[dict[str, Any]]
     screen: dict[str, Any] = field(default_factory=lambda: DESKTOP)
-    scheme: str = "light"
+    scheme: Literal["light", "dark"] = "light"
     at: float = 0.45
     colouring: str = "Age"
     view: str = "Cells"
@@ -61,7 +61,7 @@ class Shot:
     @property
     def fragment(self) -> str:
         """The page's address after #."""
-        fields = {}
+        fields: dict[str, Any] = {}
         for before, run in zip(("", "b."), self.runs, strict=False):
             fields |= {before + name: value for name, value in ({"endpoint": self.endpoint} | run).items()}
         return urlencode(fields)
