@@ -41,16 +41,17 @@ def replaying(url: str, events: Sequence[bytes], states_per_s: float) -> Iterato
                 if name in answer.headers:
                     self.send_header(name, answer.headers[name])
             self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
+            with contextlib.suppress(OSError):  # whoever leaves need not hear the rest
+                self.end_headers()
+                self.wfile.write(answer.content)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()  # HTTP/1.0: the connection's end is the answer's
             due = time.monotonic()
-            with contextlib.suppress(OSError):  # whoever leaves need not hear the rest
+            with contextlib.suppress(OSError):
+                self.end_headers()  # HTTP/1.0: the connection's end is the answer's
                 for event in events:
                     self.wfile.write(event)
                     due += 1 / states_per_s

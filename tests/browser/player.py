@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.live_server import LiveServer
 
 STATE = "() => document.documentElement.dataset.state"
-LABELS = """(grid) => [...grid.children].map((cell) => cell.textContent)"""
+LABELS = """(grid) => [...grid.children].map((cell) => cell.textContent.replace(/^ /, ""))"""
 CLASSES = """(grid) => [...grid.children].map((cell) => [...cell.classList])"""
 
 
@@ -92,7 +92,7 @@ class Player:
         return self.page.locator(".lane").nth(lane).locator(f"[data-sample='{sample}']")
 
     def labels(self, sample: int = 0, lane: int = 0) -> list[str]:
-        """What each cell shows; a mask shows nothing."""
+        """What each cell shows, without the space in front that it has in flowing text; a mask shows nothing."""
         found: list[str] = self.grid(sample, lane).evaluate(LABELS)
         return found
 

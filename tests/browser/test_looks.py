@@ -197,8 +197,9 @@ def test_whatever_a_sample_says_is_text(evil: LiveServer, open_page: Open, tmp_p
     """That nothing is executed, and nothing forbidden was tried, is what every page here is watched for."""
     body = {
         "prompt": "javascript:alert(1) &lt;b&gt; \u05d0\u05d1\u05d2",
-        "seq_len": 60,
+        "seq_len": 90,
         "num_inference_steps": 8,
+        "temperature": 4.0,
         "seed": 2,
     }
     page = open_page(evil.url + link("/sample", body))
