@@ -21,7 +21,7 @@ export class Lane {
     this.banner.append(this.bannerText, again);
     this.inspector = element("p", { class: "inspector", dir: "auto" });
     this.canvas = new Canvas((sample, position) => this._inspect(sample, position));
-    this.element = element("section", { class: "lane" }, this.title, this.banner, this.canvas.element, this.inspector, this.facts);
+    this.element = element("section", { class: "lane" }, this.title, this.banner, this.canvas.element, this.facts, this.inspector);
     this._described = 0;
   }
 
