@@ -17,7 +17,7 @@ ARGS =
 python := .venv/bin/python
 pip := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow lint format lock clean
+.PHONY: serve test test-slow test-browser pictures lint format lock clean
 .DELETE_ON_ERROR:
 
 serve: .venv/.installed-server,clients
@@ -28,6 +28,13 @@ test: .venv/.installed-dev
 
 test-slow: .venv/.installed-dev
 	$(python) -m pytest -m slow $(ARGS)
+
+# CHROMIUM=PROGRAM names a browser that is not on the path.
+test-browser: .venv/.installed-dev
+	$(python) -m pytest -m browser tests/browser $(ARGS)
+
+pictures: .venv/.installed-dev
+	$(python) -m benchmarks.page.pictures $(ARGS)
 
 lint: .venv/.installed-dev
 	$(python) -m ruff check

@@ -21,6 +21,7 @@ from token_diffusion.networks.threads import set_threads
 
 from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, training
 from .environment import provenance
+from .page import frames
 from .report import Section, write
 from .serving import abuse, crowded, neighbours, overload, server, soak
 
@@ -39,6 +40,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "overload": (overload.add_arguments, overload.section),
     "determinism": (determinism.add_arguments, determinism.section),
     "abuse": (abuse.add_arguments, abuse.section),
+    "page": (frames.add_arguments, frames.section),
     "crowded": (crowded.add_arguments, crowded.section),
     "soak": (soak.add_arguments, soak.section),
 }

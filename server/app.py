@@ -19,7 +19,7 @@ from token_diffusion.networks.threads import set_threads
 from token_diffusion.plain import plain
 
 from .api.admission import Service
-from .api.docs import page
+from .api.docs import page as docs_page
 from .api.middleware.access import AccessMiddleware, is_probe
 from .api.middleware.bodies import BodyLimitMiddleware
 from .api.middleware.crowd import CrowdMiddleware
@@ -37,6 +37,7 @@ from .owners.keys import Keys
 from .settings import Settings
 from .telemetry import traces
 from .telemetry.metrics import Metrics
+from .web import page as player
 from .work.engine import Engine
 from .work.room import Bounds
 from .work.text import TextThread
@@ -107,7 +108,9 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
     app.include_router(openai_models.router)
     app.include_router(completions.router)
     app.include_router(chat.router)
-    app.include_router(page.router)
+    if chosen.pages:
+        app.include_router(player.router)
+        app.include_router(docs_page.router)
     return app
 
 
@@ -184,7 +187,7 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
                 expose_headers=["X-Request-Id", "X-Sample-Id", "Retry-After"],
             )
         )
-    middleware.append(Middleware(OwnerMiddleware, keys=_keys(settings)))
+    middleware.append(Middleware(OwnerMiddleware, keys=_keys(settings), is_page=player.is_page))
     middleware.append(
         Middleware(BodyLimitMiddleware, max_bytes=settings.body_bytes, timeout_s=settings.body_timeout_s)
     )

@@ -25,10 +25,10 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from .api.middleware.owners import address_of
-from .descriptors import Seldom, accepted
 from .errors import APIError
-from .reading import ReadingProtocol
 from .settings import Settings
+from .sockets.descriptors import Seldom, accepted
+from .sockets.reading import ReadingProtocol
 
 log = logging.getLogger(__name__)
 

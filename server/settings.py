@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     """seconds that one step may take before the engine is taken for hung and the process ends, with exit code 70; 20 times
     the slowest one measured, but 60 s at least, without it"""
     api_key: Annotated[SecretStr, AfterValidator(_check_key)] | None = None
-    """asked for as `Authorization: Bearer KEY` by everything but /health, /ready and the page /docs; better set as TD_API_KEY"""
+    """asked for as `Authorization: Bearer KEY` by everything but /health, /ready and the pages; better set as TD_API_KEY"""
     api_keys_file: Annotated[Path, BeforeValidator(_check_keys_file)] | None = None
     """TOML file of further keys, read again when it changes: a table for each, named as its holder, with `key` or `sha256`,
     and perhaps `weight` (of its share) and `work_per_s` (token passes)"""
@@ -187,6 +187,8 @@ class Settings(BaseSettings):
     """path prefix under which a proxy shows this server, whether it takes it away or passes it on"""
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_split)] = []
     """origins of other web pages that may call this server; repeatable, * for any"""
+    pages: bool = True
+    """the pages for people: the player at /, the API at /docs"""
     instance: str = Field(default="", pattern=r"^[0-9A-Za-z]{0,64}$")
     """name of this server among several, put into the id of each request, by which whoever shares them out finds it again"""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(str.lower)] = "info"

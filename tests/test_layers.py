@@ -39,10 +39,10 @@ STOREYS = {
     "server": [
         {"__main__"},
         {"app", "connections", "lifecycle"},
-        {"api"},
+        {"api", "web"},
         {"work"},
         {"owners", "telemetry"},
-        {"descriptors", "errors", "reading", "settings"},
+        {"errors", "settings", "sockets"},
     ],
     "trainer": [
         {"__main__"},

@@ -14,8 +14,8 @@ import httpx2
 import pytest
 
 from server.connections import MAX_HEADER_BYTES
-from server.descriptors import Seldom, accepted
-from server.reading import PIECE_BYTES
+from server.sockets.descriptors import Seldom, accepted
+from server.sockets.reading import PIECE_BYTES
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
 

@@ -52,13 +52,15 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "trusted_proxies": "10.0.0.0/8,::1",
         "root_path": "/models",
         "cors_origins": "http://a,http://b",
+        "pages": "false",
         "instance": "a1",
         "log_level": "debug",
         "log_format": "json",
     }
     assert set(values) == set(Settings.model_fields)
+    flags = {"true": "--{name}", "false": "--no-{name}"}
     by_flag = read_settings(
-        [f"--{name}" if value == "true" else f"--{name}={value}" for name, value in values.items()]
+        [flags.get(value, "--{name}={value}").format(name=name, value=value) for name, value in values.items()]
     )
     for name, value in values.items():
         monkeypatch.setenv(f"TD_{name.upper()}", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
@@ -22,12 +23,15 @@ OPEN_PATHS = {"/health", "/ready", *PAGE_PATHS}
 class OwnerMiddleware:
     """Puts the `Owner` into `scope["state"]["owner"]`: the holder of the request's key, or else its address.
 
-    With `keys`, 401 without `Authorization: Bearer KEY`; `OPEN_PATHS` and CORS preflights pass.
+    With `keys`, 401 without `Authorization: Bearer KEY`; `OPEN_PATHS`, the paths of a page, and CORS preflights pass.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keys | None = None, is_page: Callable[[str], bool] = lambda path: False
+    ) -> None:
         self.app = app
         self.keys = keys
+        self.is_page = is_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +47,10 @@ class OwnerMiddleware:
         return self.keys.owner(given.strip()) if self.keys is not None and scheme.lower() == "bearer" else None
 
     def _is_guarded(self, scope: Scope) -> bool:
-        return self.keys is not None and scope["method"] != "OPTIONS" and route_path(scope) not in OPEN_PATHS
+        if self.keys is None or scope["method"] == "OPTIONS":
+            return False
+        path = route_path(scope)
+        return path not in OPEN_PATHS and not self.is_page(path)
 
 
 def owner_of(request: Request) -> Owner:

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
 
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -41,6 +42,8 @@ class ForwardedMiddleware:
 class RootPathMiddleware:
     """The server under a path prefix, whether the proxy takes it away before it passes a request on, or not.
 
+    Whoever asks for the prefix without a slash is sent to the page there, whose links would lead beside it otherwise.
+
     Args:
         root_path: the prefix, from its first slash and without a last one.
     """
@@ -51,6 +54,8 @@ class RootPathMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if scope["path"] == self.root_path and scope["method"] in ("GET", "HEAD"):
+                return await RedirectResponse(f"{self.root_path.rpartition('/')[2]}/")(scope, receive, send)
             # ASGI's `path` is with the prefix.
             if not f"{scope['path']}/".startswith(f"{self.root_path}/"):
                 scope["path"] = self.root_path + scope["path"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Mapping
+from urllib.parse import urljoin
 
 import httpx2
 import pytest
@@ -90,6 +91,13 @@ def test_a_server_under_a_prefix(tiny: Mapping[str, Checkpoint]) -> None:
             document = server.get(f"{prefix}/openapi.json", headers=key).json()
             assert document["servers"] == [{"url": "/models/small"}]
             assert "/sample" in document["paths"]
+            page = server.get(f"{prefix}/")
+            assert page.status_code == 200 and "location" not in page.headers
+        bare = server.get("/models/small")
+        assert (bare.status_code, urljoin("https://proxy/models/small", bare.headers["location"])) == (
+            307,
+            "https://proxy/models/small/",
+        )
 
 
 @pytest.mark.parametrize("path", ["/sample/", "/health/", "/docs/", "//evil.example/health/"])

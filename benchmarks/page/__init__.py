@@ -1,0 +1,1 @@
+"""The player, looked at in a browser as its users have it."""

@@ -1,0 +1,1 @@
+"""The connections themselves: how many there may be, and how they are read."""

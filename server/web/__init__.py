@@ -1,0 +1,1 @@
+"""The player: a page to watch the server's samples on as they denoise."""

@@ -1,0 +1,100 @@
+/** One run on the page: its name, its canvas, and the lines below that say how it is. */
+
+import { sentenceOf } from "../run/run.js";
+import { Canvas } from "./canvas.js";
+import { element, visible } from "./element.js";
+
+/** Milliseconds between two texts for a screen reader while a run is playing. */
+const DESCRIBE_MS = 1500;
+
+export class Lane {
+  /** @param {{onRetry: (run: import("../run/run.js").Run) => void}} does */
+  constructor({ onRetry }) {
+    this.run = null;
+    this.title = element("h3", { class: "lane-title" });
+    this.facts = element("p", { class: "facts" });
+    this.banner = element("p", { class: "banner", role: "alert", hidden: true });
+    this.bannerText = element("span", { dir: "auto" });
+    const again = element("button", { type: "button", class: "quiet" }, "Run again");
+    again.addEventListener("click", () => onRetry(this.run));
+    this.again = again;
+    this.banner.append(this.bannerText, again);
+    this.inspector = element("p", { class: "inspector", dir: "auto" });
+    this.canvas = new Canvas((sample, position) => this._inspect(sample, position));
+    this.element = element("section", { class: "lane" }, this.title, this.banner, this.canvas.element, this.facts, this.inspector);
+    this._described = 0;
+  }
+
+  /** Show this run from now on. @param {import("../run/run.js").Run} run */
+  show(run, title) {
+    this.run = run;
+    this.canvas.clear();
+    this.title.textContent = title;
+    this.title.hidden = title === "";
+    this.element.setAttribute("aria-label", title === "" ? "Samples" : title);
+    this.inspector.textContent = "";
+    this.facts.textContent = "";
+  }
+
+  /** Draw the state at `index`. */
+  draw(index, how, still) {
+    const { run } = this;
+    this._say(sentenceOf(run));
+    if (run.recording === null) return;
+    this.canvas.draw(run, index, how);
+    const facts = factsOf(run, index);
+    if (this.facts.textContent !== facts) this.facts.textContent = facts;
+    const now = performance.now();
+    if (still || now - this._described > DESCRIBE_MS) {
+      this._described = now;
+      this.canvas.describe();
+    }
+  }
+
+  _say(sentence) {
+    const text = visible(sentence);
+    this.banner.hidden = text === "";
+    this.again.hidden = this.run.status !== "failed" || this.run.error?.code === 422;
+    if (this.bannerText.textContent !== text) this.bannerText.textContent = text;
+    this.banner.setAttribute("role", this.run.status === "failed" ? "alert" : "status");
+  }
+
+  _inspect(sample, position) {
+    const { frame } = this.canvas;
+    const { recording, vocabulary } = this.run;
+    if (frame === null) return;
+    const cell = sample * recording.length + position;
+    const id = frame.tokens[cell];
+    const label = id === vocabulary.mask ? vocabulary.model.mask_token : vocabulary.label(id);
+    const parts = [`position ${position}`, `token ${id} “${visible(label)}”`];
+    const by = frame.setBy[cell];
+    if (by > 0) parts.push(`set at step ${recording.stepOf(cell, by)}`);
+    if (frame.times[cell] > 1) parts.push(`set ${frame.times[cell]} times`);
+    const logprob = frame.logprobs?.[cell];
+    if (logprob !== undefined && !Number.isNaN(logprob)) parts.push(`probability ${Math.exp(logprob).toFixed(3)}`);
+    this.inspector.textContent = parts.join(" · ");
+  }
+}
+
+/** Where the run is, and what it has cost. */
+function factsOf({ recording, status }, index) {
+  const state = index === 0 ? { step: 0, t: 1, nfe: 0 } : recording.states[index - 1];
+  const steps = recording.numSteps;
+  const parts = [
+    `step ${state.step}${steps === null ? "" : ` of ${steps}`}`,
+    `t ${state.t.toFixed(3)}`,
+    `${state.nfe} network calls`,
+  ];
+  const { done } = recording;
+  if (done !== null && index >= recording.numStates) {
+    const { completion_tokens: tokens, forwards_skipped: skipped } = done.usage;
+    const seconds = done.timings.total_ms / 1000;
+    const ended = done.samples.filter(({ finish_reason: reason }) => reason === "stop").length;
+    if (ended > 0) parts.push(done.samples.length === 1 ? "its text ends early" : `${ended} texts end early`);
+    if (skipped > 0) parts.push(`${skipped} steps needed none`);
+    parts.push(`${tokens} tokens in ${seconds.toFixed(2)} s`, `${Math.round(tokens / Math.max(seconds, 1e-3))} tokens/s`);
+  }
+  parts.push(`seed ${recording.start.seed}`, recording.start.model);
+  if (status === "stopped") parts.push("stopped");
+  return parts.join(" · ");
+}

@@ -1,0 +1,78 @@
+/** How each cell of a frame looks, as one number: equal numbers need no drawing. */
+
+/** Kinds of cells. */
+export const MASK = 0;
+export const NOISE = 1;
+export const FIXED = 2;
+export const SET = 3;
+
+export const AGES = 5;
+export const HEATS = 16;
+
+/** @typedef {"age" | "step" | "confidence"} Colouring */
+
+/**
+ * Which cells are given: fixed by the request. Where the process begins with masks, these are all that begin as something
+ * else. Where it begins with noise, only the end tells: the tokens of the prompt, or what no step of a template has set.
+ * @param {import("../run/recording.js").Recording} recording
+ * @param {{mask: number, prefix: number, parameters: Record<string, any>}} how prefix: tokens of the frame before the text
+ * @returns {(cell: number) => boolean}
+ */
+export function givenCells(recording, { mask, prefix, parameters }) {
+  const { start, done, length } = recording;
+  const first = start.tokens.flat();
+  if (start.process !== "uniform") return (cell) => first[cell] !== mask;
+  if (done === null) return () => false;
+  const steps = done.step_map.flat();
+  const end = parameters.template == null ? prefix + done.usage.prompt_tokens : length;
+  return (cell) => cell % length < end && steps[cell] === 0;
+}
+
+/**
+ * Looks of all cells into `looks`: kind + 4 × rewritten + 8 × shade, of the ages or of the heats.
+ * @param {import("../run/recording.js").Frame} frame
+ * @param {{recording: import("../run/recording.js").Recording, mask: number, isGiven: (cell: number) => boolean,
+ *   colouring: Colouring}} how
+ */
+export function lookAt(frame, looks, { recording, mask, isGiven, colouring }) {
+  const { index, tokens, setBy, times, logprobs } = frame;
+  const ended = recording.done !== null && index >= recording.numStates;
+  const unit = Math.max(1, Math.round(Math.max(recording.numStates, recording.numSteps ?? 0) / 40));
+  const begins = recording.start.process === "uniform" ? 1 : 0;
+  const steps = Math.max(recording.numSteps ?? recording.states.at(-1)?.step ?? 1, 1);
+  for (let cell = 0; cell < tokens.length; cell += 1) {
+    const by = setBy[cell];
+    let kind = SET;
+    let shade = 0;
+    if (tokens[cell] === mask) kind = MASK;
+    else if (by === 0) kind = isGiven(cell) ? FIXED : ended ? SET : begins ? NOISE : FIXED;
+    if (kind === SET) {
+      if (colouring === "age") shade = ended || by === 0 ? AGES - 1 : ageOf(index - by, unit);
+      else if (colouring === "step") shade = heatOf(recording.stepOf(cell, by) / steps);
+      else shade = logprobs === null || Number.isNaN(logprobs[cell]) ? 0 : heatOf(Math.exp(logprobs[cell]));
+    }
+    looks[cell] = kind + (kind === SET && times[cell] > 1 ? 4 : 0) + 8 * shade;
+  }
+}
+
+/** The classes of a cell of this look. @param {Colouring} colouring */
+export function classesOf(look, colouring) {
+  const kind = look & 3;
+  const shade = look >> 3;
+  const classes = ["cell", ["mask", "noise", "fixed", "set"][kind]];
+  if (kind === SET) classes.push(colouring === "age" ? `age-${shade}` : `heat-${shade}`);
+  if (look & 4) classes.push("again");
+  return classes.join(" ");
+}
+
+function ageOf(states, unit) {
+  const units = states / unit;
+  if (units < 1) return 0;
+  if (units < 2) return 1;
+  if (units < 4) return 2;
+  return units < 8 ? 3 : AGES - 1;
+}
+
+function heatOf(share) {
+  return Math.min(Math.max(Math.floor(share * HEATS), 0), HEATS - 1);
+}

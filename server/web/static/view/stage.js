@@ -1,0 +1,108 @@
+/** Where runs are shown: one lane a run, how they are looked at, and what the colours mean. */
+
+import { byId, element } from "./element.js";
+import { Lane } from "./lane.js";
+import { HEATS } from "./look.js";
+
+/** Most tokens that are shown as flowing text where nobody has chosen: more take their time to be laid out. */
+const FLUENT_TOKENS = 1024;
+
+/** Fields of a request that fix tokens. */
+const GIVING = ["prompt", "template", "prompt_ids", "template_ids"];
+
+export class Stage {
+  /** @param {() => void} onLook it is looked at otherwise @param {(run: object) => void} onRetry */
+  constructor(onLook, onRetry) {
+    this.how = { view: "text", colouring: "age" };
+    this._chosen = false;
+    this._onRetry = onRetry;
+    this.lanes = [];
+    this.root = byId("lanes");
+    for (const name of ["view", "colouring"]) {
+      byId(name).addEventListener("change", ({ target }) => {
+        this.how = { ...this.how, [name]: target.value };
+        this._chosen ||= name === "view";
+        onLook();
+      });
+    }
+    this.root.replaceChildren(placeholder());
+    this._ticking = setInterval(() => this.lanes.some(({ run }) => run.waitsUntil !== null) && onLook(), 500);
+  }
+
+  /** Show these runs. */
+  show(runs, titles) {
+    while (this.lanes.length < runs.length) this.lanes.push(new Lane({ onRetry: this._onRetry }));
+    this.lanes.length = runs.length;
+    this.lanes.forEach((lane, index) => {
+      if (lane.run !== runs[index]) lane.show(runs[index], titles[index]);
+    });
+    this.root.replaceChildren(...this.lanes.map((lane) => lane.element));
+    this.root.dataset.lanes = String(runs.length);
+  }
+
+  /** Draw all lanes where the player is. @param {import("../run/player.js").Player} player */
+  draw(player) {
+    const { runs } = player;
+    const confident = runs.some(({ recording }) => recording?.hasConfidence);
+    byId("confidence").hidden = !confident;
+    if (!confident && this.how.colouring === "confidence") {
+      this.how = { ...this.how, colouring: "age" };
+      byId("colouring").querySelector("[value=age]").checked = true;
+    }
+    if (!this._chosen) this._choose(runs);
+    const still = !player.playing;
+    for (const lane of this.lanes) lane.draw(player.indexOf(lane.run), this.how, still);
+    this._explain(runs);
+    document.documentElement.dataset.state = stateOf(runs);
+  }
+
+  /** Text where it is light enough, until somebody chooses. */
+  _choose(runs) {
+    const tokens = runs.reduce((sum, { recording }) => sum + (recording?.numCells ?? 0), 0);
+    const view = tokens > FLUENT_TOKENS ? "cells" : "text";
+    if (view === this.how.view) return;
+    this.how = { ...this.how, view };
+    byId("view").querySelector(`[value=${view}]`).checked = true;
+  }
+
+  /** The legend of what can be seen. */
+  _explain(runs) {
+    const processes = new Set(runs.map(({ recording }) => recording?.start.process).filter(Boolean));
+    const given = runs.some(({ settings }) => GIVING.some((name) => settings.parameters[name] != null));
+    const key = `${this.how.colouring} ${[...processes]} ${given}`;
+    if (key === this._explained) return;
+    this._explained = key;
+    const items = [];
+    if (processes.has("absorbing") || processes.has("hybrid")) items.push(chip("mask", "blank"));
+    if (processes.has("uniform")) items.push(chip("noise", "noise"));
+    if (this.how.colouring === "age") items.push(chip("set age-0", "just set"), chip("set age-4", "settled"));
+    else items.push(scale(this.how.colouring === "step" ? ["first steps", "last steps"] : ["unsure", "sure"]));
+    if (processes.has("uniform") || processes.has("hybrid")) items.push(chip("set again", "rewritten"));
+    if (given) items.push(chip("fixed", "given"));
+    byId("legend").replaceChildren(...(processes.size === 0 ? [] : items));
+    byId("legend").dataset.colouring = this.how.colouring;
+  }
+}
+
+/** What there is before the first run: a page of blanks. */
+function placeholder() {
+  const cells = Array.from({ length: 66 }, () => element("span", { class: "cell mask" }));
+  const grid = element("div", { class: "grid", "aria-hidden": "true" }, ...cells);
+  const hint = element("p", { class: "hint" }, "Choose an example, or write a beginning and press Run.");
+  return element("div", { class: "sample idle", "data-view": "cells" }, grid, hint);
+}
+
+function chip(classes, text) {
+  return element("span", { class: "chip" }, element("i", { class: `cell ${classes}`, "aria-hidden": "true" }), text);
+}
+
+function scale([low, high]) {
+  const steps = Array.from({ length: HEATS }, (_, heat) => element("i", { class: `cell set heat-${heat}` }));
+  return element("span", { class: "chip" }, low, element("span", { class: "scale", "aria-hidden": "true" }, ...steps), high);
+}
+
+function stateOf(runs) {
+  if (runs.length === 0) return "idle";
+  if (runs.some(({ status }) => status === "failed")) return "error";
+  return runs.every(({ isOver }) => isOver) ? "done" : "running";
+}
