@@ -57,7 +57,7 @@ def test_a_short_soak_passes(tiny_folders: Mapping[str, Path]) -> None:
 def test_a_server_that_does_not_start_tells_why() -> None:
     with (
         pytest.raises(RuntimeError, match="did not start"),
-        serving("server", ["--checkpoint_path", "/nowhere"]),
+        serving("server", ["--max_batch_tokens", "some"]),
     ):
         pass
 
