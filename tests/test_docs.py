@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clients.__main__ import _parser as clients_parser
-from server.api.protocol import BlockSampleRequest
+from server.api.protocol.requests import BlockSampleRequest
 from server.settings import Settings
 from token_diffusion.__main__ import build_parser
 from trainer.__main__ import COMMANDS
