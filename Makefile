@@ -3,12 +3,15 @@
 #
 #   make serve PORT=9000 ARGS='--checkpoint_path my-run/final'
 #   make test  ARGS='-k nelbo'
+#   make test  WORKERS=0
 #
 # PYTHON         the interpreter that .venv is made from
 # TORCH_BACKEND  which build of torch: empty takes the one that pip finds (on Linux usually CUDA, several GB);
 #                cpu, cu130, auto, ... takes the build of that name, found by uv
+# WORKERS        processes that share the tests, a file at a time: one a core and at most four, as each takes 1.5 GB; 0 for none
 PYTHON ?= python3
 TORCH_BACKEND ?=
+WORKERS ?= logical
 # Set on the command line only: some shells export HOST as the machine's name.
 HOST =
 PORT =
@@ -24,7 +27,7 @@ serve: .venv/.installed-server,clients
 	$(python) -m server $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: .venv/.installed-dev
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: .venv/.installed-dev
 	$(python) -m pytest -m slow $(ARGS)

@@ -1,20 +1,17 @@
-"""`python -m server` on a free port, with a tiny network that some prompts make raise, hang or give NaN: for the test of chaos.
-
-python tests/moody_server.py FOLDER FLAG...
-"""
+"""The server on a free port, with a tiny network that some prompts make raise, hang or give NaN: for the test of chaos."""
 
 from __future__ import annotations
 
 import logging
-import sys
+import os
+import resource
+import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from tqdm import tqdm
 
 from server.app import create_app, load_engine
 from server.connections import serving_config
@@ -48,8 +45,13 @@ class Moody:
         return logits.masked_fill(poisoned.unsqueeze(1), torch.nan)
 
 
-def main() -> None:
-    settings = read_settings(["--port", "0", "--num_threads", "1", "--checkpoint_path", *sys.argv[1:]])
+def serve(arguments: list[str], descriptors: int, log: str) -> None:
+    """In a process of its own, that may open so many files."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    for stream in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), stream)
+    tqdm.set_lock(threading.RLock())  # its own is one between processes, which this one, killed, would leave behind
+    settings = read_settings(["--port", "0", "--num_threads", "1", *arguments])
     logging.basicConfig(level=logging.INFO)
     engine = load_engine(settings)
     for name, checkpoint in engine.checkpoints.items():
@@ -58,7 +60,3 @@ def main() -> None:
         batch.denoiser = Moody(batch.denoiser, *ids)
     app = create_app(settings, engine)
     DrainingServer(serving_config(app, settings, timeout_graceful_shutdown=5), engine, settings.shutdown_grace_s).run()
-
-
-if __name__ == "__main__":
-    main()

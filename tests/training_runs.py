@@ -1,5 +1,6 @@
 """`python tests/training_runs.py < RUNS.json`: training runs one after the other, each in a process of its own that can be
-killed at a chosen moment. They are forked from one process that has imported everything, so a run costs its own time only.
+killed at a chosen moment. They are forked from one process that has imported everything, so a run costs its own time only; and
+they draw no curve, as where matplotlib is not installed: it would be most of that time, and is another test's matter.
 
 RUNS is a list of {"arguments": [...], "kill_at": [function, call, "before" | "after" | "torn"] | null, "kill_after": seconds |
 null, "signal": number}. Prints the list of {"exit": code, negative for the signal that killed it, "stderr": text}.
@@ -11,11 +12,32 @@ import json
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Result(NamedTuple):
+    exit: int
+    stderr: str
+
+
+def forked(runs: list[dict[str, Any]]) -> list[Result]:
+    """The results of these runs, by this program."""
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__],
+        input=json.dumps(runs),
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [Result(**result) for result in json.loads(done.stdout)]
 
 
 def arm(number: int, function: str, call: int, moment: str) -> None:
@@ -74,8 +96,12 @@ def one(run: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     import torch
+    import torch.utils.tensorboard
+    import transformers.models.bert.modeling_bert  # noqa: F401
 
+    import trainer.evaluation.evaluate
     import trainer.run.train  # noqa: F401
 
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]
     torch.set_num_threads(1)
     print(json.dumps([one(run) for run in json.load(sys.stdin)]))

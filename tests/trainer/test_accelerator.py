@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +12,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from tests.tiny import save_tiny
+from tests.training_runs import forked
 from tests.workplaces import make_workplace
 from token_diffusion.errors import ParameterError
 from trainer.__main__ import main, parse
 from trainer.accelerator import make_accelerator
 from trainer.config import TrainingConfig
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +103,5 @@ def test_no_bar_is_drawn_where_nobody_sees_it_move(workplace: Path, tmp_path: Pa
         "--num_samples=1",
         "--seq_len=8",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    for arguments in (train, evaluate):
-        command = [sys.executable, "-m", "trainer", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
-        assert b"\r" not in done.stderr + done.stdout and b"validation" in done.stderr
+    for done in forked([{"arguments": train}, {"arguments": evaluate}]):
+        assert done.exit == 0 and "\r" not in done.stderr and "validation" in done.stderr

@@ -56,8 +56,8 @@ def test_a_short_soak_passes(tiny_folders: Mapping[str, Path]) -> None:
 
 def test_a_server_that_does_not_start_tells_why() -> None:
     with (
-        pytest.raises(RuntimeError, match="did not start"),
-        serving("server", ["--checkpoint_path", "/nowhere"]),
+        pytest.raises(RuntimeError, match=r"did not start:\n.*No module named server\.nowhere"),
+        serving("server.nowhere", []),
     ):
         pass
 

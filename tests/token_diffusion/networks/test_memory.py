@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -19,13 +20,14 @@ ROOT = Path(__file__).parents[3]
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's")
 
 PROGRAM = '''
+import json
+import os
 import resource
+import sys
 from pathlib import Path
 import torch
 from token_diffusion.networks.memory import give_back, prepare
 from token_diffusion.networks.packing import pack
-
-PREPARE and prepare()
 
 def faults(first: int) -> int:
     """Of twenty tensors of about 20 MB, each a little larger than those before it, so that each is new to glibc."""
@@ -39,18 +41,24 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 def grown() -> int:
-    """Pages that products of 700 shapes leave behind."""
+    """Pages that products of 450 shapes leave behind."""
     layer = torch.nn.Linear(64, 64)
     pack(layer)
     with torch.inference_mode():
         layer(torch.ones(1, 64))
         before = resident()
-        for rows in range(2, 700):
+        for rows in range(2, 450):
             layer(torch.ones(rows, 64))
         return resident() - before
 
-faults(0)
-print(faults(20), grown() if torch.backends.mkldnn.is_available() else 0)
+for prepared in (False, True):
+    if os.fork() == 0:
+        prepared and prepare()
+        faults(0)
+        print(json.dumps([faults(20), grown() if torch.backends.mkldnn.is_available() else 0]), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit("a process of its own failed")
 '''
 
 
@@ -63,12 +71,10 @@ def resident_mb() -> float:
 def figures() -> dict[bool, list[int]]:
     """Of processes of their own, unprepared and prepared: page faults, pages grown."""
     environment = {name: value for name, value in os.environ.items() if name not in memory.CACHES | memory.KEPT}
-    found = {}
-    for prepared in (False, True):
-        command = [sys.executable, "-c", PROGRAM.replace("PREPARE", str(prepared))]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=environment)
-        found[prepared] = [int(figure) for figure in done.stdout.split()]
-    return found
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    return dict(zip((False, True), map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 @glibc

@@ -9,16 +9,15 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.training_runs import Result, forked
 from tests.workplaces import make_workplace
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.errors import ParameterError
@@ -62,11 +61,6 @@ FINISHING: dict[signal.Signals, tuple[str, int, str]] = {
 DELAYS = (0.3,)  # seconds; where in the run they fall differs from machine to machine, and must not matter
 
 
-class Result(NamedTuple):
-    exit: int
-    stderr: str
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `text.txt`, `other.txt` and a `tokenizer` trained on the first."""
@@ -81,21 +75,6 @@ def arguments(
     files = {"train_file": workplace / "text.txt", "tokenizer_name": workplace / "tokenizer", "output_dir": output_dir}
     options = {**OPTIONS, **files, **changes}
     return [command, *(f"--{name}={value}" for name, value in options.items() if value is not None), *switches]
-
-
-def forked(runs: list[dict[str, Any]]) -> list[Result]:
-    """The results of `tests/training_runs.py`, see there."""
-    root = Path(__file__).parents[3]
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, root / "tests" / "training_runs.py"],
-        input=json.dumps(runs),
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Result(**result) for result in json.loads(done.stdout)]
 
 
 @pytest.fixture(scope="module")
