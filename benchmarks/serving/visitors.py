@@ -16,9 +16,17 @@ from typing import Any
 
 import httpx2
 
-from clients.events import DoneEvent, Event, InvalidEvent, SampleError, StartEvent, parse_error, parse_event
-from clients.replay import Canvas
-from clients.stream import MAX_EVENT_BYTES
+from token_diffusion_client.events import (
+    DoneEvent,
+    Event,
+    InvalidEvent,
+    SampleError,
+    StartEvent,
+    parse_error,
+    parse_event,
+)
+from token_diffusion_client.replay import Canvas
+from token_diffusion_client.stream import MAX_EVENT_BYTES
 
 from .traffic import Ask
 

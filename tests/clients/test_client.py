@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from clients import Client, DoneEvent, InvalidEvent, SampleError
 from tests.clients.test_wire import DONE, Reply, closed_port, scripted, sse
+from token_diffusion_client import Client, DoneEvent, InvalidEvent, SampleError
+
+PACKAGE = Path(__file__).parents[2] / "clients"
+"""What is installed by itself: the folder of its pyproject.toml."""
 
 
 def answer(value: object, status: int = 200) -> Reply:
@@ -148,6 +153,7 @@ def test_a_silent_server_is_given_up() -> None:
 
 def test_importing_clients_loads_none_of_the_heavy_packages() -> None:
     heavy = {"torch", "fastapi", "transformers", "diffusers", "pydantic", "token_diffusion", "server", "trainer"}
-    code = f"import sys, clients.__main__; print(sorted({heavy!r} & sys.modules.keys()))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = f"import sys, token_diffusion_client.__main__; print(sorted({heavy!r} & sys.modules.keys()))"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert found.stdout == "[]\n"

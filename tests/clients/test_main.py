@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from clients.__main__ import main
 from tests.clients.test_client import answer, envelope
 from tests.clients.test_terminal import Terminal
 from tests.clients.test_wire import EVENTS, Reply, Scripted, closed_port, scripted, sse
+from token_diffusion_client.__main__ import main
 
 Capture = pytest.CaptureFixture[str]
 
@@ -28,7 +28,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(server: Scripted, *arguments: str) -> int:
     command, *rest = arguments
-    return main([command, "--url", server.url, *rest])
+    return main([command, "--url", server.url, *rest], prog="python -m clients")
 
 
 def test_final_texts_go_to_a_pipe(capsys: Capture) -> None:
@@ -128,7 +128,7 @@ def test_an_answer_that_is_no_stream_is_one_line(capsys: Capture) -> None:
 
 def test_nobody_there_is_one_line(capsys: Capture) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
-    assert main(["sample", "--url", url]) == 1
+    assert main(["sample", "--url", url], prog="python -m clients") == 1
     error = capsys.readouterr().err
     assert error.startswith(f"python -m clients: error: cannot connect to {url}: ")
     assert error.endswith("; is the server running?\n")
@@ -137,7 +137,7 @@ def test_nobody_there_is_one_line(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://127.0.0.1:port"])
 def test_a_url_that_is_none_is_one_line(url: str, capsys: Capture) -> None:
-    assert main(["sample", "--url", url]) == 2
+    assert main(["sample", "--url", url], prog="python -m clients") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"python -m clients: error: url must be http:// or https://, got '{url}': ")
     assert error.count("\n") == 1

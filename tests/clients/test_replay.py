@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from clients import Canvas, DoneEvent, InvalidEvent, StartEvent, StateEvent
 from tests.clients.test_wire import sse, stream
+from token_diffusion_client import Canvas, DoneEvent, InvalidEvent, StartEvent, StateEvent
 
 
 def test_replaying_gives_the_tokens_of_done() -> None:

@@ -12,14 +12,24 @@ from typing import Any
 
 import pytest
 
-import clients.stream
-from clients import BlockEvent, Canvas, Client, DoneEvent, Event, IncompleteStream, SampleError, StartEvent, StateEvent
-from clients.client import Endpoint
+import token_diffusion_client.stream
 from tests.clients.cutting_proxy import cutting
 from tests.clients.test_client import answer, envelope
 from tests.clients.test_wire import EVENTS, Reply, Scripted, scripted, sse
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion_client import (
+    BlockEvent,
+    Canvas,
+    Client,
+    DoneEvent,
+    Event,
+    IncompleteStream,
+    SampleError,
+    StartEvent,
+    StateEvent,
+)
+from token_diffusion_client.client import Endpoint
 
 pytest_plugins = ["tests.server_fixtures"]
 
@@ -34,13 +44,13 @@ ID = {"X-Sample-Id": "smp-1"}
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses before each try, which take no time."""
     taken: list[float] = []
-    monkeypatch.setattr(clients.stream.time, "sleep", taken.append)
+    monkeypatch.setattr(token_diffusion_client.stream.time, "sleep", taken.append)
     return taken
 
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients.stream, "PAUSES_S", (0.01,) * 6)
+    monkeypatch.setattr(token_diffusion_client.stream, "PAUSES_S", (0.01,) * 6)
 
 
 @pytest.fixture
@@ -223,7 +233,7 @@ def test_nobody_waits_for_longer_than_a_request_is_kept(pauses: list[float]) -> 
     with scripted(sample=cut_after(1)) as server:
         server.replies["/requests/smp-1/events"] = busy
         read_all(server)
-    assert pauses[1] == clients.stream.LONGEST_PAUSE_S
+    assert pauses[1] == token_diffusion_client.stream.LONGEST_PAUSE_S
 
 
 def test_a_server_that_stays_away_is_given_up(pauses: list[float]) -> None:
@@ -231,7 +241,7 @@ def test_a_server_that_stays_away_is_given_up(pauses: list[float]) -> None:
         server.replies["/requests/smp-1/events"] = Reply([], "abort")
         with pytest.raises(IncompleteStream, match="ended after a state event, without done or error"):
             read_all(server)
-    assert len(pauses) == len(clients.stream.PAUSES_S) and max(pauses) <= 12
+    assert len(pauses) == len(token_diffusion_client.stream.PAUSES_S) and max(pauses) <= 12
 
 
 def test_a_request_that_is_known_no_more_is_given_up_at_once(pauses: list[float]) -> None:

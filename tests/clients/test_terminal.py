@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from clients import BlockEvent, DoneEvent, Event, Sample, StartEvent, StateEvent, Timings, Usage
-from clients.terminal import DIM, FRESH, HIDE_CURSOR, MASK, RESET, SHOW_CURSOR, cells, watch, wrap
-from clients.terminal import Piece as P
+from token_diffusion_client import BlockEvent, DoneEvent, Event, Sample, StartEvent, StateEvent, Timings, Usage
+from token_diffusion_client.terminal import DIM, FRESH, HIDE_CURSOR, MASK, RESET, SHOW_CURSOR, cells, watch, wrap
+from token_diffusion_client.terminal import Piece as P
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 

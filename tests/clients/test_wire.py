@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from clients import BlockEvent, Client, DoneEvent, Event, IncompleteStream, SampleError, StartEvent, StateEvent
+from token_diffusion_client import (
+    BlockEvent,
+    Client,
+    DoneEvent,
+    Event,
+    IncompleteStream,
+    SampleError,
+    StartEvent,
+    StateEvent,
+)
 
 START = {
     "id": "smp-1",

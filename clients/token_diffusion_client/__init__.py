@@ -18,6 +18,8 @@ from .events import (
 )
 from .replay import Canvas
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BlockEvent",
     "Canvas",
