@@ -18,8 +18,6 @@ from token_diffusion.networks.memory import prepare
 from token_diffusion.networks.threads import set_threads
 from token_diffusion.plain import plain
 
-from .api import metrics as metrics_route
-from .api import requests, sampling, state
 from .api.admission import Service
 from .api.docs import page
 from .api.middleware.access import AccessMiddleware, is_probe
@@ -29,6 +27,8 @@ from .api.middleware.owners import OwnerMiddleware
 from .api.middleware.proxies import ForwardedMiddleware, RootPathMiddleware
 from .api.middleware.request_id import RequestIdMiddleware
 from .api.openapi import DocumentedAPI
+from .api.routes import metrics as metrics_route
+from .api.routes import requests, sampling, state
 from .errors import install_error_handlers
 from .owners.keys import Keys
 from .settings import Settings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.api.protocol import BlockSampleRequest
+from server.api.protocol.requests import BlockSampleRequest
 from server.settings import Settings
 from token_diffusion.__main__ import build_parser
 from token_diffusion_client.__main__ import build_parser as clients_parser

@@ -26,7 +26,8 @@ from ..work.jobs import Job, new_id
 from ..work.register import Register
 from ..work.stream import Stream, Telling
 from ..work.text import TextThread
-from .protocol import BlockSampleRequest, Process, SampleRequest
+from .protocol.requests import BlockSampleRequest, SampleRequest
+from .protocol.values import Process
 
 SEED_BOUND = 2**53
 """Drawn seeds stay below it, so that a client whose numbers are doubles returns them unchanged."""

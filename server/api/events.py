@@ -19,7 +19,7 @@ from ..work.deadline import Deadline
 from ..work.jobs import Job
 from ..work.stream import News, Place, Reader
 from ..work.text import TextThread
-from .protocol import (
+from .protocol.events import (
     EVENT_NAMES,
     BlockEvent,
     DoneEvent,

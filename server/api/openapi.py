@@ -15,7 +15,7 @@ from ..errors import APIError, ErrorEvent
 from ..settings import Settings
 from .middleware.owners import OPEN_PATHS
 from .middleware.proxies import route_path
-from .protocol import EVENT_NAMES, DoneEvent
+from .protocol.events import EVENT_NAMES, DoneEvent
 
 REFERENCE = "#/components/schemas/{model}"
 

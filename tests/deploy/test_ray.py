@@ -22,7 +22,7 @@ import yaml
 from tests.deploy.test_nginx import free_port
 from tests.live_server import LiveServer, done_of, replay, tokens_of, wait_until
 from tests.server.api.middleware.test_middleware import test_a_request_id_is_echoed  # noqa: F401
-from tests.server.api.test_sampling import (  # noqa: F401
+from tests.server.api.routes.test_sampling import (  # noqa: F401
     test_a_drawn_seed_is_returned_and_gives_the_samples_again,
     test_bodies_that_cannot_be_read,
     test_keyframes_come_when_asked_and_are_the_state_so_far,

@@ -17,7 +17,7 @@ from schemathesis.generation import GenerationMode
 from starlette.testclient import TestClient
 
 from server.api.openapi import DocumentedAPI
-from server.api.protocol import EVENT_NAMES
+from server.api.protocol.events import EVENT_NAMES
 from server.settings import Settings
 from tests.live_server import LiveServer, serving
 from token_diffusion.checkpoint import Checkpoint

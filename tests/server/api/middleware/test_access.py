@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from server.api import sampling
+from server.api.routes import sampling
 from server.telemetry import logs
 from tests.live_server import LiveServer, done_of, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint

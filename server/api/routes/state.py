@@ -10,10 +10,10 @@ from fastapi import APIRouter
 from token_diffusion import __version__
 from token_diffusion.checkpoint import Checkpoint
 
-from ..errors import ErrorEvent
-from ..work.engine import Engine
-from .admission import OpeningDep, Service, ServiceDep
-from .protocol import Frame, Health, Info, Limits, Load, ModelInfo, Models
+from ...errors import ErrorEvent
+from ...work.engine import Engine
+from ..admission import OpeningDep, Service, ServiceDep
+from ..protocol.state import Frame, Health, Info, Limits, Load, ModelInfo, Models
 
 router = APIRouter()
 

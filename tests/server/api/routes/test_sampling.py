@@ -16,7 +16,7 @@ import pytest
 
 import server.api.admission
 import server.api.events
-from server.api.protocol import EVENT_NAMES
+from server.api.protocol.events import EVENT_NAMES
 from tests.live_server import (
     MAX_POSITIONS,
     LiveServer,

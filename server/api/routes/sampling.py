@@ -12,20 +12,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from ..errors import CLIENT_LEFT, SOON, ErrorEvent
-from ..work.deadline import Deadline
-from .admission import Service, ServiceDep, admit
-from .events import EventStream, Narrator
-from .middleware.bodies import BoundedRoute
-from .middleware.owners import owner_of
-from .openapi import SAMPLE_RESPONSES
-from .protocol import (
-    BlockSampleRequest,
-    DoneEvent,
-    HybridSampleRequest,
-    Process,
-    SampleRequest,
-)
+from ...errors import CLIENT_LEFT, SOON, ErrorEvent
+from ...work.deadline import Deadline
+from ..admission import Service, ServiceDep, admit
+from ..events import EventStream, Narrator
+from ..middleware.bodies import BoundedRoute
+from ..middleware.owners import owner_of
+from ..openapi import SAMPLE_RESPONSES
+from ..protocol.events import DoneEvent
+from ..protocol.requests import BlockSampleRequest, HybridSampleRequest, SampleRequest
+from ..protocol.values import Process
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 
-import server.api.requests
+import server.api.routes.requests
+import server.api.routes.sampling
 from server.errors import shutdown
 from server.owners.owner import Owner
 from tests.live_server import (
@@ -26,7 +27,7 @@ from tests.live_server import (
     tokens_of,
     wait_until,
 )
-from tests.server.api.test_sampling import ENDPOINTS, LONG, REQUEST, _parse, of_type
+from tests.server.api.routes.test_sampling import ENDPOINTS, LONG, REQUEST, _parse, of_type
 from token_diffusion.checkpoint import Checkpoint
 
 pytest_plugins = ["tests.server_fixtures"]
@@ -306,8 +307,8 @@ def test_with_keys_only_the_owners_key_opens_a_request(live: LiveServer, monkeyp
         name = request.headers.get("x-owner", "alice")
         return Owner(f"key:{name}", name)
 
-    monkeypatch.setattr(server.api.sampling, "owner_of", owner_of)
-    monkeypatch.setattr(server.api.requests, "owner_of", owner_of)
+    monkeypatch.setattr(server.api.routes.sampling, "owner_of", owner_of)
+    monkeypatch.setattr(server.api.routes.requests, "owner_of", owner_of)
     id, _ = begin(live, "/sample", REQUEST | KEEP, 1)
     bob = {"X-Owner": "bob"}
     unknown = live.get("/requests/smp-nobody").json()

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ..errors import APIError
-from ..telemetry.metrics import Load, Metrics
-from ..work.engine import Engine
-from .admission import OpeningDep, Service
+from ...errors import APIError
+from ...telemetry.metrics import Load, Metrics
+from ...work.engine import Engine
+from ..admission import OpeningDep, Service
 
 router = APIRouter()
 

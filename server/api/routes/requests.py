@@ -10,14 +10,14 @@ from starlette.responses import Response, StreamingResponse
 
 from token_diffusion.errors import ParameterError
 
-from ..errors import ErrorEvent
-from ..work.deadline import Deadline
-from ..work.register import Entry
-from .admission import Service, ServiceDep
-from .events import EventStream, Narrator
-from .middleware.owners import owner_of
-from .openapi import EVENTS, REQUEST_RESPONSES
-from .protocol import RequestStatus
+from ...errors import ErrorEvent
+from ...work.deadline import Deadline
+from ...work.register import Entry
+from ..admission import Service, ServiceDep
+from ..events import EventStream, Narrator
+from ..middleware.owners import owner_of
+from ..openapi import EVENTS, REQUEST_RESPONSES
+from ..protocol.events import RequestStatus
 
 router = APIRouter(tags=["requests"])
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from server.api.protocol import BlockSampleRequest, SampleRequest, StateEvent
+from server.api.protocol.events import StateEvent
+from server.api.protocol.requests import BlockSampleRequest, SampleRequest
 
 DEFAULTS = {
     "prompt": None,

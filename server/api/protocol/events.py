@@ -1,0 +1,122 @@
+"""The events that answer a request for samples, and how far one is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ...errors import ErrorDetail, ErrorEvent
+from .values import Process
+
+
+class StartEvent(BaseModel):
+    """First event: what is sampled, and the state that the changes start from."""
+
+    id: str
+    model: str
+    process: Process
+    seed: int
+    seq_len: int
+    num_inference_steps: int | None
+    tokens: list[list[int]]
+    """token ids of the initial state, [num_samples][seq_len]"""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class StateEvent(BaseModel):
+    """Some steps were taken. A change sets a position, also one that was set before."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    step: int
+    """steps done by the slowest sample"""
+    t: float
+    """time after it, from 1 (noise) to 0 (text)"""
+    nfe: int
+    """forward passes so far that this request had a part in"""
+    changes: list[tuple[int, int, int]]
+    """[sample, position, token id]"""
+    text: list[str] | None = None
+    """with include_text: one text a sample"""
+    keyframe: list[list[int]] | None = None
+    """with keyframe_every, now and then: token ids of the whole state after the changes, [num_samples][seq_len]"""
+
+
+class BlockEvent(BaseModel):
+    """Positions start to end (exclusive) of every sample are final."""
+
+    block: int
+    start: int
+    end: int
+
+
+class Sample(BaseModel):
+    """One finished sample."""
+
+    text: str
+    tokens: list[int]
+
+
+class Usage(BaseModel):
+    """What the request cost; tokens are without the frame's, and completion_tokens are summed over the samples."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    nfe: int
+    forwards_skipped: int
+
+
+class Timings(BaseModel):
+    """Milliseconds since the request was read: until its first step began, until its first state, until its end."""
+
+    queue_ms: float
+    first_state_ms: float
+    total_ms: float
+
+
+class DoneEvent(BaseModel):
+    """Last event of a request that ended well; with `"stream": false` the whole answer."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    id: str
+    model: str
+    seed: int
+    """asked with this seed again, the same model gives the same samples"""
+    samples: list[Sample]
+    step_map: list[list[int]]
+    """[num_samples][seq_len]: the step that last set the position, 0 if it was fixed"""
+    finish_reason: Literal["stop"]
+    usage: Usage
+    timings: Timings
+
+
+Event = StartEvent | StateEvent | BlockEvent | DoneEvent | ErrorEvent
+
+EVENT_NAMES: dict[type[Event], str] = {
+    StartEvent: "start",
+    StateEvent: "state",
+    BlockEvent: "block",
+    DoneEvent: "done",
+    ErrorEvent: "error",
+}
+"""The `event:` field of each."""
+
+
+class RequestStatus(BaseModel):
+    """How far a request is: a state without changes, and the answer once there is one."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    id: str
+    model: str
+    status: Literal["waiting", "running", "done", "failed"]
+    """waiting: for its first forward pass"""
+    step: int
+    t: float
+    nfe: int
+    num_inference_steps: int | None
+    done: DoneEvent | None
+    error: ErrorDetail | None

@@ -1,0 +1,73 @@
+"""The requests of the endpoints that sample."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from .values import LARGEST, Count, Seed, Text, Whole, bounds
+
+
+class SampleRequest(BaseModel):
+    """One request for samples; an unknown field is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    prompt: Text | None = None
+    """fixed beginning of each sample"""
+    template: Text | None = None
+    """text with [MASK] holes, everything else fixed; without seq_len its length is that of the samples"""
+    num_samples: Count = 1
+    """samples drawn; sample i of a seed is the same however many are drawn beside it"""
+    seq_len: Count = 64
+    """length of a sample in tokens, prompt and frame included"""
+    num_inference_steps: Count | None = 128
+    """steps of the time grid, for each block; null is the continuous-time limit"""
+    temperature: Annotated[float, bounds(minimum=0)] = 1.0
+    """divides the logits; 0 takes the most probable token"""
+    top_p: Annotated[float, bounds(exclusiveMinimum=0, maximum=1)] = 1.0
+    """nucleus: the smallest set of tokens with this much probability"""
+    top_k: Annotated[Whole, bounds(minimum=0, maximum=LARGEST)] = 0
+    """most probable tokens kept; 0 keeps all"""
+    seed: Seed | None = None
+    """same seed, same samples; without it one is drawn, and returned"""
+    model: str | None = None
+    """name of a loaded checkpoint; without it the first that fits the endpoint"""
+    stream: bool = True
+    """true: server-sent events; false: the object of the done event, as JSON"""
+    stream_every: Count = 1
+    """updates merged into one state event"""
+    include_text: bool = False
+    """state events carry the text of each sample, masks shown"""
+    keyframe_every: Count | None = None
+    """every so many state events one carries all tokens, for a reader that joins or resumes in the middle; null: none does"""
+    timeout_s: Annotated[float, bounds(exclusiveMinimum=0)] = 60.0
+    """seconds after which the request is given up with an error of type timeout"""
+    on_disconnect: Literal["cancel", "keep"] = "cancel"
+    """what a client that leaves a stream does to its request: end it, or leave it for GET /requests/{id}/events"""
+
+    def within(self, **limits: int | None) -> Self:
+        """The same request, its defaults brought down to `limits`; what was asked for stays, to be refused."""
+        lower = {
+            name: min(getattr(self, name), limit)
+            for name, limit in limits.items()
+            if limit is not None and name not in self.model_fields_set
+        }
+        fitted = self.model_copy(update=lower)
+        fitted.model_fields_set.difference_update(lower)
+        return fitted
+
+
+class BlockSampleRequest(SampleRequest):
+    """A request whose samples are filled block by block, left to right."""
+
+    block_size: Annotated[Whole, bounds(minimum=1, maximum=LARGEST)] = 32
+    """tokens of a block"""
+
+
+class HybridSampleRequest(SampleRequest):
+    """A request to a checkpoint of the hybrid process, which has no continuous-time limit."""
+
+    num_inference_steps: Count = 128
+    """steps of the time grid"""

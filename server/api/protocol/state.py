@@ -1,0 +1,92 @@
+"""What the server says of itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from .values import Process
+
+
+class Health(BaseModel):
+    """Answer of the probes."""
+
+    status: str
+
+
+class Frame(BaseModel):
+    """Token ids before and after the text of every sample, fixed: how the checkpoint's training sequences were framed."""
+
+    prefix: list[int]
+    suffix: list[int]
+
+
+class ModelInfo(BaseModel):
+    """A loaded checkpoint."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    process: Process
+    max_seq_len: int | None
+    vocab_size: int
+    mask_token_id: int
+    mask_token: str
+    batching: Literal["shared", "length", "row"]
+    """which samples share a forward pass: any (shared), those of one length alone (length), because the network sees padding,
+    or none (row)"""
+    frame: Frame
+
+
+class Models(BaseModel):
+    """All loaded checkpoints, the default one first."""
+
+    models: list[ModelInfo]
+
+
+class Limits(BaseModel):
+    """Bounds of this server on one request, and on all."""
+
+    max_seq_len: int
+    max_num_inference_steps: int
+    max_num_samples: int
+    max_body_bytes: int
+    max_batch_tokens: int | None
+    max_request_work: int
+    max_outstanding_s: float
+    max_outstanding_work: int | None
+    max_resident_tokens: int
+    request_timeout_s: float
+
+
+class Load(BaseModel):
+    """What the engine has to do, now."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    rows: int
+    """samples that are denoised, of all requests"""
+    running: int
+    """requests that have had a step"""
+    waiting: int
+    """requests that have had none"""
+    outstanding_work: int
+    """token passes that all of them may still need"""
+    work_per_s: float
+    """token passes that the engine gets done a second while it is busy"""
+    ticks: int
+    """forward passes so far"""
+
+
+class Info(BaseModel):
+    """What is running here."""
+
+    version: str
+    torch: str
+    device: str
+    dtype: str
+    determinism: str
+    models: list[ModelInfo]
+    limits: Limits
+    load: Load
