@@ -56,6 +56,15 @@ STOREYS = {
         {"config"},
         {"errors", "signals", "command_line"},
     ],
+    "token_diffusion_client": [
+        {"__main__"},
+        {"commands"},
+        {"notebook", "terminal"},
+        {"client"},
+        {"drivers", "endpoints"},
+        {"progress"},
+        {"protocol", "version"},
+    ],
 }
 """The rooms of each house, from the top: what stands on one storey knows those below it, and neither its neighbours nor those
 above. Files that stand directly in the house are rooms, too."""

@@ -16,17 +16,9 @@ from typing import Any
 
 import httpx2
 
-from token_diffusion_client.events import (
-    DoneEvent,
-    Event,
-    InvalidEvent,
-    SampleError,
-    StartEvent,
-    parse_error,
-    parse_event,
-)
-from token_diffusion_client.replay import Canvas
-from token_diffusion_client.stream import MAX_EVENT_BYTES
+from token_diffusion_client import Canvas, DoneEvent, Event, InvalidEvent, SampleError, StartEvent
+from token_diffusion_client.drivers import MAX_EVENT_BYTES
+from token_diffusion_client.protocol.events import parse_error, parse_event
 
 from .traffic import Ask
 

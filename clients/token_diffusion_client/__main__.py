@@ -18,8 +18,10 @@ from typing import Any
 
 import httpx2
 
-from .client import DEFAULT_URL, Client, Endpoint
-from .events import Event, IncompleteStream, InvalidEvent, SampleError, StateEvent
+from .client import DEFAULT_URL, Client
+from .protocol.errors import IncompleteStream, InvalidEvent, SampleError
+from .protocol.events import Event, StateEvent
+from .protocol.requests import Endpoint
 from .terminal import watch
 
 ENDPOINTS: dict[str, Endpoint] = {"sample": "sample", "sample-block": "sample/block", "sample-hybrid": "sample/hybrid"}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple, TextIO
 
-from .events import BlockEvent, DoneEvent, Event, StartEvent, StateEvent
+from .protocol.events import BlockEvent, DoneEvent, Event, StartEvent, StateEvent
 
 MASK = "░"
 DIM, FRESH, RESET = "\x1b[2m", "\x1b[1;32m", "\x1b[0m"

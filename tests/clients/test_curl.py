@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.test_client import answer, envelope
-from tests.clients.test_wire import DONE, Reply, Scripted, scripted, sse
+from tests.clients.scripted_server import DONE, Reply, Scripted, answer, envelope, scripted, sse
 
 SCRIPT = Path(__file__).parents[2] / "clients" / "curl.sh"
 

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clients.test_client import answer, envelope
+from tests.clients.scripted_server import EVENTS, Reply, Scripted, answer, closed_port, envelope, scripted, sse
 from tests.clients.test_terminal import Terminal
-from tests.clients.test_wire import EVENTS, Reply, Scripted, closed_port, scripted, sse
 from token_diffusion_client.__main__ import main
 
 Capture = pytest.CaptureFixture[str]

@@ -1,19 +1,12 @@
-"""The client against bytes on a real socket: a scripted server, and every way to cut a stream into pieces."""
+"""The client against bytes on a real socket: every way to cut a stream into pieces."""
 
 from __future__ import annotations
 
 import json
-import socket
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
+from tests.clients.scripted_server import DONE, EVENTS, Reply, scripted, sse
 from token_diffusion_client import (
     BlockEvent,
     Client,
@@ -25,173 +18,17 @@ from token_diffusion_client import (
     StateEvent,
 )
 
-START = {
-    "id": "smp-1",
-    "model": "demo",
-    "process": "absorbing",
-    "seed": 7,
-    "seq_len": 4,
-    "num_inference_steps": 8,
-    "tokens": [[5, 0, 0, 0], [0, 0, 0, 0]],
-}
-STATES: list[dict[str, Any]] = [
-    {"step": 2, "t": 0.75, "nfe": 1, "changes": [[0, 1, 11], [1, 3, 12]], "text": ["the cät ░", "[MASK]"]},
-    {"step": 5, "t": 0.375, "nfe": 2, "changes": [[0, 2, 13], [1, 0, 14], [1, 1, 15]]},
-    {"step": 8, "t": 0.0, "nfe": 3, "changes": [[0, 1, 16], [0, 3, 17], [1, 2, 18]]},
-]
-BLOCK = {"block": 0, "start": 1, "end": 4}
-DONE = {
-    "id": "smp-1",
-    "model": "demo",
-    "seed": 7,
-    "samples": [{"text": "the dög sat", "tokens": [5, 16, 13, 17]}, {"text": "über", "tokens": [14, 15, 18, 12]}],
-    "step_map": [[0, 8, 5, 8], [5, 5, 8, 2]],
-    "finish_reason": "stop",
-    "usage": {"prompt_tokens": 1, "completion_tokens": 7, "nfe": 3, "forwards_skipped": 5},
-    "timings": {"queue_ms": 0.5, "first_state_ms": 2, "total_ms": 9.25},
-}
-EVENTS = [("start", START), *(("state", state) for state in STATES), ("block", BLOCK), ("done", DONE)]
+pytest_plugins = ["tests.clients.both"]
 
 
-def sse(events: Sequence[tuple[str, object]] = EVENTS, *, newline: str = "\n") -> bytes:
-    """The events as a server sends them, each with its id."""
-    lines = ["retry: 2000", ""]
-    for number, (name, data) in enumerate(events):
-        lines += [f"id: {number}", f"event: {name}", f"data: {json.dumps(data, ensure_ascii=False)}", ""]
-    return "".join(f"{line}{newline}" for line in lines).encode()
-
-
-@dataclass
-class Reply:
-    """What the scripted server answers: `chunks` one by one, then what `ending` says; each time the `then` of the last.
-
-    "end" ends the body, "abort" drops the connection, "hold" sends nothing more and waits for the client to leave.
-    """
-
-    chunks: Sequence[bytes]
-    ending: str = "end"
-    status: int = 200
-    content_type: str = "text/event-stream"
-    headers: dict[str, str] = field(default_factory=dict)
-    then: Reply | None = None
-
-
-NOT_FOUND = Reply(
-    [b'{"error": {"message": "not here", "type": "not_found"}}'], status=404, content_type="application/json"
-)
-
-
-@dataclass
-class Request:
-    """What the scripted server was asked."""
-
-    method: str
-    path: str
-    authorization: str | None
-    body: Any
-    last_event_id: str | None = None
-
-
-@dataclass
-class Scripted:
-    """A server that gives each path its reply."""
-
-    replies: dict[str, Reply]
-    url: str = ""
-    requests: list[Request] = field(default_factory=list)
-    client_left: threading.Event = field(default_factory=threading.Event)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    script: Scripted
-
-    def do_GET(self) -> None:
-        self._answer(None)
-
-    def do_POST(self) -> None:
-        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-    def do_DELETE(self) -> None:
-        self._answer(None)
-
-    def _answer(self, body: Any) -> None:
-        headers = self.headers
-        self.script.requests.append(
-            Request(self.command, self.path, headers["Authorization"], body, headers["Last-Event-ID"])
-        )
-        reply = self.script.replies.get(self.path, NOT_FOUND)
-        self.script.replies[self.path] = reply.then or reply
-        self.send_response(reply.status)
-        self.send_header("Content-Type", reply.content_type)
-        for name, value in reply.headers.items():
-            self.send_header(name, value)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for chunk in reply.chunks:
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-            self.wfile.flush()
-        if reply.ending == "end":
-            self.wfile.write(b"0\r\n\r\n")
-            return
-        self.close_connection = True
-        if reply.ending == "hold":
-            self._wait_for_client_to_leave()
-
-    def _wait_for_client_to_leave(self) -> None:
-        self.connection.settimeout(10)
-        try:
-            left = self.connection.recv(1) == b""
-        except TimeoutError:
-            left = False
-        except ConnectionResetError:
-            left = True
-        if left:
-            self.script.client_left.set()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client may leave whenever it likes; anything else is a mistake of the script.
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-@contextmanager
-def scripted(**replies: Reply) -> Iterator[Scripted]:
-    """A scripted server on a free port; `sample_block=` answers POST /sample/block."""
-    script = Scripted({"/" + name.replace("_", "/"): reply for name, reply in replies.items()})
-    handler = type("Handler", (_Handler,), {"script": script})
-    server = _Server(("127.0.0.1", 0), handler)
-    script.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield script
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def closed_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def stream(*chunks: bytes, ending: str = "end") -> list[Event]:
+def stream(connect: type[Client], *chunks: bytes, ending: str = "end") -> list[Event]:
     """What a client makes of a stream that comes in these chunks."""
-    with scripted(sample=Reply(chunks, ending)) as server, Client(server.url) as client:
+    with scripted(sample=Reply(chunks, ending)) as server, connect(server.url) as client:
         return list(client.stream_sample())
 
 
-def test_events_arrive_typed_and_in_order() -> None:
-    events = stream(sse())
+def test_events_arrive_typed_and_in_order(connect: type[Client]) -> None:
+    events = stream(connect, sse())
     assert [type(event) for event in events] == [StartEvent, *[StateEvent] * 3, BlockEvent, DoneEvent]
     start, first, block, done = events[0], events[1], events[4], events[5]
     assert start == StartEvent("smp-1", "demo", "absorbing", 7, 4, 8, [[5, 0, 0, 0], [0, 0, 0, 0]])
@@ -204,42 +41,44 @@ def test_events_arrive_typed_and_in_order() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_any_cut_and_any_line_ending_gives_the_same_events(size: int, newline: str) -> None:
+def test_any_cut_and_any_line_ending_gives_the_same_events(connect: type[Client], size: int, newline: str) -> None:
     # At size 1 every character of several bytes, and every \r\n, is cut in two.
     data = sse(newline=newline)
-    assert stream(*(data[start : start + size] for start in range(0, len(data), size))) == stream(sse())
-
-
-def test_comments_unknown_events_and_unknown_fields_are_ignored() -> None:
-    states = [(name, {**data, "from_the_future": {"x": 1}}) for name, data in EVENTS]
-    data = sse([states[0], ("weather", ["not", "ours"]), *states[1:]])
-    assert stream(b": hello\n\n", b":\n", data.replace(b"id: 2\n", b": still there\nid: 2\nnonsense\n")) == stream(
-        sse()
+    assert stream(connect, *(data[start : start + size] for start in range(0, len(data), size))) == stream(
+        connect, sse()
     )
 
 
-def test_data_of_several_lines_is_one_document() -> None:
+def test_comments_unknown_events_and_unknown_fields_are_ignored(connect: type[Client]) -> None:
+    states = [(name, {**data, "from_the_future": {"x": 1}}) for name, data in EVENTS]
+    data = sse([states[0], ("weather", ["not", "ours"]), *states[1:]])
+    assert stream(
+        connect, b": hello\n\n", b":\n", data.replace(b"id: 2\n", b": still there\nid: 2\nnonsense\n")
+    ) == stream(connect, sse())
+
+
+def test_data_of_several_lines_is_one_document(connect: type[Client]) -> None:
     lines = json.dumps(DONE, ensure_ascii=False, indent=2).splitlines()
     done = "event: done\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
     assert len(lines) > 10
-    assert stream(sse(EVENTS[:-1]), done.encode()) == stream(sse())
+    assert stream(connect, sse(EVENTS[:-1]), done.encode()) == stream(connect, sse())
 
 
-def test_an_event_larger_than_a_megabyte_is_read() -> None:
+def test_an_event_larger_than_a_megabyte_is_read(connect: type[Client]) -> None:
     text = "x" * 2**20
-    *_, done = stream(sse([("done", {**DONE, "samples": [{"text": text, "tokens": [1]}]})]))
+    *_, done = stream(connect, sse([("done", {**DONE, "samples": [{"text": text, "tokens": [1]}]})]))
     assert isinstance(done, DoneEvent)
     assert done.samples[0].text == text
 
 
 @pytest.mark.parametrize("ending", ["end", "abort"])
-def test_a_stream_without_done_is_incomplete(ending: str) -> None:
+def test_a_stream_without_done_is_incomplete(connect: type[Client], ending: str) -> None:
     received: list[Event] = []
     reply = Reply([sse(EVENTS[:3])], ending)
     message = "ended after a state event, without done or error"
     with (
         scripted(sample=reply) as server,
-        Client(server.url) as client,
+        connect(server.url) as client,
         pytest.raises(IncompleteStream, match=message),
     ):
         for event in client.stream_sample():
@@ -247,25 +86,25 @@ def test_a_stream_without_done_is_incomplete(ending: str) -> None:
     assert len(received) == 3
 
 
-def test_a_done_event_that_is_cut_off_is_incomplete() -> None:
+def test_a_done_event_that_is_cut_off_is_incomplete(connect: type[Client]) -> None:
     with pytest.raises(IncompleteStream):
-        stream(sse()[:-1])
+        stream(connect, sse()[:-1])
 
 
-def test_an_empty_stream_is_incomplete() -> None:
+def test_an_empty_stream_is_incomplete(connect: type[Client]) -> None:
     with pytest.raises(IncompleteStream, match="before its first event"):
-        stream()
+        stream(connect)
 
 
-def test_a_connection_lost_after_done_is_no_error() -> None:
-    assert stream(sse(), ending="abort") == stream(sse())
+def test_a_connection_lost_after_done_is_no_error(connect: type[Client]) -> None:
+    assert stream(connect, sse(), ending="abort") == stream(connect, sse())
 
 
-def test_an_error_event_is_raised_after_the_events_before_it() -> None:
+def test_an_error_event_is_raised_after_the_events_before_it(connect: type[Client]) -> None:
     error = {"error": {"message": "not finished within 60 s", "type": "timeout", "param": "timeout_s", "code": 504}}
     received: list[Event] = []
     reply = Reply([sse([*EVENTS[:2], ("error", error)])])
-    with scripted(sample=reply) as server, Client(server.url) as client, pytest.raises(SampleError) as raised:
+    with scripted(sample=reply) as server, connect(server.url) as client, pytest.raises(SampleError) as raised:
         for event in client.stream_sample():
             received.append(event)
     assert len(received) == 2
@@ -274,8 +113,8 @@ def test_an_error_event_is_raised_after_the_events_before_it() -> None:
 
 
 @pytest.mark.parametrize("by", ["break", "close", "client"])
-def test_leaving_early_closes_the_connection(by: str) -> None:
-    with scripted(sample=Reply([sse(EVENTS[:2])], "hold")) as server, Client(server.url) as client:
+def test_leaving_early_closes_the_connection(connect: type[Client], by: str) -> None:
+    with scripted(sample=Reply([sse(EVENTS[:2])], "hold")) as server, connect(server.url) as client:
         if by == "break":
             for _ in client.stream_sample():
                 break

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .events import DoneEvent, Event, InvalidEvent, StartEvent, StateEvent
+from .errors import InvalidEvent
+from .events import DoneEvent, Event, StartEvent, StateEvent
 
 
 class Canvas:

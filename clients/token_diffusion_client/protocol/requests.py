@@ -1,0 +1,116 @@
+"""What may be asked: the fields of each request under their names on the wire, and their way into a body."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+Endpoint = Literal["sample", "sample/block", "sample/hybrid"]
+
+OnDisconnect = Literal["cancel", "keep"]
+
+
+class Parameters(TypedDict, total=False):
+    """What a request may ask for besides its prompt. What is not given, or None, is left to the server."""
+
+    template: str | None
+    """text with [MASK] holes, everything else fixed"""
+    prompt_ids: list[int] | None
+    """token ids in place of a prompt"""
+    template_ids: list[int] | None
+    """token ids in place of a template; the mask's is a hole"""
+    num_samples: int | None
+    seq_len: int | None
+    """tokens of a sample, prompt included"""
+    num_inference_steps: int | None
+    """the one None with a meaning of its own: given, it is sent, and asks for the continuous-time limit"""
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    stop: str | list[str] | None
+    """strings before the first of which a text is cut"""
+    seed: int | None
+    block_size: int | None
+    """of sample_block and stream_block alone"""
+    model: str | None
+    """name of a loaded checkpoint"""
+    stream_every: int | None
+    """updates merged into one state event"""
+    include_text: bool | None
+    """state events carry text"""
+    keyframe_every: int | None
+    """state events from one that carries all tokens to the next"""
+    timeout_s: float | None
+    """seconds after which the server gives up"""
+    on_disconnect: OnDisconnect | None
+    """of streams alone: what becomes of the request when they are left"""
+
+
+class SampleRequest(Parameters, total=False):
+    """One of many: its prompt and endpoint along with the rest."""
+
+    prompt: str | None
+    endpoint: Endpoint
+
+
+class ScoreParameters(TypedDict, total=False):
+    """What a request for scores may ask for besides its texts."""
+
+    prefix: str | None
+    """what all texts are given to follow; it is not scored itself"""
+    model: str | None
+    num_times: int | None
+    """noise levels that each text is seen at: more take longer and bring a smaller error"""
+    estimator: str | None
+    seed: int | None
+    timeout_s: float | None
+
+
+class CompletionParameters(TypedDict, total=False):
+    """OpenAI's fields of a completion besides its prompt."""
+
+    model: str | None
+    suffix: str | None
+    """what is to follow: infill"""
+    n: int | None
+    seed: int | None
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    stop: str | list[str] | None
+    echo: bool | None
+    user: str | None
+    diffusing: bool | None
+    """of streams alone: each chunk is a whole text, which takes the place of the last one"""
+
+
+def body(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a request, without what is None. Raises ValueError for what JSON cannot say."""
+    asked = {name: value for name, value in fields.items() if value is not None}
+    _check(asked, "")
+    return asked
+
+
+def sample_body(prompt: str | None, parameters: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    """The JSON of a request for samples, where num_inference_steps may be None."""
+    asked = body({"prompt": prompt, **parameters, "stream": stream})
+    return asked | {name: value for name, value in parameters.items() if name == "num_inference_steps"}
+
+
+def _check(value: object, where: str) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            near = value[max(error.start - 20, 0) : error.start + 20]
+            raise ValueError(f"{where} must be valid Unicode, got {near!r} at character {error.start}") from None
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, got {value}")
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            _check(item, f"{where}.{name}" if where else str(name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")
