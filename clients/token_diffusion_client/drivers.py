@@ -98,7 +98,9 @@ class _Hands:
             case Spawn():
                 self._beside[effect.number] = effect.story
                 # A daemon: the program need not wait for one whose story has been left.
-                return threading.Thread(target=self._tell, args=(effect,), daemon=True).start()
+                return threading.Thread(
+                    target=self._tell, args=(effect,), name=f"many-{effect.number}", daemon=True
+                ).start()
             case Finished():
                 number, value, error = self._finished.get()
                 del self._beside[number]

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from urllib.parse import quote
 
 from .progress import Bar
-from .protocol.answers import Completion, Detokenized, Scores, Tokenized, Vocabulary, read
+from .protocol.answers import Completion, Detokenized, Models, Scores, Tokenized, Vocabulary, read
 from .protocol.asking import Patience, ask
 from .protocol.completions import chunks
 from .protocol.effects import Emit, Plain, Send, Steps, Story
@@ -161,7 +161,7 @@ class Endpoints:
     def tokens(self, model: str | None = None) -> Steps[Vocabulary]:
         """What each token of a checkpoint reads as; of the default one without `model`."""
         if model is None:
-            model = _first((yield from self._get("models")))
+            model = (yield from self._get("models", Models)).models[0].name
         return (yield from self._get(f"models/{quote(model, safe='')}/tokens", Vocabulary))
 
     @call
@@ -229,8 +229,3 @@ class Endpoints:
 def _check_concurrency(max_concurrency: int) -> None:
     if max_concurrency < 1:
         raise ValueError(f"max_concurrency must be >= 1, got {max_concurrency}")
-
-
-def _first(models: dict[str, Any]) -> str:
-    """The name of the default checkpoint."""
-    return str(models["models"][0]["name"])

@@ -75,6 +75,20 @@ class Detokenized:
 
 
 @dataclass(frozen=True)
+class Model:
+    """A loaded checkpoint, of which the server says more."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Models:
+    """The loaded checkpoints, the default one first."""
+
+    models: list[Model]
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """What the tokens of a checkpoint look like, each by itself: `pieces[token_id]`."""
 
