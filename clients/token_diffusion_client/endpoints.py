@@ -100,7 +100,9 @@ class Endpoints:
         with ExitStack() as drawn:
             if progress is True:
                 bar = drawn.enter_context(Bar(len(requests) if isinstance(requests, Sized) else None))
-                progress = bar.show
+
+                def progress(result: Result) -> None:
+                    bar.show(result.error)
 
             def tell(result: Result) -> Steps[None]:
                 found.append(result)

@@ -6,8 +6,6 @@ from collections import Counter
 from types import TracebackType
 from typing import Self
 
-from .protocol.many import Result
-
 
 class Bar:
     """How many of `total` results are there (None: nobody knows), and how many of them are errors."""
@@ -33,8 +31,9 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def show(self, result: Result) -> None:
-        if result.error is not None:
-            self._counts[type(result.error).__name__] += 1
+    def show(self, error: Exception | None) -> None:
+        """One more has ended, well or with `error`."""
+        if error is not None:
+            self._counts[type(error).__name__] += 1
         failed = ", ".join(f"{number} {name}" for name, number in self._counts.items())
         self._progress.update(self._task, advance=1, description=failed)

@@ -1,0 +1,40 @@
+"""Tables on a terminal: scores by rank, a benchmark's figures, a server's load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ..cells import visible
+from ..protocol.answers import Scores
+
+
+def score_table(scores: Scores, texts: Sequence[str]) -> Table:
+    """The best first: the one with the least nats."""
+    caption = (
+        f"{visible(scores.model)} · {scores.num_times} noise levels · {visible(scores.estimator)} · seed {scores.seed}"
+    )
+    table = Table(caption=caption, caption_style="dim", box=None, header_style="bold", pad_edge=False)
+    for name in ("rank", "nats", "± ", "bits/token", "tokens"):
+        table.add_column(name, justify="right")
+    table.add_column("text", overflow="ellipsis", no_wrap=True, ratio=1)
+    for rank, index in enumerate(scores.ranking, start=1):
+        score = scores.scores[index]
+        error = "" if score.nats_error is None else f"{score.nats_error:.2f}"
+        bits = "" if score.bits_per_token is None else f"{score.bits_per_token:.3f}"
+        shown = Text(visible(texts[index]).replace("\n", "␊"))
+        table.add_row(str(rank), f"{score.nats:.2f}", error, bits, str(score.num_tokens), shown)
+    return table
+
+
+def figures_table(title: str, figures: Mapping[str, Any]) -> Table:
+    """Names and values, each in its line."""
+    table = Table(title=title, title_style="bold", title_justify="left", box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    for name, value in figures.items():
+        table.add_row(name, Text(visible(str(value))))
+    return table
