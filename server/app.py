@@ -29,6 +29,7 @@ from .api.middleware.request_id import RequestIdMiddleware
 from .api.openapi import DocumentedAPI
 from .api.routes import metrics as metrics_route
 from .api.routes import requests, sampling, state
+from .api.routes import text as text_route
 from .errors import install_error_handlers
 from .owners.keys import Keys
 from .settings import Settings
@@ -98,6 +99,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
     app.include_router(sampling.router)
     app.include_router(requests.router)
     app.include_router(state.router)
+    app.include_router(text_route.router)
     app.include_router(metrics_route.router)
     app.include_router(page.router)
     return app

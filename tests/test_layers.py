@@ -29,7 +29,8 @@ FORBIDDEN = {
 STOREYS = {
     "token_diffusion": [
         {"__main__", "pipelines"},
-        {"sampling"},
+        {"scoring"},
+        {"passage", "sampling"},
         {"checkpoint", "engine", "text"},
         {"facts"},
         {"plain"},

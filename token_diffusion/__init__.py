@@ -8,6 +8,7 @@ from .diffusion.scheduler import TokenDiffusionScheduler, TokenDiffusionSchedule
 from .errors import ParameterError
 from .networks.transformer import TokenDiffusionConfig, TokenDiffusionForMaskedLM
 from .sampling import SampleOutput, sample, sample_block, sample_hybrid
+from .scoring import Score, score
 
 if TYPE_CHECKING:
     from .pipelines import TokenDiffusionPipeline, TokenDiffusionPipelineOutput
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ParameterError",
     "SampleOutput",
+    "Score",
     "TokenDiffusionConfig",
     "TokenDiffusionForMaskedLM",
     "TokenDiffusionPipeline",
@@ -25,6 +27,7 @@ __all__ = [
     "sample",
     "sample_block",
     "sample_hybrid",
+    "score",
 ]
 
 

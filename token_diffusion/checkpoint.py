@@ -49,7 +49,7 @@ class Checkpoint:
 
     dtype: of the weights, one of `DTYPES`. batching: which rows may share a forward pass. facts: how its training sequences
     were framed, and what of them was learnt.
-    denoiser: what samples are drawn from; it gives no probability to the `forbidden` ids.
+    denoiser: what samples are drawn from; it says which ids are `forbidden`.
     """
 
     name: str

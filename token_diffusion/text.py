@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from transformers import PreTrainedTokenizerBase
 
@@ -44,20 +45,12 @@ def encode(
     if prompt is not None and template is not None:
         raise ParameterError("template", "be absent where prompt is given", template)
     name, text = ("prompt", prompt) if template is None else ("template", template)
-    if text is not None and has_surrogates(text):
-        raise ParameterError(name, "be valid Unicode, without lone surrogates", text)
     room = None if seq_len is None else _room(seq_len, frame)
     most = room if seq_len is not None or max_tokens is None else max_tokens - len(frame)
     if template is not None and most is not None and (holes := template.count(MASK_TEXT)) > most:
         raise ParameterError("template", _fits(seq_len, max_tokens, frame), f"{holes} holes")
-    if text is not None and most is not None and (way := plain(tokenizer)).exceeds(text, most):
-        rule = f"{_fits(seq_len, max_tokens, frame)}, each of at most {way.reach} characters"
-        raise ParameterError(name, rule, f"{len(text)} characters")
-    try:
+    with _readable(tokenizer, name, text or "", most, _fits(seq_len, max_tokens, frame)):
         tokens = _with_holes(tokenizer, template) if template is not None else _plain(tokenizer, prompt or "")
-    except LostToken as error:
-        rule = f"hold no {error.name!r}, which the tokenizer knows as a control token and cannot write as text"
-        raise ParameterError(name, rule, text) from None
     if inject_start_token and not frame.prefix:
         tokens = [_start_token(tokenizer), *tokens]
     if room is None:
@@ -67,6 +60,48 @@ def encode(
     if len(tokens) > room:
         raise ParameterError(name, _fits(seq_len, max_tokens, frame), f"{len(tokens)} tokens")
     return frame.around(tokens + [OPEN] * (room - len(tokens)))
+
+
+def plain_ids(
+    tokenizer: PreTrainedTokenizerBase, name: str, text: str, max_tokens: int, *, continuing: bool = False
+) -> list[int]:
+    """Ids of the text called `name`, without a frame; it may have more than `max_tokens`, but not so long that it must have.
+
+    continuing: it goes on after something, without a space that is not there.
+
+    Raises:
+        ParameterError: it has, is no Unicode, or spells a control token that the tokenizer cannot write as text.
+    """
+    with _readable(tokenizer, name, text, max_tokens, f"fit into {max_tokens} tokens"):
+        return _plain(tokenizer, text, continuing=continuing)
+
+
+def check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
+    """Raises `ParameterError` for an id without a place in the vocabulary."""
+    for id in ids:
+        if not 0 <= id < vocab_size:
+            raise ParameterError(name, f"hold token ids in [0, {vocab_size})", id)
+
+
+@contextmanager
+def _readable(
+    tokenizer: PreTrainedTokenizerBase, name: str, text: str, max_tokens: int | None, fits: str
+) -> Iterator[None]:
+    """In here `text` may be tokenised: it is found out first, by its characters alone, whether it can be and is short enough.
+
+    Raises:
+        ParameterError: of `name`, for what is no Unicode, what cannot be `max_tokens` (the rule `fits`), and in here for a
+            control token that the tokenizer cannot write as text.
+    """
+    if has_surrogates(text):
+        raise ParameterError(name, "be valid Unicode, without lone surrogates", text)
+    if max_tokens is not None and (way := plain(tokenizer)).exceeds(text, max_tokens):
+        raise ParameterError(name, f"{fits}, each of at most {way.reach} characters", f"{len(text)} characters")
+    try:
+        yield
+    except LostToken as error:
+        rule = f"hold no {error.name!r}, which the tokenizer knows as a control token and cannot write as text"
+        raise ParameterError(name, rule, text) from None
 
 
 def has_surrogates(text: str) -> bool:

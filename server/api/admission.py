@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -14,7 +14,7 @@ from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.samplers import Sampler, make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
-from token_diffusion.samplers.price import evaluations, price
+from token_diffusion.samplers.price import price
 from token_diffusion.text import encode
 
 from ..errors import invalid, unavailable
@@ -22,10 +22,12 @@ from ..owners.owner import Owner
 from ..settings import Settings
 from ..work.deadline import Deadline
 from ..work.engine import Engine
+from ..work.group import Group
 from ..work.jobs import Job, new_id
 from ..work.register import Register
 from ..work.stream import Stream, Telling
 from ..work.text import TextThread
+from .pieces import PieceTable
 from .protocol.requests import BlockSampleRequest, SampleRequest
 from .protocol.values import Process
 
@@ -45,6 +47,11 @@ class Service:
     def register(self) -> Register:
         """The requests by their id."""
         return Register(self.engine, self.settings.reattach_s)
+
+    @cached_property
+    def pieces(self) -> dict[str, PieceTable]:
+        """The vocabularies that were asked for, by model."""
+        return {}
 
 
 async def _opening(request: Request) -> Service | None:
@@ -72,7 +79,7 @@ async def admit(
     path: str,
     owner: Owner,
     deadline: Deadline,
-) -> Job:
+) -> Job[SamplingParameters]:
     """The job that `wire`, sent to the endpoint `path` for checkpoints of `processes`, asks for; not yet submitted.
 
     Raises:
@@ -88,7 +95,7 @@ async def admit(
     _check_limits(wire, settings)
     parameters = _parameters(wire)
     sampler = make_sampler(checkpoint.scheduler)
-    sampler.check(parameters.num_inference_steps)
+    sampler.check(parameters)
     own_length = wire.template is not None and "seq_len" not in wire.model_fields_set
     if not own_length:
         _check_seq_len(wire.seq_len, service.settings, checkpoint)
@@ -109,20 +116,43 @@ async def admit(
     return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(service.settings.instance))
 
 
+def submit_together(service: Service, jobs: Sequence[Job[Any]], deadline: Deadline) -> Group:
+    """Several jobs of one owner as one request, which may cost what one may.
+
+    Raises:
+        APIError: 422 if they are too much together, 429 if there is no room for all of them; then none is submitted.
+    """
+    work, most = sum(job.work for job in jobs), service.settings.max_request_work
+    if work > most:
+        parts = f"the {len(jobs)} parts of this request may need {work} token passes together"
+        raise invalid(f"{parts}; this server takes at most {most} a request")
+    return Group(service.engine, jobs, deadline)
+
+
 def _choose(
     checkpoints: Mapping[str, Checkpoint], model: str | None, processes: Sequence[Process], path: str
 ) -> Checkpoint:
     """The checkpoint called `model`, or else the first of a fitting process."""
-    loaded = ", ".join(f"{name} ({checkpoint.process})" for name, checkpoint in checkpoints.items())
-    if model is not None and model not in checkpoints:
-        raise ParameterError("model", f"be one of the loaded checkpoints, {loaded}", model)
-    candidates = checkpoints.values() if model is None else [checkpoints[model]]
-    for checkpoint in candidates:
+    loaded = _named(checkpoints)
+    for checkpoint in checkpoints.values() if model is None else [choose_loaded(checkpoints, model)]:
         if checkpoint.process in processes:
             return checkpoint
     needed = " or ".join(processes)
     asked = "" if model is None else f", asked for: {model}"
     raise invalid(f"{path} needs a checkpoint of the process {needed}; loaded: {loaded}{asked}", "model")
+
+
+def choose_loaded(checkpoints: Mapping[str, Checkpoint], model: str | None) -> Checkpoint:
+    """The checkpoint called `model`, of whatever process, or else the default one. Raises ParameterError if there is none."""
+    if model is None:
+        return next(iter(checkpoints.values()))
+    if model not in checkpoints:
+        raise ParameterError("model", f"be one of the loaded checkpoints, {_named(checkpoints)}", model)
+    return checkpoints[model]
+
+
+def _named(checkpoints: Mapping[str, Checkpoint]) -> str:
+    return ", ".join(f"{name} ({checkpoint.process})" for name, checkpoint in checkpoints.items())
 
 
 def _check_limits(wire: SampleRequest, settings: Settings) -> None:
@@ -154,7 +184,7 @@ def _check_work(sampler: Sampler, tokens: Sequence[int], parameters: SamplingPar
     if work > settings.max_request_work:
         blocks = "" if parameters.block_size is None else f" and block_size {parameters.block_size}"
         raise invalid(
-            f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {evaluations(sampler, tokens, parameters)} forward"
+            f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {sampler.evaluations(tokens, parameters)} forward"
             f" passes, which num_inference_steps {parameters.num_inference_steps}{blocks} may need, are {work} token passes; "
             f"this server takes at most {settings.max_request_work} a request"
         )

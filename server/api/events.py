@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Result
 from token_diffusion.errors import ParameterError
+from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.text import decode
 
 from ..errors import APIError, ErrorEvent, internal
@@ -53,7 +54,12 @@ class Narrator:
     """
 
     def __init__(
-        self, job: Job, checkpoint: Checkpoint, text: TextThread, deadline: Deadline, after: int | None = None
+        self,
+        job: Job[SamplingParameters],
+        checkpoint: Checkpoint,
+        text: TextThread,
+        deadline: Deadline,
+        after: int | None = None,
     ) -> None:
         self._job = job
         self._checkpoint = checkpoint
@@ -90,16 +96,17 @@ class Narrator:
                 yield self._id(news.after) + 1, await self._end(news.result, news.error)
                 return
 
-    async def end(self, reader: Reader) -> DoneEvent | ErrorEvent:
-        """The last event alone, whenever it comes."""
-        while True:
-            news = await reader.read(HEARTBEAT_S)
-            if news is None or (news.error is None and news.result is None):
-                continue
-            try:
-                return await self._end(news.result, news.error)
-            except TimeoutError:
-                return self._deadline.error().event
+    async def end(self, reader: Reader) -> DoneEvent:
+        """The last event alone, whenever it comes. Raises APIError if the job ends badly."""
+        while (news := await reader.read(None)) is None or (news.error is None and news.result is None):
+            pass
+        if news.error is not None:
+            raise news.error
+        assert news.result is not None
+        try:
+            return await self.done(news.result)
+        except TimeoutError:
+            raise self._deadline.error() from None
 
     @property
     def _blocks(self) -> int:

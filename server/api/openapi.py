@@ -56,6 +56,13 @@ SAMPLE_RESPONSES: dict[int | str, dict[str, Any]] = {
     504: {"model": ErrorEvent, "description": 'The time is over; with `"stream": true` an `error` event says so.'},
 }
 
+TEXT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **{code: SAMPLE_RESPONSES[code] for code in (400, 408, 413)},
+    422: {"model": ErrorEvent, "description": "A field is unknown or wrong, or the text or its ids are too many."},
+    504: {"model": ErrorEvent, "description": "The time is over."},
+}
+"""Of a request that is for a text alone."""
+
 EVERYWHERE = {
     "500": "A fault of the server.",
     "503": "The server is not ready, or stopping.",

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Batch, Determinism, Result, Update, next_turn
@@ -133,18 +133,18 @@ class Engine:
         self.check_open()
         self.jobs.check_room(owner)
 
-    def submit(self, job: Job) -> None:
-        """Take `job`, to be begun with the next steps.
+    def submit(self, *jobs: Job[Any]) -> None:
+        """Take `jobs`, all of one owner, to be begun with the next steps; all of them or none.
 
         Raises:
             APIError: 429 when too much is outstanding already, 503 when the engine is draining or dead.
         """
         self.check_open()
-        self.jobs.submit(job)
-        if self.jobs.closed:  # it died in between, and may not have seen this job
+        self.jobs.submit(*jobs)
+        if self.jobs.closed:  # it died in between, and may not have seen them
             self.abort(internal)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Job[Any]) -> None:
         """Take the rows of `job` out of the batch before its next step; a job that has ended is ignored."""
         self.jobs.cancel(job)
 
@@ -183,7 +183,7 @@ class Engine:
         for job in joining:
             self._join(job)
 
-    def _join(self, job: Job) -> None:
+    def _join(self, job: Job[Any]) -> None:
         batch = self._batches[job.model]
         try:
             job.stream.begin(batch.add(job, job.tokens, job.parameters, job.owner.id, job.owner.weight))
@@ -231,7 +231,7 @@ class Engine:
         seconds = time.perf_counter() - began
         self.metrics.step(seconds, batch.rows, batch.tokens)
         batch.cost.observe(batch.tokens, seconds)
-        jobs = [cast(Job, update.key) for update in updates]
+        jobs = [cast(Job[Any], update.key) for update in updates]
         for job in jobs:
             if not job.running:
                 job.running, job.stream.queue_ms = True, (began - job.stream.arrived) * 1e3
@@ -260,11 +260,11 @@ class Engine:
             if update.result is not None:
                 self._count(job, update.result)
 
-    def _count(self, job: Job, result: Result) -> None:
+    def _count(self, job: Job[Any], result: Result) -> None:
         tokens, nfe, skipped = result.completion_tokens, result.nfe, result.forwards_skipped
         self.metrics.finished(job.model, job.owner.key_name, job.stream.total_ms, tokens, nfe, skipped)
 
-    def _leave(self, job: Job, error: APIError | None = None) -> None:
+    def _leave(self, job: Job[Any], error: APIError | None = None) -> None:
         """Out of its batch, what it held free for others; its stream ends with `error` if there is one."""
         self._batches[job.model].remove(job)
         self.jobs.free(job)
@@ -282,7 +282,7 @@ class Engine:
         )
 
 
-def jobs_of(batch: Batch) -> list[Job]:
+def jobs_of(batch: Batch) -> list[Job[Any]]:
     """Those in its step, the last one or the one under way."""
     return [job for job in batch.stepped if isinstance(job, Job)]
 

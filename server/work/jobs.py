@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-from token_diffusion.samplers.parameters import SamplingParameters
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..owners.owner import Owner
 from ..owners.quotas import Quotas
@@ -23,9 +23,19 @@ def new_id(instance: str = "") -> str:
     return "-".join(part for part in ("smp", instance, secrets.token_urlsafe(16)) if part)
 
 
+class Parameters(Protocol):
+    """What a job asks of its rows, of which there are `num_samples`."""
+
+    @property
+    def num_samples(self) -> int: ...
+
+
+P = TypeVar("P", bound=Parameters)
+
+
 @dataclass(eq=False)
-class Job:
-    """An admitted request: `tokens` [seq_len] with OPEN holes, to be denoised by the checkpoint called `model`.
+class Job(Generic[P]):
+    """An admitted request: rows of `tokens` [seq_len], each as `parameters` say, for the checkpoint called `model`.
 
     id: the server's own name for it, which nobody can guess. request_id: its client's, X-Request-Id. work: its price in token
     passes. left: what it may still need of it. running: it has had a step.
@@ -33,7 +43,7 @@ class Job:
 
     model: str
     tokens: list[int]
-    parameters: SamplingParameters
+    parameters: P
     stream: Stream
     owner: Owner
     work: int
@@ -70,10 +80,10 @@ class Jobs:
         self._room = room
         self._closed = False
         self._changed = threading.Condition()
-        self._joining: list[Job] = []
-        self._leaving: list[Job] = []
-        self._jobs: dict[Job, None] = {}
-        self._held: set[Job] = set()  # those that the room counts
+        self._joining: list[Job[Any]] = []
+        self._leaving: list[Job[Any]] = []
+        self._jobs: dict[Job[Any], None] = {}
+        self._held: set[Job[Any]] = set()  # those that the room counts
 
     @property
     def rows(self) -> int:
@@ -97,7 +107,7 @@ class Jobs:
             return self._room.work
 
     @property
-    def all(self) -> list[Job]:
+    def all(self) -> list[Job[Any]]:
         with self._changed:
             return list(self._jobs)
 
@@ -106,22 +116,30 @@ class Jobs:
         with self._changed:
             self._room.check(owner, {}, 0)
 
-    def submit(self, job: Job) -> None:
-        """It joins before the next step; of the event loop.
+    def submit(self, *jobs: Job[Any]) -> None:
+        """They join before the next step, all of them or none; of the event loop.
+
+        Args:
+            jobs: of one owner; what they ask for together is held against what there is.
 
         Raises:
-            APIError: 429, if too much is outstanding already, or its owner has used up its rate.
+            APIError: 429, if too much is outstanding already, or their owner has used up its rate.
         """
+        work: Counter[str] = Counter()
+        for job in jobs:
+            work[job.model] += job.work
         with self._changed:
-            self._room.check(job.owner, {job.model: job.work}, job.resident_tokens)
-            self._quotas.take(job.owner, job.work)
-            self._room.add(job.owner, job.model, job.left, job.resident_tokens)
-            self._jobs[job] = None
-            self._held.add(job)
-            self._joining.append(job)
+            owner = jobs[0].owner
+            self._room.check(owner, work, sum(job.resident_tokens for job in jobs))
+            self._quotas.take(owner, work.total())
+            for job in jobs:
+                self._room.add(owner, job.model, job.left, job.resident_tokens)
+                self._jobs[job] = None
+                self._held.add(job)
+                self._joining.append(job)
             self._changed.notify()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Job[Any]) -> None:
         """It does not join, or leaves its batch before the next step; a job that has ended is ignored.
 
         What it held is for others at once: its client may come again before the step under way has ended.
@@ -135,7 +153,7 @@ class Jobs:
                 self._leaving.append(job)
                 self._changed.notify()
 
-    def retire(self, done: Iterable[tuple[Job, int]]) -> int:
+    def retire(self, done: Iterable[tuple[Job[Any], int]]) -> int:
         """Of these jobs so much is left. Returns by how much that is less."""
         retired = 0
         with self._changed:
@@ -146,14 +164,14 @@ class Jobs:
                 job.left = left
         return retired
 
-    def free(self, job: Job) -> None:
+    def free(self, job: Job[Any]) -> None:
         """What it held is for others; a job that holds nothing is ignored."""
         with self._changed:
             if job in self._jobs:
                 del self._jobs[job]
                 self._release(job)
 
-    def _release(self, job: Job) -> None:
+    def _release(self, job: Job[Any]) -> None:
         if job in self._held:
             self._held.remove(job)
             self._room.add(job.owner, job.model, -job.left, -job.resident_tokens)
@@ -175,7 +193,7 @@ class Jobs:
                 self._changed.wait()
             return not self._closed
 
-    def exchange(self) -> tuple[list[Job], list[Job]]:
+    def exchange(self) -> tuple[list[Job[Any]], list[Job[Any]]]:
         """Those that leave their batch and those that join one, each told once."""
         with self._changed:
             leaving, self._leaving = self._leaving, []

@@ -9,6 +9,8 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 
+from token_diffusion.samplers.parameters import SamplingParameters
+
 from ..errors import APIError, cancelled, crowded, not_found
 from ..owners.owner import Owner
 from .deadline import Deadline
@@ -30,7 +32,7 @@ SMALLEST_TOKENS = 32
 class Entry:
     """A request, and whether it outlives its last reader."""
 
-    job: Job
+    job: Job[SamplingParameters]
     keep: bool
     deadline: Deadline
     due: asyncio.TimerHandle
@@ -59,7 +61,7 @@ class Register:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def submit(self, job: Job, deadline: Deadline, *, keep: bool) -> Entry:
+    def submit(self, job: Job[SamplingParameters], deadline: Deadline, *, keep: bool) -> Entry:
         """Hand `job` to the engine; it ends with an error when `deadline` is over.
 
         Raises:
@@ -108,7 +110,7 @@ class Register:
         entry.due.cancel()
         self._stop(entry.job, cancelled())
 
-    def _stop(self, job: Job, error: APIError) -> None:
+    def _stop(self, job: Job[SamplingParameters], error: APIError) -> None:
         job.stream.fail(error)
         self._engine.cancel(job)
 

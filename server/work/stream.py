@@ -70,8 +70,8 @@ class News:
 class Stream:
     """A request's story so far, written by the engine (`begin`, `publish`) or by anyone (`fail`), read by 0..n readers.
 
-    `step`, `t` and `nfe` are those of the last update; `result` or `error` is there once it has ended. `num_merged` counts
-    updates that a reader got later than it wanted, together with others.
+    `step`, `t` and `nfe` are those of the last update; `result` or `error` is there once it has ended, unless it was `dismissed`.
+    `num_merged` counts updates that a reader got later than it wanted, together with others.
     """
 
     def __init__(self, telling: Telling | None = None) -> None:
@@ -84,6 +84,7 @@ class Stream:
         self._num_updates = 0
         self.result: Result | None = None
         self.error: APIError | None = None
+        self.dismissed = False
         self.step, self.t, self.nfe = 0, 1.0, 0
         self.arrived = time.perf_counter()
         self.queue_ms = self.first_state_ms = self.total_ms = 0.0
@@ -91,14 +92,14 @@ class Stream:
 
     @property
     def ended(self) -> bool:
-        return self.result is not None or self.error is not None
+        return self.result is not None or self.error is not None or self.dismissed
 
     @property
     def outcome(self) -> str | None:
         """Once it has ended, "done" or the type of its error."""
         if self.error is not None:
             return self.error.event.error.type
-        return None if self.result is None else "done"
+        return "done" if self.ended else None
 
     @property
     def place(self) -> Place:
@@ -109,7 +110,7 @@ class Stream:
     def num_readers(self) -> int:
         return len(self._readers)
 
-    # What the engine's thread calls; `fail` may be called from anywhere.
+    # What the engine's thread calls; `fail` and `dismiss` may be called from anywhere.
 
     def begin(self, tokens: list[list[int]]) -> None:
         """The rows have joined the batch; `tokens` [num_samples][seq_len] is their initial state."""
@@ -143,6 +144,15 @@ class Stream:
             if self.ended:
                 return
             self.error = error
+            self.total_ms = self._elapsed_ms()
+            self._wake()
+
+    def dismiss(self) -> None:
+        """End the stream where it is, unless it has ended already: as much of it as was wanted is there."""
+        with self._lock:
+            if self.ended:
+                return
+            self.dismissed = True
             self.total_ms = self._elapsed_ms()
             self._wake()
 
@@ -205,8 +215,8 @@ class Reader:
         self._ready = asyncio.Event()
         self._woken = False
 
-    async def read(self, timeout_s: float) -> News | None:
-        """All news, once there are enough of them; None if there are not within `timeout_s` seconds."""
+    async def read(self, timeout_s: float | None) -> News | None:
+        """All news, once there are enough of them; None if there are not within `timeout_s` seconds, should it be limited."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._ready.wait()

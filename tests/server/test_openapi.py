@@ -31,12 +31,13 @@ SMALL: dict[str, Any] = {
     "max_num_inference_steps": 8,
     "request_timeout_s": 20,
 }
-STATE = ("GET /health", "GET /ready", "GET /models", "GET /info")
+STATE = ("GET /health", "GET /ready", "GET /models", "GET /info", "GET /version")
 SAMPLING = ("POST /sample", "POST /sample/block", "POST /sample/hybrid")
+TEXT = ("POST /tokenize", "POST /detokenize")
 
-TOLD_BY_THE_CHECKPOINT = ("model", "prompt", "template", "num_inference_steps", "on_disconnect")
-"""Fields that may be refused although the document allows them: by what is loaded, how long a text is in tokens, whether the
-process has a continuous-time limit, and `keep` without a stream."""
+TOLD_BY_THE_CHECKPOINT = ("model", "prompt", "template", "tokens", "num_inference_steps", "on_disconnect")
+"""Fields that may be refused although the document allows them: by what is loaded, how long a text is in tokens, which ids are
+in a vocabulary, whether the process has a continuous-time limit, and `keep` without a stream."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def is_refused_for_the_checkpoint(response: Any) -> bool:
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-@pytest.mark.parametrize("label", SAMPLING)
+@pytest.mark.parametrize("label", SAMPLING + TEXT)
 def test_requests_get_the_answers_that_are_documented(document: Any, label: str, mode: GenerationMode) -> None:
     seen: set[int] = set()
 

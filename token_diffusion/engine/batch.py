@@ -13,26 +13,24 @@ import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
-from ..networks.denoiser import as_denoiser
+from ..networks.denoiser import as_denoiser, forbidden_by
 from ..networks.rowwise import Rowwise
-from ..samplers import make_sampler
-from ..samplers.parameters import SamplingParameters
-from ..samplers.price import evaluations
-from ..samplers.rows import make_rows
+from ..samplers import SAMPLERS, make_sampler
+from ..samplers.parameters import Parameters
 from .cost import Cost
 from .lane import Lane, bucket, longest
-from .request import Request
+from .request import Request, make_request
 from .shares import Shares
 from .standing import Line, Share
-from .updates import BlockEnd, Result, Update
+from .updates import BlockEnd, Result, Scores, Update
 
-__all__ = ["Batch", "BlockEnd", "Determinism", "Result", "Update"]
+__all__ = ["Batch", "BlockEnd", "Determinism", "Result", "Scores", "Update"]
 
 Determinism = Literal["exact", "fast"]
 
 
 class Batch:
-    """Rows of one denoiser, each with its own step, length, parameters and randomness, sharing forward passes.
+    """Rows of one denoiser, each with its own sampler, step, length, parameters and randomness, sharing forward passes.
 
     Rows of about one length lie in a lane, so that little is computed for padding; a tick steps rows of one lane.
 
@@ -60,7 +58,8 @@ class Batch:
         shares: Shares | None = None,
     ) -> None:
         self.denoiser, self.scheduler = as_denoiser(denoiser), scheduler
-        self.sampler = make_sampler(scheduler)
+        forbidden = forbidden_by(self.denoiser)
+        self._samplers = {kind: make_sampler(scheduler, kind, forbidden) for kind in SAMPLERS}
         own: str | torch.device = getattr(self.denoiser, "device", "cpu")
         self.device = torch.device(own if device is None else device)
         if determinism == "exact":
@@ -89,7 +88,7 @@ class Batch:
         self,
         key: Hashable,
         tokens: Sequence[int],
-        parameters: SamplingParameters,
+        parameters: Parameters,
         client: Hashable = None,
         weight: float = 1.0,
     ) -> list[list[int]]:
@@ -105,15 +104,15 @@ class Batch:
         Raises:
             ParameterError: tokens do not fit `seq_len` or the vocabulary, or the sampler has no such grid.
         """
+        sampler = self._samplers[type(parameters)]
+        sampler.check(parameters)
         self._check(tokens, parameters)
-        rows = make_rows(tokens, parameters)
-        rows.left.fill_(evaluations(self.sampler, tokens, parameters))
-        self.sampler.prepare(rows)
-        request = Request(key, tokens, parameters, rows)
-        initial: list[list[int]] = rows.tokens.tolist()
-        if request.open:
+        rows = sampler.rows(tokens, parameters)
+        request = make_request(key, tokens, parameters, rows)
+        initial = request.initial
+        if request.num_unfinished:
             try:
-                self._lane(len(tokens)).join(rows, request, client, weight)
+                self._lane(len(tokens)).join(rows, sampler, request, client, weight)
             finally:
                 self._tidy()  # there may have been no memory for it
         else:
@@ -162,7 +161,7 @@ class Batch:
         chosen = self.shares.choose(turn, everyone)
         self.stepped, self.rows = lane.keys(chosen), sum(count for _, count in chosen)
         try:
-            return lane.step(chosen, self.denoiser, self.sampler, self.device)
+            return lane.step(chosen, self.denoiser, self.device)
         finally:
             self.tokens = lane.tokens
             self._tidy()
@@ -179,8 +178,7 @@ class Batch:
     def _tidy(self) -> None:
         self.lanes = [lane for lane in self.lanes if len(lane)]
 
-    def _check(self, tokens: Sequence[int], parameters: SamplingParameters) -> None:
-        self.sampler.check(parameters.num_inference_steps)
+    def _check(self, tokens: Sequence[int], parameters: Parameters) -> None:
         if len(tokens) != parameters.seq_len:
             raise ParameterError("tokens", f"have seq_len = {parameters.seq_len} entries", len(tokens))
         vocab_size, mask_token_id = self.scheduler.config.vocab_size, self.scheduler.config.mask_token_id

@@ -6,18 +6,20 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ..networks.denoiser import Denoiser
-from ..samplers import Sampler
-from ..samplers.rows import Rows
+from ..samplers import Outcome, Plan, Sampler
 from ..samplers.sampler import split
 from .request import Request
+from .residents import Residents
 from .shares import Shares
 from .standing import Line, Share
-from .table import Table
 from .updates import Update
 
 SHORTEST = 32
@@ -46,6 +48,7 @@ class Member:
     number: int
     request: Request
     share: Share
+    residents: Residents
     slots: np.ndarray
 
     def take(self, count: int) -> np.ndarray:
@@ -56,8 +59,36 @@ class Member:
         return taken
 
 
+@dataclass(frozen=True)
+class Part:
+    """The rows of one sampler in a tick, and what it plans for them."""
+
+    residents: Residents
+    rows: Any
+    plan: Plan
+    left: np.ndarray
+
+    @property
+    def width(self) -> int:
+        return int(self.rows.tokens.shape[1])
+
+    @property
+    def asks(self) -> bool:
+        return bool(self.plan.positions.numel())
+
+    def views(self, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network is shown, each row at its time: tokens [R, width], t [R], valid [R, width]."""
+        tokens = self.rows.tokens if self.plan.tokens is None else self.plan.tokens
+        visible, more = self.residents.sampler.visible(self.rows), width - self.width
+        return (
+            (F.pad(tokens, (0, more)), self.plan.t, F.pad(visible, (0, more)))
+            if more
+            else (tokens, self.plan.t, visible)
+        )
+
+
 class Lane:
-    """Resident rows, and among them those that were stepped last, which stay gathered as long as the same ones are chosen.
+    """Resident rows of one or several samplers, which share the lane's forward passes.
 
     Args:
         number: of its class of lengths. longest: positions of the longest row that is expected.
@@ -67,21 +98,17 @@ class Lane:
     """
 
     def __init__(self, number: int, longest: int, line: Line, shares: Shares) -> None:
-        self.bucket, self.line, self._shares = number, line, shares
+        self.bucket, self.line, self._longest, self._shares = number, line, longest, shares
         self.tokens = 0
         self._members: dict[Hashable, Member] = {}
         self._by_share: dict[Share, Member] = {}
         self._by_number: dict[int, Member] = {}
-        self._joined = self._size = 0
-        self._table = Table(longest)
-        self._number, self._sample = (np.empty(0, dtype=np.int64) for _ in range(2))  # of the row in each slot
-        self._marks = np.zeros(1, dtype=bool)  # one a slot, all False between two questions, and one more for -1
-        self._rows: Rows | None = None  # gathered, of these slots; -1 where the row has left
-        self._slots = np.empty(0, dtype=np.int64)
+        self._joined = 0
+        self._residents: dict[Sampler, Residents] = {}
 
     def __len__(self) -> int:
         """Rows that are not finished."""
-        return self._size
+        return sum(map(len, self._residents.values()))
 
     @property
     def anyone(self) -> Share:
@@ -92,18 +119,15 @@ class Lane:
         """Of the requests whose shares these are."""
         return [self._by_share[share].request.key for share, _ in chosen]
 
-    def join(self, rows: Rows, request: Request, client: Hashable, weight: float) -> None:
+    def join(self, rows: Any, sampler: Sampler, request: Request, client: Hashable, weight: float) -> None:
         """All rows of a request of `client`; they are stepped when their turn comes."""
-        slots = self._table.put(rows)
-        if (more := len(self._table.lengths) - len(self._number)) > 0:
-            self._number, self._sample = (np.pad(each, (0, more)) for each in (self._number, self._sample))
-            self._marks = np.pad(self._marks, (0, more))
+        residents, number = self._residents.get(sampler) or Residents(sampler, self._longest), self._joined + 1
+        slots = residents.put(rows, number)
         # Last of all, as there is no turn for rows that are not here.
         share = self._shares.join(self.line, len(rows), rows.tokens.shape[1], request.left, client, weight)
-        self._joined, self._size = self._joined + 1, self._size + len(slots)
-        member = Member(self._joined, request, share, slots)
-        self._members[request.key] = self._by_share[share] = self._by_number[member.number] = member
-        self._number[slots], self._sample[slots] = member.number, np.arange(len(slots))
+        self._joined, self._residents[sampler] = number, residents
+        member = Member(number, request, share, residents, slots)
+        self._members[request.key] = self._by_share[share] = self._by_number[number] = member
 
     def remove(self, key: Hashable) -> None:
         """The request's rows are gone; an unknown key is ignored."""
@@ -111,76 +135,45 @@ class Lane:
         if member is not None:
             self._finish(member, member.slots)
 
-    def step(
-        self, chosen: Sequence[tuple[Share, int]], denoiser: Denoiser, sampler: Sampler, device: torch.device
-    ) -> list[Update]:
+    def step(self, chosen: Sequence[tuple[Share, int]], denoiser: Denoiser, device: torch.device) -> list[Update]:
         """One tick of so many rows of some requests: plan, one forward pass, commit. An update for each; finished rows leave."""
+        parts = self._parts(chosen)
+        width = max(part.width for part in parts)
+        self.tokens = width * sum(len(part.rows) for part in parts)
+        logits = iter(_ask([part for part in parts if part.asks], width, denoiser, device))
+        updates: list[Update] = []
+        for part in parts:
+            updates += self._tell(part, _commit(part, next(logits)) if part.asks else None)
+        return updates
+
+    def _parts(self, chosen: Sequence[tuple[Share, int]]) -> list[Part]:
+        """The tick's rows by their sampler, planned."""
         members = sorted(((self._by_share[share], count) for share, count in chosen), key=lambda each: each[0].number)
-        rows = self._gather(np.concatenate([member.take(count) for member, count in members]))
-        self.tokens = rows.tokens.numel()
-        left = rows.left.numpy().copy()
-        plan = sampler.plan(rows)
-        changes: list[tuple[int, int, int]] = []
-        row = np.empty(0, dtype=np.int64)
-        if plan.positions.numel():
-            visible = sampler.visible(rows)
-            logits = denoiser(*(part.to(device) for part in (rows.tokens, plan.t, visible, plan.positions)))
-            before = rows.tokens.view(-1)[plan.positions]
-            tokens = sampler.commit(rows, plan, logits)
-            at, column = split(plan.positions, rows.tokens.shape[1])
-            rows.nfe[at.unique_consecutive()] += 1
-            changed = tokens != before
-            at, column, tokens = at[changed], column[changed], tokens[changed]
-            rows.step_map[at, column] = plan.step[at]
-            row = at.numpy()
-            sample = self._sample[self._slots[row]]
-            changes = list(zip(sample.tolist(), column.tolist(), tokens.tolist(), strict=True))
-        return self._tell(rows, row, changes, left - rows.left.numpy())
+        slots: dict[Residents, list[np.ndarray]] = {}
+        for member, count in members:
+            slots.setdefault(member.residents, []).append(member.take(count))
+        parts = []
+        for residents, some in slots.items():
+            rows = residents.gather(np.concatenate(some))
+            left = rows.left.numpy().copy()
+            parts.append(Part(residents, rows, residents.sampler.plan(rows), left))
+        return parts
 
-    def _gather(self, slots: np.ndarray) -> Rows:
-        """The rows in these slots, those of a request one after the other; what has been gathered is used if it can be."""
-        rows, before = self._rows, self._slots
-        here = self._among(before, slots)
-        if rows is None or np.count_nonzero(here) < len(slots):
-            if rows is not None:
-                self._put_back(rows, before >= 0)
-            rows = self._table.read(slots)
-            self._slots = slots
-        elif len(slots) < len(before):
-            self._put_back(rows, ~here & (before >= 0))
-            rows = rows.select(torch.from_numpy(here)).trimmed()
-            self._slots = before[here]
-        self._rows = rows
-        return rows
-
-    def _among(self, slots: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Which of `slots` are among `others`; -1 never is."""
-        self._marks[others] = True
-        found = self._marks[slots]
-        self._marks[others] = False
-        return found
-
-    def _put_back(self, rows: Rows, which: np.ndarray) -> None:
-        if which.any():
-            some = rows if which.all() else rows.select(torch.from_numpy(which))
-            self._table.write(self._slots[which], some)
-
-    def _tell(
-        self, rows: Rows, row: np.ndarray, changes: list[tuple[int, int, int]], retired: np.ndarray
-    ) -> list[Update]:
-        """Carries progress and `changes`, which are sorted by `row`, to the requests; `retired`: evaluations by row."""
-        names = ("step", "blocks_done", "t", "tokens", "step_map")
-        step, blocks, t, tokens, step_map = (getattr(rows, name).numpy() for name in names)
-        finished = (rows.step >= rows.last_step).numpy()
-        slots, updates = self._slots, []
+    def _tell(self, part: Part, outcome: Outcome | None) -> list[Update]:
+        """Carries progress and changes to the requests whose rows these are."""
+        residents, rows, updates = part.residents, part.rows, []
+        row, changes = np.empty(0, dtype=np.int64), []
+        if outcome is not None:
+            row = outcome.row.numpy()
+            sample = residents.sample[residents.slots[row]]
+            changes = list(zip(sample.tolist(), outcome.column.tolist(), outcome.token.tolist(), strict=True))
+        finished, slots = rows.finished.numpy(), residents.slots
         # What is asked of all rows of a request is asked of all requests at once: most have one row.
-        starts = self._starts()
+        starts = residents.starts
         failed, done = (np.logical_or.reduceat(each, starts).tolist() for each in (rows.failed.numpy(), finished))
-        nfe, retired = (
-            np.maximum.reduceat(rows.nfe.numpy(), starts).tolist(),
-            np.add.reduceat(retired, starts).tolist(),
-        )
-        numbers, ends = self._number[slots[starts]].tolist(), [*starts.tolist(), len(slots)]
+        retired = np.add.reduceat(part.left - rows.left.numpy(), starts).tolist()
+        numbers, ends = residents.number[slots[starts]].tolist(), [*starts.tolist(), len(slots)]
+        progress = self._by_number[numbers[0]].request.progress(rows, starts)
         of_changes = np.searchsorted(row, ends).tolist()
         for index, (start, stop) in enumerate(pairwise(ends)):
             member, span = self._by_number[numbers[index]], slice(start, stop)
@@ -189,29 +182,49 @@ class Lane:
                 updates.append(request.failure())
                 self._finish(member, member.slots)
                 continue
-            samples = self._sample[here]
-            request.step[samples], request.blocks[samples], request.t[samples] = step[span], blocks[span], t[span]
-            request.nfe = max(request.nfe, nfe[index])
+            samples = residents.sample[here]
+            request.advance(progress, index, span, samples)
             request.retire(retired[index])
             member.share.left = request.left
             if done[index]:
                 which = finished[span]
-                request.finish(samples[which], tokens[span][which], step_map[span][which])
+                request.finish(progress, span, samples, which)
                 self._finish(member, here[which])
             updates.append(request.update(changes[of_changes[index] : of_changes[index + 1]]))
         return updates
 
-    def _starts(self) -> np.ndarray:
-        """Where among the gathered rows those of each request begin."""
-        number = self._number[self._slots]
-        return np.flatnonzero(np.diff(number, prepend=-1))
-
     def _finish(self, member: Member, slots: np.ndarray) -> None:
         """Rows of a request leave."""
+        residents = member.residents
         self._shares.leave(member.share, len(slots))
-        self._table.free(slots)
-        self._size -= len(slots)
-        self._slots = np.where(self._among(self._slots, slots), -1, self._slots)
-        member.slots = member.slots[~self._among(member.slots, slots)]
+        residents.free(slots)
+        member.slots = member.slots[~residents.among(member.slots, slots)]
         if not len(member.slots):
             del self._members[member.request.key], self._by_share[member.share], self._by_number[member.number]
+        if not len(residents):
+            self._residents = {sampler: each for sampler, each in self._residents.items() if each is not residents}
+
+
+def _ask(parts: Sequence[Part], width: int, denoiser: Denoiser, device: torch.device) -> Sequence[Tensor]:
+    """Logits at the planned positions of each part, in one forward pass; the usual one part is handed on as it is."""
+    if not parts:
+        return []
+    if len(parts) == 1:
+        tokens, t, visible = parts[0].views(parts[0].width)
+        return [denoiser(*(each.to(device) for each in (tokens, t, visible, parts[0].plan.positions)))]
+    tokens, t, visible = (torch.cat(each) for each in zip(*(part.views(width) for part in parts), strict=True))
+    positions, above = [], 0
+    for part in parts:
+        row, column = split(part.plan.positions, part.width)
+        positions.append((above + row) * width + column)
+        above += len(part.rows)
+    logits = denoiser(*(each.to(device) for each in (tokens, t, visible, torch.cat(positions))))
+    return logits.split([len(each) for each in positions])
+
+
+def _commit(part: Part, logits: Tensor) -> Outcome:
+    """What came of logits [n, V] in the rows of a part, each asked row's evaluation counted."""
+    asked = torch.div(part.plan.positions, part.width, rounding_mode="floor")
+    outcome = part.residents.sampler.commit(part.rows, part.plan, logits)
+    part.rows.nfe[asked.unique_consecutive()] += 1
+    return outcome

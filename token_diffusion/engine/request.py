@@ -1,29 +1,76 @@
-"""A request while it is in a batch: where each of its samples has got to, whichever lanes their rows are in."""
+"""A request while it is in a batch: where each of its rows has got to, whichever lanes they are in."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..samplers.parameters import SamplingParameters
-from ..samplers.rows import Rows
-from .updates import BlockEnd, Result, Update
+from ..samplers.parameters import Parameters, SamplingParameters, ScoringParameters
+from ..samplers.rows import Rows, SampleRows
+from ..samplers.scoring import ScoreRows
+from .updates import BlockEnd, Result, Scores, Update
 
 NO_DISTRIBUTION = "the network's logits are NaN, or -inf for every token"
 
 
 class Request:
-    """Written by the lanes, a few array operations a tick however many samples there are.
+    """What the lanes write, a few array operations a tick however many rows there are.
 
     Args:
-        tokens: [seq_len], negative where open. rows: its rows as they join.
+        tokens: [seq_len]. rows: its rows as they join.
 
     left: token passes that it may still need, at most.
     """
 
-    def __init__(self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters, rows: Rows) -> None:
-        self.key, self.parameters = key, parameters
+    def __init__(self, key: Hashable, tokens: Sequence[int], rows: Rows) -> None:
+        self.key, self.length = key, len(tokens)
+        self.num_unfinished = len(rows)
+        self.nfe = 0
+        self.left = int(rows.left.sum()) * len(tokens)
+
+    @property
+    def initial(self) -> list[list[int]]:
+        """What its changes start from, [samples][seq_len]."""
+        raise NotImplementedError
+
+    @staticmethod
+    def progress(rows: Any, starts: np.ndarray) -> Any:
+        """What the next two read of the rows of a tick, those of each request from `starts` on; taken once for all of them."""
+        raise NotImplementedError
+
+    def advance(self, progress: Any, index: int, span: slice, samples: np.ndarray) -> None:
+        """Rows `span` of the tick, of its request number `index`, are these samples."""
+        raise NotImplementedError
+
+    def finish(self, progress: Any, span: slice, samples: np.ndarray, which: np.ndarray) -> None:
+        """Of these rows some, bool, are finished."""
+        raise NotImplementedError
+
+    def retire(self, evaluations: int) -> None:
+        """So many evaluations of one row were made, or will not be needed."""
+        self.left -= evaluations * self.length
+
+    def update(self, changes: list[tuple[int, int, int]]) -> Update:
+        """What to tell after a tick; with the result when no row is left unfinished."""
+        raise NotImplementedError
+
+    def failure(self) -> Update:
+        """The last update of a request for which the network had no distribution."""
+        raise NotImplementedError
+
+
+class SampleRequest(Request):
+    """Samples that are filled in.
+
+    Args:
+        tokens: [seq_len], negative where open.
+    """
+
+    def __init__(self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters, rows: SampleRows) -> None:
+        super().__init__(key, tokens, rows)
+        self.parameters = parameters
         self.open = [index for index, token in enumerate(tokens) if token < 0]
         self.num_blocks = int(rows.num_blocks[0])
         self.num_unfinished = parameters.num_samples if self.open else 0
@@ -31,21 +78,32 @@ class Request:
         self.step_map = np.zeros_like(self.tokens)
         self.step, self.blocks = (np.zeros(parameters.num_samples, dtype=np.int64) for _ in range(2))
         self.t = np.full(parameters.num_samples, 1.0 if self.open else 0.0)
-        self.nfe = self.blocks_told = 0
-        self.left = int(rows.left.sum()) * len(tokens)
+        self.blocks_told = 0
 
-    def finish(self, samples: np.ndarray, tokens: np.ndarray, step_map: np.ndarray) -> None:
-        """Some samples are complete: int64 [S'], [S', L], [S', L]."""
-        length = self.tokens.shape[1]
-        self.tokens[samples], self.step_map[samples] = tokens[:, :length], step_map[:, :length]
-        self.num_unfinished -= len(samples)
+    @property
+    def initial(self) -> list[list[int]]:
+        initial: list[list[int]] = self.tokens.tolist()
+        return initial
 
-    def retire(self, evaluations: int) -> None:
-        """So many evaluations of one row were made, or will not be needed."""
-        self.left -= evaluations * self.tokens.shape[1]
+    @staticmethod
+    def progress(rows: SampleRows, starts: np.ndarray) -> tuple[Any, ...]:
+        nfe = np.maximum.reduceat(rows.nfe.numpy(), starts).tolist()
+        fields = (rows.step, rows.blocks_done, rows.t, rows.tokens, rows.step_map)
+        return nfe, *(field.numpy() for field in fields)
+
+    def advance(self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray) -> None:
+        nfe, step, blocks, t, _, _ = progress
+        self.step[samples], self.blocks[samples], self.t[samples] = step[span], blocks[span], t[span]
+        self.nfe = max(self.nfe, nfe[index])
+
+    def finish(self, progress: tuple[Any, ...], span: slice, samples: np.ndarray, which: np.ndarray) -> None:
+        *_, tokens, step_map = progress
+        done = samples[which]
+        self.tokens[done] = tokens[span][which, : self.length]
+        self.step_map[done] = step_map[span][which, : self.length]
+        self.num_unfinished -= len(done)
 
     def update(self, changes: list[tuple[int, int, int]]) -> Update:
-        """What to tell after a tick; with the result when no sample is left unfinished."""
         slowest = int(self.step.argmin())
         done = int(self.blocks.min())
         blocks = [self._block(index) for index in range(self.blocks_told, done)]
@@ -57,18 +115,68 @@ class Request:
         )
 
     def failure(self) -> Update:
-        """The last update of a request for which the network had no distribution."""
         return Update(self.key, int(self.step.min()), float(self.t.max()), self.nfe, [], [], None, NO_DISTRIBUTION)
 
     def _block(self, index: int) -> BlockEnd:
-        length = self.tokens.shape[1]
-        size = self.parameters.block_size or length
+        size = self.parameters.block_size or self.length
         start = self.open[0] + index * size
-        return BlockEnd(index, start, min(start + size, length))
+        return BlockEnd(index, start, min(start + size, self.length))
 
     def _result(self) -> Result:
         steps = (self.parameters.num_inference_steps or 0) * self.num_blocks
-        fixed = self.tokens.shape[1] - len(self.open)
+        fixed = self.length - len(self.open)
         skipped = max(steps - self.nfe, 0)
         filled = len(self.open) * len(self.tokens)
         return Result(self.tokens.tolist(), self.step_map.tolist(), self.nfe, skipped, fixed, filled)
+
+
+class ScoreRequest(Request):
+    """A text at its times. Of a request that is under way nothing is told but how far it is: no token changes."""
+
+    def __init__(self, key: Hashable, tokens: Sequence[int], parameters: ScoringParameters, rows: ScoreRows) -> None:
+        super().__init__(key, tokens, rows)
+        self.tokens, self.num_given = list(tokens), len(set(parameters.given))
+        self.values = np.zeros((parameters.num_times, self.length))
+
+    @property
+    def initial(self) -> list[list[int]]:
+        return [list(self.tokens)]
+
+    @staticmethod
+    def progress(rows: ScoreRows, starts: np.ndarray) -> tuple[Any, ...]:
+        return np.add.reduceat(rows.nfe.numpy(), starts).tolist(), rows.values.numpy()
+
+    def advance(self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray) -> None:
+        nfe, _ = progress
+        self.nfe += nfe[index]  # a row is in one tick alone
+
+    def finish(self, progress: tuple[Any, ...], span: slice, samples: np.ndarray, which: np.ndarray) -> None:
+        _, values = progress
+        self.values[samples[which]] = values[span][which, : self.length]
+        self.num_unfinished -= int(which.sum())
+
+    def update(self, changes: list[tuple[int, int, int]]) -> Update:
+        left = 0 if not self.num_unfinished else self.left
+        return self._told(None if self.num_unfinished else self._result(), left=left)
+
+    def failure(self) -> Update:
+        return self._told(None, NO_DISTRIBUTION)
+
+    def _told(self, result: Scores | None, error: str | None = None, left: int = 0) -> Update:
+        """The steps are times, of which those that are left make t."""
+        count = len(self.values)
+        t = self.num_unfinished / count
+        return Update(self.key, count - self.num_unfinished, t, self.nfe, [], [], result, error, left)
+
+    def _result(self) -> Scores:
+        skipped, scored = len(self.values) - self.nfe, self.length - self.num_given
+        return Scores([self.tokens], [], self.nfe, skipped, self.num_given, scored, self.values)
+
+
+def make_request(key: Hashable, tokens: Sequence[int], parameters: Parameters, rows: Any) -> Request:
+    """The request of such parameters."""
+    return REQUESTS[type(parameters)](key, tokens, parameters, rows)
+
+
+REQUESTS: dict[type[Parameters], Any] = {SamplingParameters: SampleRequest, ScoringParameters: ScoreRequest}
+"""What becomes of each kind of rows, by what asks for it, as in `samplers.SAMPLERS`."""

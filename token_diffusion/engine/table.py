@@ -9,12 +9,9 @@ from torch import Tensor
 
 from ..samplers.rows import Rows
 
-CHANGING = ("tokens", "due_step", "step_map", "step", "blocks_done", "t", "nfe", "left", "failed")
-"""Fields that a tick writes."""
-
 
 class Table:
-    """Rows of at most `width` positions; longer ones widen it. Slots of rows that have left are given to others.
+    """Rows of one kind, of at most `width` positions; longer ones widen it. Slots of rows that have left are given to others.
 
     lengths: int64, of the row in each slot.
     """
@@ -44,12 +41,14 @@ class Table:
         """Copies of these rows, as long as the longest of them."""
         assert self._rows is not None
         index, length = torch.from_numpy(slots), int(self.lengths[slots].max())
-        return Rows(**{name: _cut(value, length).index_select(0, index) for name, value in self._rows.items()})
+        return type(self._rows)(
+            **{name: _cut(value, length).index_select(0, index) for name, value in self._rows.items()}
+        )
 
     def write(self, slots: np.ndarray, rows: Rows) -> None:
         """What ticks have made of copies of these rows."""
         index, length = torch.from_numpy(slots), rows.tokens.shape[1]
-        for name in CHANGING:
+        for name in rows.CHANGING:
             _cut(getattr(self._rows, name), length).index_copy_(0, index, getattr(rows, name))
 
     def _with_room(self, rows: Rows) -> Rows:
@@ -60,7 +59,7 @@ class Table:
             more = max(size, short, 8) if short > 0 else 1  # the one is there to widen
             width = max(self._width, length)
             blank = rows.select(torch.zeros(more, dtype=torch.int64)).widened(width)
-            table = blank if table is None else Rows.join(table, blank)
+            table = blank if table is None else table.join(blank)
             self.lengths = np.concatenate([self.lengths, np.zeros(more, dtype=np.int64)])
             self._free += range(size + more - 1, size - 1, -1)
             self._rows, self._width = table, width

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,17 @@ class Result:
     forwards_skipped: int
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Scores(Result):
+    """A scored text: `tokens` [1][seq_len] are its own, and no step set any.
+
+    nfe: noised versions that the network was shown. prompt_tokens: given ones; completion_tokens: those that were scored.
+    values: float64 [num_times, seq_len], nats of each token at each time; their mean over the times is the bound.
+    """
+
+    values: np.ndarray = field(compare=False)
 
 
 @dataclass(frozen=True)

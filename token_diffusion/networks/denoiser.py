@@ -21,7 +21,7 @@ from .masked_lm import Head, forward_arguments, parameter_names
 
 
 class Denoiser(Protocol):
-    """What the samplers call. `device` is where it wants its tokens."""
+    """What the samplers call. `device` is where it wants its tokens. It may have `forbidden`, ids that no sample may hold."""
 
     @property
     def device(self) -> torch.device: ...
@@ -49,16 +49,15 @@ class MaskedLMDenoiser:
     be run at the asked positions alone (`Head`); where it cannot, full logits are computed and gathered. `batching` says which
     rows may share a forward pass; others are asked one after the other, each at its own length.
 
-    forbidden: ids that get no probability, as no sample may hold them; the model itself, and its bound, know nothing of that.
+    forbidden: ids that no sample may hold, for whoever draws from the logits; these are the model's own, as its bound is.
 
     Raises:
         ParameterError: the network cannot be asked, see `behaviour`.
     """
 
     def __init__(self, model: Any, forbidden: Sequence[int] = ()) -> None:
-        self.model = model.eval()
+        self.model, self.forbidden = model.eval(), tuple(forbidden)
         self._head, self._behaviour = Head(model), behaviour(model)
-        self._forbidden = torch.tensor(forbidden, dtype=torch.int64)
 
     @property
     def gathers(self) -> bool:
@@ -76,12 +75,8 @@ class MaskedLMDenoiser:
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         grouping = self._behaviour.grouping
         if grouping == SHARED:
-            logits = self._logits(tokens, t, valid, positions)
-        else:
-            logits = in_groups(self._logits, tokens, t, valid, positions, grouping)
-        if not self._forbidden.numel():
-            return logits
-        return logits.index_fill(-1, self._forbidden.to(logits.device), -torch.inf)
+            return self._logits(tokens, t, valid, positions)
+        return in_groups(self._logits, tokens, t, valid, positions, grouping)
 
     def _logits(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         if not self.gathers:
@@ -92,6 +87,11 @@ class MaskedLMDenoiser:
     def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor) -> Tensor:
         with seeded(self.model) if self._behaviour.random else nullcontext():
             return self.model(**forward_arguments(self.model, tokens, t, valid.long())).logits
+
+
+def forbidden_by(denoiser: Any) -> tuple[int, ...]:
+    """The ids that no sample of a denoiser may hold."""
+    return tuple(getattr(denoiser, "forbidden", ()))
 
 
 def as_denoiser(denoiser: Any) -> Denoiser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser
+from .denoiser import Denoiser, forbidden_by
 from .groups import Grouping, in_groups
 
 
@@ -18,7 +18,7 @@ class Rowwise:
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
+        self.denoiser, self.forbidden = denoiser, forbidden_by(denoiser)
 
     @property
     def device(self) -> torch.device:

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from ..diffusion.scheduler import TokenDiffusionScheduler
-from .sampler import Plan, Sampler
+from .parameters import Parameters, SamplingParameters, ScoringParameters
+from .sampler import Outcome, Plan, Sampler
+from .scoring import Scoring
 from .thinning import Thinning
 from .unmasking import Unmasking
 
-__all__ = ["Plan", "Sampler", "make_sampler"]
+__all__ = ["Outcome", "Plan", "Sampler", "make_sampler"]
 
 
-def make_sampler(scheduler: TokenDiffusionScheduler) -> Sampler:
-    """The sampler of a scheduler's process; ancestral and block-wise sampling are the same one, with one block or many."""
+def make_sampler(
+    scheduler: TokenDiffusionScheduler,
+    kind: type[Parameters] = SamplingParameters,
+    forbidden: Sequence[int] = (),
+) -> Sampler:
+    """The sampler of the rows that parameters of this kind ask for."""
+    return SAMPLERS[kind](scheduler, forbidden)
+
+
+def _ancestral(scheduler: TokenDiffusionScheduler, forbidden: Sequence[int]) -> Sampler:
+    """That of a scheduler's process; ancestral and block-wise sampling are the same one, with one block or many."""
     sampler = Unmasking if scheduler.config.forward_process == "absorbing" else Thinning
-    return sampler(scheduler.process)
+    return sampler(scheduler.process, forbidden)
+
+
+SAMPLERS: dict[type[Parameters], Callable[[TokenDiffusionScheduler, Sequence[int]], Sampler]] = {
+    SamplingParameters: _ancestral,
+    ScoringParameters: lambda scheduler, forbidden: Scoring(scheduler.process),
+}
+"""Each kind of row, by what asks for it."""

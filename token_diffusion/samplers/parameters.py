@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from ..diffusion.values import MAX_STEPS, check_int, check_shaping
+from ..errors import ParameterError
 
-__all__ = ["MAX_STEPS", "SamplingParameters"]
+__all__ = ["MAX_STEPS", "Estimator", "Parameters", "SamplingParameters", "ScoringParameters"]
+
+Estimator = Literal["times", "counts"]
+
+
+class Parameters(Protocol):
+    """What any request has, whichever sampler it asks for."""
+
+    @property
+    def seq_len(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def num_samples(self) -> int:
+        """Rows that it brings."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +59,39 @@ class SamplingParameters:
         check_int("seed", self.seed, 0, 2**63)
         if self.block_size is not None:
             check_int("block_size", self.block_size, 1, 2**31)
+
+
+@dataclass(frozen=True)
+class ScoringParameters:
+    """One text to be scored. Raises `ParameterError` when a value is outside its range.
+
+    Attributes:
+        seq_len: length of the text in tokens, all that is given included.
+        num_times: times at which the text is noised; the error falls as one over the square root of them, or faster.
+        estimator: "times" draws times, and each token's noise at them; "counts", for absorbing alone, how many tokens are
+            masked, and which; None is the better one, "counts" for absorbing.
+        seed: in [0, 2^63).
+        given: positions that are neither noised nor counted: the score is conditional on them.
+    """
+
+    seq_len: int
+    num_times: int = 16
+    estimator: Estimator | None = None
+    seed: int = 0
+    given: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_int("seq_len", self.seq_len, 1, 2**31)
+        check_int("num_times", self.num_times, 1, 2**31)
+        if self.estimator not in ("times", "counts", None):
+            raise ParameterError("estimator", "be times or counts", self.estimator)
+        check_int("seed", self.seed, 0, 2**63)
+        for position in self.given:
+            check_int("given", position, 0, self.seq_len)
+        if len(set(self.given)) == self.seq_len:
+            raise ParameterError("given", "leave a token to be scored", len(self.given))
+
+    @property
+    def num_samples(self) -> int:
+        """Rows: one at each time."""
+        return self.num_times

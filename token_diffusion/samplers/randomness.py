@@ -28,6 +28,9 @@ class Purpose(IntEnum):
     ROUTE = 2
     TOKEN = 3
     NOISE_TOKEN = 4
+    SCORE_TIME = 5
+    SCORE_ROUTE = 6
+    SCORE_TOKEN = 7
 
 
 def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:

@@ -4,56 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from ..diffusion.shaping import inverse_cdf, probabilities
 from .randomness import Purpose, uniform
-from .rows import Rows
+from .rows import SampleRows
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The network's next task for R rows.
+    """The network's next task: a view of each of R rows, in their order.
 
-    positions: int64 [n], indices into the flattened [R * L] at which logits are needed. t: float64 [R], the network's time.
+    positions: int64 [n], ascending indices into the flattened [R * L] at which logits are needed. t: float64 [R], the network's
+    time. tokens: int64 [R, L], what a view shows where that is not what the row holds.
     step: int64 [R], the grid step, counted from 1, of each row's event.
     u_route: float64 [n], the draws already made at these positions, where the sampler makes any before the network.
     """
 
     positions: Tensor
     t: Tensor
-    step: Tensor
+    step: Tensor | None = None
     u_route: Tensor | None = None
+    tokens: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation changed: int64 [m] each, in the order of the rows. Its values are in fields of the rows."""
+
+    row: Tensor
+    column: Tensor
+    token: Tensor
+
+    @classmethod
+    def none(cls) -> Self:
+        """No token."""
+        return cls(*(torch.empty(0, dtype=torch.int64) for _ in range(3)))
 
 
 class Sampler(Protocol):
-    """Stateless: all that a sampler remembers is in the rows."""
+    """What a kind of row needs. Stateless: all that a sampler remembers is in the rows, which are of the class that it makes.
 
-    def check(self, num_inference_steps: int | None) -> None:
-        """Raises `ParameterError` if the sampler has no such grid."""
+    `parameters` are of its own kind, too.
+    """
 
-    def evaluations(self, in_block: Sequence[int], num_inference_steps: int | None) -> int:
-        """At most so many evaluations of the network for a row with so many open positions in each of its blocks."""
+    def check(self, parameters: Any) -> None:
+        """Raises `ParameterError` if the sampler cannot do this for its process."""
 
-    def prepare(self, rows: Rows) -> None:
-        """Puts new rows at t = 1, in place."""
+    def evaluations(self, tokens: Sequence[int], parameters: Any) -> int:
+        """At most so many evaluations of the network, a view each, for one row; `tokens` [seq_len], negative where open."""
 
-    def visible(self, rows: Rows) -> Tensor:
+    def rows(self, tokens: Sequence[int], parameters: Any) -> Any:
+        """New rows, to be planned."""
+
+    def visible(self, rows: Any) -> Tensor:
         """Positions the network may attend to, bool [R, L]."""
 
-    def plan(self, rows: Rows) -> Plan:
+    def plan(self, rows: Any) -> Plan:
         """Moves every row to just before its next event and says where the network is needed for it.
 
-        Every row that is not finished gets at least one position.
+        Every row that is not finished then gets at least one position.
         """
 
-    def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
-        """Applies the events with logits [n, V], in place; returns the tokens int64 [n] now at the planned positions.
+    def commit(self, rows: Any, plan: Plan, logits: Tensor) -> Outcome:
+        """Applies the events with logits [n, V], in place.
 
-        `left` of each row is what it may still need after this evaluation.
+        `left` of each row is what it may still need after this evaluation, `finished` that it needs none.
         A row for which the logits hold no distribution is marked as failed, and its tokens stay.
         """
 
@@ -71,19 +90,24 @@ class Draws:
     probability: Tensor
 
 
-def draw(rows: Rows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int) -> Draws:
+def draw(
+    rows: SampleRows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int, forbidden: Sequence[int]
+) -> Draws:
     """Tokens at the planned positions, by the rows' own shaping and their own randomness at `step` [R].
 
-    This is the tick's one wait for the device. Positions without a distribution keep their token, and their row has failed.
+    No token is one of `forbidden`, or the mask. This is the one wait for the device. Positions without a distribution keep their
+    token, and their row has failed.
     """
     row, column = split(plan.positions, rows.tokens.shape[1])
     z = rows.tokens.view(-1)[plan.positions]
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
     count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
+    never = torch.tensor(forbidden, device=logits.device) if forbidden else None
     parts = []
     for start in range(0, len(z), count):
         some = slice(start, start + count)
-        theta = _shaped(rows, row[some], logits[some], mask_token_id)
+        piece = logits[some] if never is None else logits[some].index_fill(-1, never, -torch.inf)
+        theta = _shaped(rows, row[some], piece, mask_token_id)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         parts.append(torch.stack([inverse_cdf(theta, u[some].to(theta.device)).double(), there.double()]))
     tokens, probability = torch.cat(parts, dim=1).cpu()
@@ -92,7 +116,7 @@ def draw(rows: Rows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: in
     return Draws(torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0))
 
 
-def _shaped(rows: Rows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tensor:
+def _shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tensor:
     """theta [n, V] with each position's own temperature, top-k and top-p; a stage that no row uses is not computed."""
     temperature, top_k, top_p = rows.temperature[row], rows.top_k[row], rows.top_p[row]
     max_top_k = int(top_k.max())
@@ -109,3 +133,21 @@ def _shaped(rows: Rows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tens
 def split(positions: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Flat positions -> (row, column)."""
     return torch.div(positions, length, rounding_mode="floor"), positions % length
+
+
+def put(rows: SampleRows, plan: Plan, tokens: Tensor) -> Outcome:
+    """Writes tokens [n] to the planned positions, and into the step map the steps of those that change."""
+    assert plan.step is not None
+    before = rows.tokens.view(-1)[plan.positions]
+    rows.tokens.view(-1)[plan.positions] = tokens
+    changed = tokens != before
+    row, column = split(plan.positions[changed], rows.tokens.shape[1])
+    rows.step_map[row, column] = plan.step[row]
+    return Outcome(row, column, tokens[changed])
+
+
+def rank(key: Tensor, among: Tensor) -> Tensor:
+    """1-based rank of each key within its row, counting only positions in `among`; [R, L] -> int64 [R, L]."""
+    order = torch.where(among, key, torch.inf).argsort(dim=1, stable=True)
+    ranks = torch.arange(1, key.shape[1] + 1, device=key.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, ranks)

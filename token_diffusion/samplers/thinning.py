@@ -15,43 +15,52 @@ from torch import Tensor
 
 from ..diffusion.processes import Masses, Process, leave_bound, prior, reverse
 from ..errors import ParameterError
+from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
-from .rows import Rows
-from .sampler import Plan, draw, split
+from .rows import SampleRows, in_blocks, make_rows
+from .sampler import Outcome, Plan, draw, put, split
 
 MAX_ELEMENTS = 1 << 18
 """Draws looked at together when a batch searches for its next events."""
 
 
 class Thinning:
-    """The sampler of the uniform and the hybrid process, ancestral and block-wise."""
+    """The sampler of the uniform and the hybrid process, ancestral and block-wise; it draws none of the `forbidden` ids."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, forbidden: Sequence[int] = ()) -> None:
         self.process, self.mask_token_id = process, process.states.mask_token_id
+        self.forbidden = tuple(forbidden)
 
-    def check(self, num_inference_steps: int | None) -> None:
+    def check(self, parameters: SamplingParameters) -> None:
         """A grid is needed: near t = 0 the events of a continuous clock have no last one."""
-        if num_inference_steps is None:
+        if parameters.num_inference_steps is None:
             rule = f"be an integer for the {self.process.name} process (first-hitting exists for absorbing alone)"
             raise ParameterError("num_inference_steps", rule, None)
 
-    def evaluations(self, in_block: Sequence[int], num_inference_steps: int | None) -> int:
+    def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """One a step, in blocks that have anything to fill in."""
-        return sum(1 for count in in_block if count) * (num_inference_steps or 0)
+        return sum(1 for count in in_blocks(tokens, parameters) if count) * (parameters.num_inference_steps or 0)
 
-    def prepare(self, rows: Rows) -> None:
+    def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
+        rows = make_rows(tokens, parameters)
+        rows.left.fill_(self.evaluations(tokens, parameters))
+        self.prepare(rows)
+        return rows
+
+    def prepare(self, rows: SampleRows) -> None:
+        """Puts new rows at t = 1, in place."""
         zero = torch.zeros_like(rows.sample).unsqueeze(1)
         u = uniform(rows.seed.unsqueeze(1), rows.sample.unsqueeze(1), zero, rows.position, Purpose.PRIOR)
         rows.tokens.copy_(torch.where(rows.open, prior(self.process, u), rows.tokens))
 
-    def visible(self, rows: Rows) -> Tensor:
+    def visible(self, rows: SampleRows) -> Tensor:
         """Blocks to come are hidden where they hold noise that looks like text (uniform); masks (hybrid) say it themselves."""
         if self.process.name != "uniform":
             return rows.valid
         to_come = rows.open & (rows.block > rows.blocks_done.unsqueeze(1))
         return rows.valid & ~to_come
 
-    def plan(self, rows: Rows) -> Plan:
+    def plan(self, rows: SampleRows) -> Plan:
         candidates, draws = torch.zeros_like(rows.open), torch.zeros_like(rows.due_t)
         searching = (rows.step < rows.last_step).nonzero().squeeze(1)
         ahead = 1
@@ -62,10 +71,11 @@ class Thinning:
             searching = searching[waiting]
             ahead *= 2  # what has seen no event yet may be far from one
         rows.blocks_done.copy_(rows.step // rows.num_steps)
+        rows.finished.copy_(rows.step >= rows.last_step)
         positions = candidates.flatten().nonzero().squeeze(1)
         return Plan(positions, _times(rows.step, rows.num_steps)[0], rows.step + 1, draws.flatten()[positions])
 
-    def _look(self, rows: Rows, ahead: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(self, rows: SampleRows, ahead: int) -> tuple[Tensor, Tensor, Tensor]:
         """The first of the rows' next `ahead` steps, in the block that they are in, at which a position could leave.
 
         Draws are made for the open positions of that block alone: a row with few of them is far from its next event, but each
@@ -94,20 +104,21 @@ class Thinning:
         found = torch.zeros_like(rows.open).scatter(1, column, offered[each, first])
         return found, torch.zeros_like(rows.due_t).scatter(1, column, u[each, first]), reached
 
-    def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
+    def commit(self, rows: SampleRows, plan: Plan, logits: Tensor) -> Outcome:
         assert plan.u_route is not None
         row, column = split(plan.positions, rows.tokens.shape[1])
         now, then = self._masses(rows.step[row], rows.num_steps[row])
         rows.step.add_(1)
         z = rows.tokens.view(-1)[plan.positions]
-        drawn = draw(rows, plan, rows.step, logits, self.mask_token_id)
+        drawn = draw(rows, plan, rows.step, logits, self.mask_token_id, self.forbidden)
         u_noise = uniform(rows.seed[row], rows.sample[row], rows.step[row], column, Purpose.NOISE_TOKEN)
         tokens = reverse(self.process, z, drawn.probability, drawn.tokens, now, then, plan.u_route, u_noise)
-        rows.tokens.view(-1)[plan.positions] = tokens
+        outcome = put(rows, plan, tokens)
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         rows.t.copy_(_times(rows.step - 1, rows.num_steps)[1])
         rows.left.copy_(torch.minimum(rows.left - 1, rows.last_step - rows.step))
-        return tokens
+        rows.finished.copy_(rows.step >= rows.last_step)
+        return outcome
 
     def _masses(self, step: Tensor, num_steps: Tensor) -> tuple[Masses, Masses]:
         """Masses before and after grid step `step`, which is counted through all blocks."""

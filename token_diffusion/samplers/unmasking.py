@@ -15,57 +15,66 @@ import torch
 from torch import Tensor
 
 from ..diffusion.processes import Absorbing, Process
+from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
-from .rows import NEVER, Rows
-from .sampler import Plan, draw
+from .rows import NEVER, SampleRows, in_blocks, make_rows
+from .sampler import Outcome, Plan, draw, put, rank
 
 
 class Unmasking:
-    """The sampler of the absorbing process, ancestral and block-wise."""
+    """The sampler of the absorbing process, ancestral and block-wise; it draws none of the `forbidden` ids."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, forbidden: Sequence[int] = ()) -> None:
         assert isinstance(process, Absorbing)
         self.schedule, self.mask_token_id = process.schedule, process.states.mask_token_id
+        self.forbidden = tuple(forbidden)
 
-    def check(self, num_inference_steps: int | None) -> None:
+    def check(self, parameters: SamplingParameters) -> None:
         """Any grid, and none."""
 
-    def evaluations(self, in_block: Sequence[int], num_inference_steps: int | None) -> int:
+    def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """One a mask, and no more than one a step."""
-        if num_inference_steps is None:
-            return sum(in_block)
-        return sum(min(num_inference_steps, count) for count in in_block)
+        found, steps = in_blocks(tokens, parameters), parameters.num_inference_steps
+        return sum(found) if steps is None else sum(min(steps, count) for count in found)
 
-    def prepare(self, rows: Rows) -> None:
+    def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
+        rows = make_rows(tokens, parameters)
+        rows.left.fill_(self.evaluations(tokens, parameters))
+        self.prepare(rows)
+        return rows
+
+    def prepare(self, rows: SampleRows) -> None:
+        """Puts new rows at t = 1, in place."""
         rows.tokens.masked_fill_(rows.open, self.mask_token_id)
         zero = torch.zeros_like(rows.sample).unsqueeze(1)
         u = uniform(rows.seed.unsqueeze(1), rows.sample.unsqueeze(1), zero, rows.position, Purpose.TIME)
         own_t = self.schedule.inverse(u * self.schedule.noise(torch.ones_like(u)))
         n = rows.num_steps.unsqueeze(1)
         step = (n * (1 - own_t)).ceil().long().clamp(min=1).minimum(n)
-        rank = _rank(rows.block + (1 - own_t) / 2, rows.open)
+        ranks = rank(rows.block + (1 - own_t) / 2, rows.open)
         on_grid = n > 0
-        rows.due_step.copy_(torch.where(rows.open, torch.where(on_grid, rows.block * n + step, rank), NEVER))
+        rows.due_step.copy_(torch.where(rows.open, torch.where(on_grid, rows.block * n + step, ranks), NEVER))
         rows.due_t.copy_(torch.where(on_grid, 1 - (step - 1) / n.clamp(min=1).double(), own_t))
         rows.last_step.copy_(torch.where(on_grid.squeeze(1), rows.last_step, rows.open.sum(1)))
 
-    def visible(self, rows: Rows) -> Tensor:
+    def visible(self, rows: SampleRows) -> Tensor:
         return rows.valid
 
-    def plan(self, rows: Rows) -> Plan:
+    def plan(self, rows: SampleRows) -> Plan:
         due_step = torch.where(rows.open, rows.due_step, NEVER)
         rows.step.copy_(due_step.amin(1))
         due = due_step == rows.step.unsqueeze(1)
         t = torch.where(due, rows.due_t, 0.0).amax(1)
         return Plan(due.flatten().nonzero().squeeze(1), t, rows.step.clone())
 
-    def commit(self, rows: Rows, plan: Plan, logits: Tensor) -> Tensor:
-        tokens = draw(rows, plan, rows.step, logits, self.mask_token_id).tokens
-        rows.tokens.view(-1)[plan.positions] = tokens
+    def commit(self, rows: SampleRows, plan: Plan, logits: Tensor) -> Outcome:
+        tokens = draw(rows, plan, rows.step, logits, self.mask_token_id, self.forbidden).tokens
+        outcome = put(rows, plan, tokens)
         rows.due_step.view(-1)[plan.positions] = NEVER
         waiting = rows.open & (rows.due_step < NEVER)
         masks = waiting.sum(1)
         finished = masks == 0
+        rows.finished.copy_(finished)
         n = rows.num_steps
         after = torch.where(n > 0, 1 - ((rows.step - 1) % n.clamp(min=1) + 1) / n.clamp(min=1).double(), plan.t)
         rows.t.copy_(torch.where(finished, 0.0, after))
@@ -73,11 +82,4 @@ class Unmasking:
         next_block = torch.where(waiting, rows.block, NEVER).amin(1)
         rows.blocks_done.copy_(torch.where(finished, rows.num_blocks, next_block))
         rows.left.copy_(torch.minimum(rows.left - 1, torch.minimum(masks, rows.last_step - rows.step)))
-        return tokens
-
-
-def _rank(key: Tensor, among: Tensor) -> Tensor:
-    """1-based rank of each key within its row, counting only positions in `among`; [R, L] -> int64 [R, L]."""
-    order = torch.where(among, key, torch.inf).argsort(dim=1, stable=True)
-    rank = torch.arange(1, key.shape[1] + 1, device=key.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, rank)
+        return outcome

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.diffusion.times import time_power
 from token_diffusion.errors import ParameterError
 
 from ..config import TrainingConfig
@@ -33,7 +34,6 @@ from .noising import (
     Window,
     make_loader,
     padding,
-    time_power,
 )
 from .sequences import Sequences, tokenize
 from .spelling import Spelling, spell

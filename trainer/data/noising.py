@@ -4,10 +4,7 @@ A draw is one (sequence, t, seed): its noise is a function of these three, made 
 So a run is the same however its batches are split over accumulation steps, processes, workers and padding, and goes on
 the same from any step.
 
-Absorbing noise can also be drawn by its count (LLaDA, arXiv 2502.09992, appendix B): of n tokens, l ~ U{1..n} are masked,
-each weighed by n / l. A set of l masked tokens then has the weight (1/n) (n/l) / C(n, l) = 1 / (l C(n, l)), which is what
-the integral of -alpha' / (1 - alpha) times its probability over all times gives, whatever alpha: the same NELBO, but no
-variance is left from how many tokens a time happens to mask.
+Absorbing noise can also be drawn by its count (`token_diffusion/diffusion/times.py`).
 """
 
 from __future__ import annotations
@@ -23,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from token_diffusion.diffusion.processes import Absorbing, Hybrid, Process
-from token_diffusion.diffusion.scheduler import MIN_T, TokenDiffusionScheduler
+from token_diffusion.diffusion.processes import Absorbing
+from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.diffusion.times import time_of_count
 
 from ..signals import ignore_stop_signals
 
@@ -113,9 +111,7 @@ def mask_count(
     count = min(max(math.ceil(share * n), 1), n)
     chosen = places[torch.randperm(len(places), generator=generator)[:count]]
     noisy = clean.index_fill(0, chosen, process.states.mask_token_id)
-    masked = torch.tensor(count / n, dtype=torch.float64)
-    t = process.schedule.inverse(masked * process.schedule.noise(torch.ones_like(masked))).clamp(min=MIN_T)
-    return noisy, t, 1 / (masked * process.schedule.rate(t))
+    return noisy, *time_of_count(process, torch.tensor(count / n, dtype=torch.float64))
 
 
 class Collate:
@@ -233,16 +229,6 @@ class ValidationBatches(Batches):
             for k in range(self.num_times):
                 position = sequence * self.num_times + k
                 yield Draw(sequence, float(times[k]), int(seeds[k]), position, float(weights[k]))
-
-
-def time_power(process: Process) -> float:
-    """The `power` with which small times are validated often enough.
-
-    The NELBO of a token that noise has hit grows as 1/t, and is hit with a probability that falls as t for absorbing and
-    uniform, but only as t^(gamma/2) for hybrid: with t uniform, nearly all of its variance would come from times so small that
-    a validation draws none. With t = u^(2/gamma) hybrid varies as the others do.
-    """
-    return max(1.0, 2 / process.gamma) if isinstance(process, Hybrid) else 1.0
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> int:

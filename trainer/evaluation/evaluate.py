@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.diffusion.times import time_power
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Frame
 from token_diffusion.networks.behaviour import behaviour
@@ -24,7 +25,7 @@ from token_diffusion.text import encode
 
 from ..accelerator import check_precision, set_up_logging, without_devices
 from ..data.corpus import read_documents
-from ..data.noising import NoisyExamples, ValidationBatches, make_loader, padding, time_power
+from ..data.noising import NoisyExamples, ValidationBatches, make_loader, padding
 from ..data.sequences import tokenize
 from ..data.spelling import spell
 from ..output import journal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -53,7 +54,7 @@ class AccessMiddleware:
 class Visit:
     """One request from its first message to its last.
 
-    What others know of it stands in the scope's state: `request_id`, `owner`, `job` once there is one, and `error` if it
+    What others know of it stands in the scope's state: `request_id`, `owner`, `jobs` once there are any, and `error` if it
     was refused.
     """
 
@@ -88,10 +89,10 @@ class Visit:
             return
         self._closed = True
         owner = owner_of(Request(self._scope))
-        job: Job | None = self._state.get("job")
-        self._count(job, owner)
-        self._log(job, owner)
-        self._trace(job, owner)
+        jobs: Sequence[Job[Any]] = self._state.get("jobs", ())
+        self._count(jobs, owner)
+        self._log(jobs, owner)
+        self._trace(jobs, owner)
 
     @property
     def outcome(self) -> str:
@@ -101,10 +102,11 @@ class Visit:
         error: ErrorDetail | None = self._state.get("error")
         if error is not None:
             return error.type
-        job: Job | None = self._state.get("job")
-        if job is not None:
-            end = job.stream.outcome
-            return end if end is not None and (end != "done" or self._complete) else "internal"
+        if jobs := self._state.get("jobs"):
+            bad = [end for job in jobs if (end := job.stream.outcome or "internal") != "done"]
+            if bad:  # one that fails cancels the others
+                return next((end for end in bad if end != "cancelled"), "cancelled")
+            return "done" if self._complete else "internal"
         if not self._complete or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return "internal"
         return "done" if self.status < HTTPStatus.BAD_REQUEST else "invalid_request"
@@ -114,18 +116,18 @@ class Visit:
         """The one that was told, or else the one that would have been."""
         return self._status or (CLIENT_LEFT if self._left else HTTPStatus.INTERNAL_SERVER_ERROR.value)
 
-    def _count(self, job: Job | None, owner: Owner) -> None:
+    def _count(self, jobs: Sequence[Job[Any]], owner: Owner) -> None:
         route = self._scope.get("route")
         endpoint = getattr(route, "path", None) or "other"
-        self._metrics.answered(endpoint, job.model if job is not None else "", owner.key_name, self.outcome)
+        self._metrics.answered(endpoint, jobs[0].model if jobs else "", owner.key_name, self.outcome)
         if self._left:
             self._metrics.left()
         elif "error" in self._state and not is_probe(self._scope):
             self._metrics.refused(self.status, self.outcome)
-        if job is not None and (merged := job.stream.take_merged()):
+        if merged := sum(job.stream.take_merged() for job in jobs):
             self._metrics.conflated(merged)
 
-    def _log(self, job: Job | None, owner: Owner) -> None:
+    def _log(self, jobs: Sequence[Job[Any]], owner: Owner) -> None:
         level = logging.DEBUG if is_probe(self._scope) else logging.INFO
         if not log.isEnabledFor(level):
             return
@@ -137,20 +139,21 @@ class Visit:
             "outcome": self.outcome,
             "ms": round((time.perf_counter() - self._began) * 1e3, 1),
         }
-        if job is not None:
-            fields |= {"model": job.model, "work": job.work, "job": job.id}
+        if jobs:
+            fields |= _named(jobs)
         log.log(level, "request", extra={"fields": fields})
 
-    def _trace(self, job: Job | None, owner: Owner) -> None:
+    def _trace(self, jobs: Sequence[Job[Any]], owner: Owner) -> None:
         """Queue, sampling, and what followed or went beside: the events of a stream, or else the text of the samples."""
         traces.describe(outcome=self.outcome, request_id=self._state["request_id"], client=owner.name)
-        if job is None or "error" in self._state:
+        if not jobs or "error" in self._state:
             return
-        traces.describe(model=job.model, job=job.id, work=job.work)
-        stream, now = job.stream, time.perf_counter()
-        joined = stream.arrived + stream.queue_ms / 1e3 if stream.queue_ms else now
-        ended = stream.arrived + stream.total_ms / 1e3 if stream.total_ms else now
-        self._add("queue", stream.arrived, min(joined, ended))
+        traces.describe(**_named(jobs))
+        streams, now = [job.stream for job in jobs], time.perf_counter()
+        arrived = min(stream.arrived for stream in streams)
+        joined = min(stream.arrived + stream.queue_ms / 1e3 if stream.queue_ms else now for stream in streams)
+        ended = max(stream.arrived + stream.total_ms / 1e3 if stream.total_ms else now for stream in streams)
+        self._add("queue", arrived, min(joined, ended))
         if joined < ended:
             self._add("sampling", joined, ended)
         if self._streams:
@@ -161,3 +164,8 @@ class Visit:
     def _add(self, name: str, start: float, end: float) -> None:
         offset = self._began_s - self._began
         traces.add(name, start + offset, end + offset)
+
+
+def _named(jobs: Sequence[Job[Any]]) -> dict[str, Any]:
+    """What the jobs of one request are for, their price together, and the ids that the engine's log has for them."""
+    return {"model": jobs[0].model, "work": sum(job.work for job in jobs), "job": ",".join(job.id for job in jobs)}

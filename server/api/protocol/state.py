@@ -15,6 +15,12 @@ class Health(BaseModel):
     status: str
 
 
+class Version(BaseModel):
+    """The version of Token Diffusion."""
+
+    version: str
+
+
 class Frame(BaseModel):
     """Token ids before and after the text of every sample, fixed: how the checkpoint's training sequences were framed."""
 

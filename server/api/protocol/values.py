@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field
 
 from token_diffusion.text import has_surrogates
 
@@ -33,4 +33,5 @@ Text = Annotated[str, AfterValidator(whole_characters)]
 Whole = Annotated[int, BeforeValidator(whole_number)]
 LARGEST = 2**31 - 1
 Count = Annotated[Whole, bounds(minimum=1)]
+TokenIds = Annotated[list[Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]], FailFast()]
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(whole_number)]

@@ -74,7 +74,7 @@ async def events(
 
     What comes after begins with a keyframe. A request that has ended ends with its last event again.
     """
-    request.state.job = entry.job
+    request.state.jobs = [entry.job]
     given = last_event_id or last_event_id_in_url
     narrator = _narrator(entry, service, None if given is None else _number(given))
     reader = service.register.attach(entry, narrator.place)

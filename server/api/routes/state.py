@@ -13,7 +13,7 @@ from token_diffusion.checkpoint import Checkpoint
 from ...errors import ErrorEvent
 from ...work.engine import Engine
 from ..admission import OpeningDep, Service, ServiceDep
-from ..protocol.state import Frame, Health, Info, Limits, Load, ModelInfo, Models
+from ..protocol.state import Frame, Health, Info, Limits, Load, ModelInfo, Models, Version
 
 router = APIRouter()
 
@@ -37,6 +37,12 @@ async def ready(service: ServiceDep) -> Health:
 async def models(service: ServiceDep) -> Models:
     """The loaded checkpoints, the default one first."""
     return Models(models=_model_infos(service))
+
+
+@router.get("/version", tags=["state"])
+async def version() -> Version:
+    """Which server this is."""
+    return Version(version=__version__)
 
 
 @router.get("/info", tags=["state"])

@@ -48,7 +48,7 @@ def make_job(
     seq_len: int = 64,
     seed: int = 1,
     owner: str = "test",
-) -> Job:
+) -> Job[SamplingParameters]:
     """By default long: 64 forward passes or a few less."""
     parameters = SamplingParameters(seq_len=seq_len, num_samples=rows, num_inference_steps=steps, seed=seed)
     work = rows * seq_len * (min(steps, seq_len) if model == "absorbing" else steps)
@@ -64,7 +64,7 @@ class Retired(Rate):
         self.work += work
 
 
-async def end_of(job: Job) -> News:
+async def end_of(job: Job[Any]) -> News:
     reader = job.stream.attach(end_alone=True)
     while True:
         news = await reader.read(20)

@@ -27,13 +27,13 @@ class Notes:
     """An engine that notes which jobs came and which were cancelled while they ran."""
 
     def __init__(self) -> None:
-        self.submitted: list[Job] = []
-        self.cancelled: list[Job] = []
+        self.submitted: list[Job[Any]] = []
+        self.cancelled: list[Job[Any]] = []
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job[Any]) -> None:
         self.submitted.append(job)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Job[Any]) -> None:
         if job.stream.result is None:
             self.cancelled.append(job)
 
@@ -221,7 +221,7 @@ def test_what_the_engine_does_not_take_is_not_known() -> None:
     async def main() -> None:
         register, engine = make()
 
-        def refuse(job: Job) -> None:
+        def refuse(job: Job[Any]) -> None:
             raise APIError(429, "overloaded", "full")
 
         engine.submit = refuse  # type: ignore[method-assign]

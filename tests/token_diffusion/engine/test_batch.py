@@ -17,7 +17,7 @@ from token_diffusion.engine.batch import Batch, Result, Update
 from token_diffusion.engine.table import Table
 from token_diffusion.samplers import make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
-from token_diffusion.samplers.price import evaluations, price
+from token_diffusion.samplers.price import price
 from token_diffusion.samplers.rows import Rows, make_rows
 from token_diffusion.samplers.unmasking import Unmasking
 from token_diffusion.text import OPEN
@@ -176,7 +176,7 @@ def test_a_price_bounds_what_is_needed(process: str, requests: list[Request], hi
     exact = 0
     for key, request in enumerate(requests):
         p, result = request.parameters, histories[key].result
-        bound = evaluations(sampler, request.tokens, p)
+        bound = sampler.evaluations(request.tokens, p)
         assert result.nfe <= bound
         assert price(sampler, request.tokens, p) == p.num_samples * p.seq_len * bound
         assert price(sampler, [OPEN] * p.seq_len, p) >= price(sampler, request.tokens, p)

@@ -106,7 +106,8 @@ def test_rows_that_stay_are_not_moved_for_those_that_come_and_go() -> None:
         add(batch, f"passes{index}", 32, samples=5)
         batch.step()
         batch.remove(f"passes{index}")
-    assert batch.lanes == [lane] and len(lane._table.lengths) <= 16
+    (residents,) = lane._residents.values()
+    assert batch.lanes == [lane] and len(residents.number) <= 16
     assert set(finish(batch)) == {"b", "d"}
     assert max(rows for rows, _ in denoiser.shapes) == 2 and batch.lanes == []
 

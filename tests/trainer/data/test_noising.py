@@ -12,6 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 
 from tests.laws import make_law
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.diffusion.times import time_power
 from trainer.data.noising import (
     Batches,
     Collate,
@@ -20,7 +21,6 @@ from trainer.data.noising import (
     TrainingBatches,
     ValidationBatches,
     mask_count,
-    time_power,
 )
 
 MASK, SPECIAL = 4, [0, 1, 2, 3, 4]

@@ -1,0 +1,134 @@
+"""Offline scoring: how likely texts are, as their bound and its Monte-Carlo error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .diffusion.scheduler import TokenDiffusionScheduler
+from .engine.batch import Batch, Scores
+from .samplers.parameters import Estimator, ScoringParameters
+from .sampling import evaluating
+
+BATCH_TOKENS = {"cpu": 2048}
+"""Tokens of a forward pass where nothing else is asked for: more of them at a time take longer, and are not cheaper each."""
+ACCELERATOR_BATCH_TOKENS = 65536
+
+
+@dataclass(frozen=True)
+class Score:
+    """An upper bound on -ln p(text), given what is given: an estimate, with its standard error (None for one time alone).
+
+    The error is that of times and noise, not of the model. Each of the K times is drawn in its K-th of (0, 1], so their values
+    y_k have a variance each: Var = sum_k Var(y_k) / K^2. That of two neighbours together is estimated by (y_k - y_k+1)^2, which
+    is rather too large, as it has the difference of their means in it (collapsed strata: Cochran, Sampling Techniques, 5A.12);
+    of three, where K is odd, by 3/2 of their squared distances from their mean. From fewer than eight times it is rough.
+
+    token_nats, token_nats_error: float64 [seq_len], a token's part of it; NaN where the token is given.
+    num_tokens: those that were scored. nfe: noised versions that the network was shown.
+    """
+
+    nats: float
+    nats_error: float | None
+    token_nats: np.ndarray
+    token_nats_error: np.ndarray | None
+    num_tokens: int
+    nfe: int
+
+    @property
+    def bits(self) -> float:
+        return self.nats / math.log(2)
+
+    @property
+    def bits_error(self) -> float | None:
+        return None if self.nats_error is None else self.nats_error / math.log(2)
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.num_tokens
+
+    @property
+    def bits_per_token(self) -> float:
+        return self.bits / self.num_tokens
+
+
+def summarise(scores: Scores, given: Sequence[int]) -> Score:
+    """What the values of a text at its times come to."""
+    values = scores.values.copy()
+    error, token_error = standard_error(values.sum(1)), standard_error(values)
+    nats = float(values.mean(0).sum())
+    values[:, list(given)] = np.nan
+    if token_error is not None:
+        token_error[list(given)] = np.nan
+    found = None if error is None else float(error)
+    return Score(nats, found, values.mean(0), token_error, scores.completion_tokens, scores.nfe)
+
+
+def standard_error(values: np.ndarray) -> np.ndarray | None:
+    """Of the mean of values [K, ...] over neighbouring strata, one draw each, as `Score` says; None for K = 1."""
+    count = len(values)
+    if count == 1:
+        return None
+    odd = 3 if count % 2 else 0
+    first, second = values[: count - odd : 2], values[1 : count - odd : 2]
+    with np.errstate(invalid="ignore"):  # of infinities there is no difference
+        variance = np.square(first - second).sum(0)
+        if odd:
+            variance = variance + 1.5 * np.square(values[-odd:] - values[-odd:].mean(0)).sum(0)
+    found: np.ndarray = np.sqrt(variance) / count
+    return found
+
+
+def ranking(scores: Sequence[Score]) -> list[int]:
+    """Their indices, the likeliest text first: the one whose bound is least."""
+    return sorted(range(len(scores)), key=lambda index: scores[index].nats)
+
+
+def score(
+    denoiser: Any,
+    scheduler: TokenDiffusionScheduler,
+    tokens: Sequence[Sequence[int]],
+    *,
+    given: Sequence[Sequence[int]] | None = None,
+    num_times: int = 16,
+    estimator: Estimator | None = None,
+    seed: int = 0,
+    max_batch_tokens: int | None = None,
+    device: str | torch.device | None = None,
+) -> list[Score]:
+    """The bound of each text, any process. One seed gives one score, whatever other texts there are.
+
+    Args:
+        denoiser: a masked LM of transformers, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
+        tokens: ids of the texts, in their frame and after their prefix if there are any; `passage.encode_passage` makes them.
+        given: positions of each that are neither noised nor counted; none by default.
+        num_times: noised versions of each text. estimator, seed: see `ScoringParameters`.
+        max_batch_tokens: most tokens of a forward pass, padding included.
+
+    Raises:
+        ParameterError: a value is outside its range, or a text is empty or holds the mask token.
+        FloatingPointError: the network's logits hold no distribution.
+    """
+    fixed: Sequence[Sequence[int]] = [()] * len(tokens) if given is None else given
+    parameters = [
+        ScoringParameters(len(text), num_times, estimator, seed, tuple(positions))
+        for text, positions in zip(tokens, fixed, strict=True)
+    ]
+    with evaluating(denoiser):
+        batch = Batch(denoiser, scheduler, device=device)
+        batch.max_tokens = max_batch_tokens or BATCH_TOKENS.get(batch.device.type, ACCELERATOR_BATCH_TOKENS)
+        for key, (text, its) in enumerate(zip(tokens, parameters, strict=True)):
+            batch.add(key, text, its)
+        found: dict[Any, Score] = {}
+        while not batch.idle:
+            for update in batch.step():
+                if update.error is not None:
+                    raise FloatingPointError(update.error)
+                if isinstance(update.result, Scores):
+                    found[update.key] = summarise(update.result, fixed[update.key])  # type: ignore[call-overload]
+    return [found[key] for key in range(len(tokens))]
