@@ -45,19 +45,19 @@ def watch_server(client: Client, options: argparse.Namespace) -> None:
     if console is not None:
         from rich.live import Live
 
-        from ..terminal.tables import figures_table
+        from ..terminal.tables import figures
 
         with Live(console=console, auto_refresh=False) as live:
-            for info, figures in looked:
-                live.update(figures_table(_title(info, options.url), figures), refresh=True)
+            for info, values in looked:
+                live.update(figures(_title(info, options.url), values), refresh=True)
         return
-    for number, (_, figures) in enumerate(looked):
+    for number, (_, values) in enumerate(looked):
         if options.json:
-            print(json.dumps({name.replace(" ", "_"): value for name, value in figures.items()}), flush=True)
+            print(json.dumps({name.replace(" ", "_"): value for name, value in values.items()}), flush=True)
             continue
         if number == 0:
-            print(*figures, sep="\t")
-        print(*figures.values(), sep="\t", flush=True)
+            print(*values, sep="\t")
+        print(*values.values(), sep="\t", flush=True)
 
 
 def looks(info: Callable[[], dict[str, Any]], interval_s: float, number: int) -> Iterator[tuple[dict[str, Any], Any]]:

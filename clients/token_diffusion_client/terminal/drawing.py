@@ -23,7 +23,7 @@ STYLES = {
     Age.REWRITTEN: "bold magenta",
     Age.SETTLED: "",
 }
-LEGEND = (Age.FRESH, Age.REWRITTEN, Age.OPEN)
+LEGEND = Text("  ").join(Text(age.value, style=STYLES[age]) for age in (Age.FRESH, Age.REWRITTEN, Age.OPEN))
 
 
 class Drawing:
@@ -50,11 +50,13 @@ class Drawing:
             yield Text("waiting", style="dim")
             return
         lines = [line for text in self._samples(self._canvas) for line in folded(text, options.max_width)]
-        room = max((options.height or options.size.height) - 3, 1)
+        room = max((options.height or options.size.height) - 4, 1)
         yield from lines[:room]
         if len(lines) > room:
             yield Text(f"… {len(lines) - room} more lines", style="dim")
         yield self._progress(self._start, self._canvas)
+        if self._reader is not None:
+            yield LEGEND
 
     def _samples(self, canvas: Canvas) -> Iterator[Text]:
         if self._reader is None:
@@ -76,8 +78,6 @@ class Drawing:
         of = "" if total is None else f"/{total}"
         where = f"{block}step {step}{of} · t {canvas.t:.3f} · nfe {canvas.nfe}"
         facts.append(f"{where} · {visible(start.model)} · seed {start.seed}", style="dim")
-        for age in LEGEND if self._reader is not None else ():
-            facts.append(" · ", style="dim").append(age.value, style=STYLES[age])
         line = Table.grid(padding=(0, 1))
         line.add_row(*([] if total is None else [ProgressBar(total=total, completed=step, width=16)]), facts)
         return line
@@ -91,18 +91,25 @@ def label(sample: int, count: int) -> Text:
 def folded(text: Text, width: int) -> Iterator[Text]:
     """Lines of at most `width` columns, broken at white space where possible, and between masks anywhere."""
     cuts, used = [], 0
-    for unit in re.finditer(rf"\n|[^\S\n]|{MASK}|[^\s{MASK}]{{1,{max(width // 2, 1)}}}", text.plain):
-        size = cell_len(unit[0])
+    for start, unit in _units(text.plain, width):
+        size = cell_len(unit)
         if used and used + size > width:
-            cuts.append(unit.start())
+            cuts.append(start)
             used = 0
         used += size
-        if unit[0] == "\n":
-            cuts.append(unit.end())
+        if unit == "\n":
+            cuts.append(start + 1)
             used = 0
     for line in text.divide(cuts):
         line.rstrip()
         yield line
+
+
+def _units(text: str, width: int) -> Iterator[tuple[int, str]]:
+    """What stays on one line, each with its place: words, but those wider than a line character by character."""
+    for match in re.finditer(rf"\n|[^\S\n]|{MASK}|[^\s{MASK}]+", text):
+        parts = [match[0]] if cell_len(match[0]) <= width else match[0]
+        yield from ((match.start() + offset, part) for offset, part in enumerate(parts))
 
 
 def final(done: DoneEvent, start: StartEvent | None) -> Iterator[Text]:

@@ -1,10 +1,11 @@
-"""Tables on a terminal: scores by rank, a benchmark's figures, a server's load."""
+"""Tables on a terminal: scores by rank, a server's load."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -30,11 +31,11 @@ def score_table(scores: Scores, texts: Sequence[str]) -> Table:
     return table
 
 
-def figures_table(title: str, figures: Mapping[str, Any]) -> Table:
-    """Names and values, each in its line."""
-    table = Table(title=title, title_style="bold", title_justify="left", box=None, show_header=False, pad_edge=False)
+def figures(title: str, values: Mapping[str, Any]) -> Group:
+    """Names and values, each in its line, below a title."""
+    table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(justify="right")
-    for name, value in figures.items():
+    for name, value in values.items():
         table.add_row(name, Text(visible(str(value))))
-    return table
+    return Group(Text(visible(title), style="bold", no_wrap=True, overflow="ellipsis"), table)
