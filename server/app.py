@@ -28,7 +28,7 @@ from .api.middleware.proxies import ForwardedMiddleware, RootPathMiddleware
 from .api.middleware.request_id import RequestIdMiddleware
 from .api.openapi import DocumentedAPI
 from .api.routes import metrics as metrics_route
-from .api.routes import requests, sampling, state
+from .api.routes import requests, sampling, scoring, state
 from .api.routes import text as text_route
 from .errors import install_error_handlers
 from .owners.keys import Keys
@@ -97,6 +97,7 @@ def create_app(settings: Settings | None = None, engine: Engine | Future[Engine]
     app.state.metrics = metrics
     install_error_handlers(app)
     app.include_router(sampling.router)
+    app.include_router(scoring.router)
     app.include_router(requests.router)
     app.include_router(state.router)
     app.include_router(text_route.router)

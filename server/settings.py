@@ -147,6 +147,10 @@ class Settings(BaseSettings):
     """most num_inference_steps of a request"""
     max_num_samples: int = Field(default=16, ge=1)
     """most num_samples of a request"""
+    max_num_texts: int = Field(default=64, ge=1)
+    """most texts that one request scores"""
+    max_num_times: int = Field(default=256, ge=1)
+    """most num_times of a request that scores"""
     max_body_bytes: int | None = Field(default=None, ge=1)
     """largest body of a request, in bytes; a larger one is answered 413; 64 a token of max_seq_len, and 4096 more, without it"""
     request_timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)

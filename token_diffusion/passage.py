@@ -14,7 +14,7 @@ from .text import plain_ids
 
 @dataclass(frozen=True)
 class Passage:
-    """A sequence's `tokens`, of which `given` positions are neither noised nor counted, as in training: the frame, the prefix, and
+    """A sequence's `tokens`, of which `given` positions are neither noised nor counted, as in training: frame, prefix, and
     tokens that stand for something that the tokenizer does not know.
 
     start, end: where the text itself lies, after frame and prefix. num_unknown: of its tokens.

@@ -63,6 +63,11 @@ TEXT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 """Of a request that is for a text alone."""
 
+SCORE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **{code: SAMPLE_RESPONSES[code] for code in (400, 408, 413, 422, 429)},
+    504: {"model": ErrorEvent, "description": "The time is over."},
+}
+
 EVERYWHERE = {
     "500": "A fault of the server.",
     "503": "The server is not ready, or stopping.",
@@ -73,6 +78,7 @@ LIMITS = {
     "num_samples": "max_num_samples",
     "seq_len": "max_seq_len",
     "num_inference_steps": "max_num_inference_steps",
+    "num_times": "max_num_times",
     "timeout_s": "request_timeout_s",
 }
 """Field of a request -> setting that bounds it."""
@@ -106,7 +112,7 @@ class DocumentedAPI(FastAPI):
                 for operation in item.values():
                     self._complete(path, operation)
             for name, schema in document["components"]["schemas"].items():
-                if name.endswith("SampleRequest"):
+                if name.endswith(("SampleRequest", "ScoreRequest")):
                     self._limit(schema["properties"])
             if self._settings.is_guarded:
                 document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -142,8 +148,10 @@ class DocumentedAPI(FastAPI):
 
     def _limit(self, fields: dict[str, Any]) -> None:
         """What a request may ask for here; where it does not ask, its default is within that, too."""
-        for field, setting in LIMITS.items():
-            schema, limit = fields[field], getattr(self._settings, setting)
+        if "texts" in fields:
+            fields["texts"]["maxItems"] = self._settings.max_num_texts
+        for field in LIMITS.keys() & fields.keys():
+            schema, limit = fields[field], getattr(self._settings, LIMITS[field])
             schema["default"] = min(schema["default"], limit)
             for option in schema.get("anyOf", [schema]):
                 if option.get("type") != "null":

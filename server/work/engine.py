@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion.engine.batch import Batch, Determinism, Result, Update, next_turn
+from token_diffusion.engine.batch import Batch, Determinism, Result, Scores, Update, next_turn
 from token_diffusion.engine.shares import Shares
 from token_diffusion.engine.standing import Share
 
@@ -261,8 +261,9 @@ class Engine:
                 self._count(job, update.result)
 
     def _count(self, job: Job[Any], result: Result) -> None:
-        tokens, nfe, skipped = result.completion_tokens, result.nfe, result.forwards_skipped
-        self.metrics.finished(job.model, job.owner.key_name, job.stream.total_ms, tokens, nfe, skipped)
+        tokens = 0 if isinstance(result, Scores) else result.completion_tokens  # of these none was made
+        name, total_ms = job.owner.key_name, job.stream.total_ms
+        self.metrics.finished(job.model, name, total_ms, tokens, result.nfe, result.forwards_skipped)
 
     def _leave(self, job: Job[Any], error: APIError | None = None) -> None:
         """Out of its batch, what it held free for others; its stream ends with `error` if there is one."""

@@ -57,6 +57,8 @@ class Limits(BaseModel):
     max_seq_len: int
     max_num_inference_steps: int
     max_num_samples: int
+    max_num_texts: int
+    max_num_times: int
     max_body_bytes: int
     max_batch_tokens: int | None
     max_request_work: int

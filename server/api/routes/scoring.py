@@ -1,0 +1,204 @@
+"""The endpoint that scores: texts become jobs of one request, and their values an answer."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.engine.batch import Scores
+from token_diffusion.errors import ParameterError
+from token_diffusion.passage import Passage, encode_passage
+from token_diffusion.samplers import make_sampler
+from token_diffusion.samplers.parameters import Estimator, ScoringParameters
+from token_diffusion.samplers.price import price
+from token_diffusion.samplers.scoring import estimator_of
+from token_diffusion.scoring import Score, ranking, summarise
+
+from ...errors import invalid
+from ...owners.owner import Owner
+from ...settings import Settings
+from ...work.deadline import Deadline
+from ...work.group import Group
+from ...work.jobs import Job, new_id
+from ...work.stream import Stream
+from ..admission import SEED_BOUND, Service, ServiceDep, choose_loaded
+from ..answer import answer
+from ..middleware.bodies import BoundedRoute
+from ..middleware.owners import owner_of
+from ..openapi import SCORE_RESPONSES
+from ..protocol.events import Timings
+from ..protocol.scoring import Scored, ScoreRequest, ScoreUsage, TextScore
+
+router = APIRouter(route_class=BoundedRoute)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Texts that may be scored: a job each."""
+
+    id: str
+    checkpoint: Checkpoint
+    passages: Sequence[Passage]
+    jobs: Sequence[Job[ScoringParameters]]
+    estimator: Estimator
+
+    @property
+    def parameters(self) -> ScoringParameters:
+        """Of the first; they differ in what is given alone."""
+        return self.jobs[0].parameters
+
+
+@router.post("/score", tags=["scoring"], response_model=Scored, responses=SCORE_RESPONSES)
+async def score(wire: ScoreRequest, request: Request, service: ServiceDep) -> Response:
+    """How likely texts are, by a checkpoint of any process: an upper bound on -log p each, its error, and their ranking."""
+    deadline = Deadline.after(min(wire.timeout_s, service.settings.request_timeout_s))
+    try:
+        admitted = await _admit(service, wire, owner_of(request), deadline)
+    except TimeoutError:
+        raise deadline.error() from None
+    for job in admitted.jobs:
+        job.request_id = request.state.request_id
+    request.state.jobs = admitted.jobs
+    with Group(service.engine, admitted.jobs, deadline) as group:
+        return await answer(_scored(service, admitted, group, deadline), request)
+
+
+async def _admit(service: Service, wire: ScoreRequest, owner: Owner, deadline: Deadline) -> Admitted:
+    """The jobs that `wire` asks for, not yet submitted.
+
+    Raises:
+        APIError, ParameterError: 422; 429 if there is no room for this owner, before anything is looked at.
+        TimeoutError: its texts were not read before `deadline`.
+    """
+    service.engine.check_room(owner)
+    settings, checkpoint = service.settings, choose_loaded(service.engine.checkpoints, wire.model)
+    num_times = _check_limits(wire, settings)
+    process = checkpoint.scheduler.process
+    estimator = estimator_of(process, wire.estimator)
+    longest = min(settings.max_seq_len, checkpoint.max_seq_len or settings.max_seq_len)
+
+    def encode() -> list[Passage]:
+        options: dict[str, Any] = {"prefix": wire.prefix, "max_tokens": longest, "frame": checkpoint.facts.frame}
+        return [
+            encode_passage(checkpoint.tokenizer, text, name=f"texts.{index}", **options)
+            for index, text in enumerate(wire.texts)
+        ]
+
+    async with deadline.bound():
+        passages = await service.text.run(encode, owner)
+    id, seed = new_id(settings.instance), secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed
+    sampler, jobs = make_sampler(checkpoint.scheduler, ScoringParameters), []
+    for index, passage in enumerate(passages):
+        parameters = ScoringParameters(len(passage.tokens), num_times, estimator, seed, passage.given)
+        work = price(sampler, passage.tokens, parameters)
+        jobs.append(Job(checkpoint.name, passage.tokens, parameters, Stream(), owner, work, f"{id}-{index}"))
+    _check_work(jobs, num_times, settings)
+    return Admitted(id, checkpoint, passages, jobs, estimator)
+
+
+def _check_limits(wire: ScoreRequest, settings: Settings) -> int:
+    """The times of each text, a default brought down to what this server allows."""
+    if not wire.texts:
+        raise ParameterError("texts", "hold at least one text", wire.texts)
+    if len(wire.texts) > settings.max_num_texts:
+        rule = f"hold at most {settings.max_num_texts} texts on this server"
+        raise ParameterError("texts", rule, f"{len(wire.texts)} texts")
+    asked = wire.model_fields_set
+    if "num_times" in asked and wire.num_times > settings.max_num_times:
+        raise ParameterError("num_times", f"be at most {settings.max_num_times} on this server", wire.num_times)
+    if wire.num_times < 1:
+        raise ParameterError("num_times", "be >= 1", wire.num_times)
+    if "timeout_s" in asked and wire.timeout_s > settings.request_timeout_s:
+        rule = f"be at most {settings.request_timeout_s:g} on this server"
+        raise ParameterError("timeout_s", rule, wire.timeout_s)
+    if wire.timeout_s <= 0:
+        raise ParameterError("timeout_s", "be > 0", wire.timeout_s)
+    return min(wire.num_times, settings.max_num_times)
+
+
+def _check_work(jobs: Sequence[Job[ScoringParameters]], num_times: int, settings: Settings) -> None:
+    """Raises APIError, 422, with what makes up the price if it is too much."""
+    work, tokens = sum(job.work for job in jobs), sum(len(job.tokens) for job in jobs)
+    if work > settings.max_request_work:
+        raise invalid(
+            f"num_times {num_times} x {tokens} tokens of all texts, prefix and frame included, are {work} token passes; "
+            f"this server takes at most {settings.max_request_work} a request"
+        )
+
+
+async def _scored(service: Service, admitted: Admitted, group: Group, deadline: Deadline) -> Scored:
+    """The answer, once all texts have their values. Raises APIError if one fails, or the time is over."""
+    results = await group.results()
+
+    def body() -> Scored:
+        scores = []
+        for result, job in zip(results, admitted.jobs, strict=True):
+            assert isinstance(result, Scores)
+            scores.append(summarise(result, job.parameters.given))
+        return _answer(admitted, scores)
+
+    try:
+        async with deadline.bound():
+            return await service.text.run(body)
+    except TimeoutError:
+        raise deadline.error() from None
+
+
+def _answer(admitted: Admitted, scores: Sequence[Score]) -> Scored:
+    streams = [job.stream for job in admitted.jobs]
+    frame = len(admitted.checkpoint.facts.frame)
+    scored = sum(score.num_tokens for score in scores)
+    return Scored(
+        id=admitted.id,
+        model=admitted.checkpoint.name,
+        seed=admitted.parameters.seed,
+        num_times=admitted.parameters.num_times,
+        estimator=admitted.estimator,
+        scores=[_text_score(*each) for each in zip(range(len(scores)), scores, admitted.passages, strict=True)],
+        ranking=ranking(scores),
+        usage=ScoreUsage(
+            prompt_tokens=sum(len(passage.tokens) - frame for passage in admitted.passages) - scored,
+            completion_tokens=scored,
+            nfe=sum(score.nfe for score in scores),
+        ),
+        timings=Timings(
+            queue_ms=round(min(stream.queue_ms for stream in streams), 3),
+            first_state_ms=round(min(stream.first_state_ms for stream in streams), 3),
+            total_ms=round(max(stream.total_ms for stream in streams), 3),
+        ),
+    )
+
+
+def _text_score(index: int, score: Score, passage: Passage) -> TextScore:
+    inside = slice(passage.start, passage.end)
+    error = score.token_nats_error
+    return TextScore(
+        index=index,
+        nats=_number(score.nats),
+        nats_error=_number(score.nats_error),
+        bits=_number(score.bits),
+        bits_error=_number(score.bits_error),
+        nats_per_token=_number(score.nats_per_token),
+        bits_per_token=_number(score.bits_per_token),
+        num_tokens=score.num_tokens,
+        num_unknown=passage.num_unknown,
+        tokens=passage.text_tokens,
+        token_nats=_numbers(score.token_nats[inside].tolist()),
+        token_nats_error=None if error is None else _numbers(error[inside].tolist()),
+    )
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    return [_number(value) for value in values]
+
+
+def _number(value: float | None) -> float | None:
+    """None for what JSON has no number for."""
+    return value if value is not None and math.isfinite(value) else None
