@@ -21,6 +21,7 @@ SCORE = {
     "nats_per_token": 3.0,
     "bits_per_token": 4.35,
     "num_tokens": 2,
+    "num_unknown": 0,
     "tokens": [5, 6],
     "token_nats": [2.5, 3.5],
     "token_nats_error": [0.1, 0.4],
@@ -34,7 +35,7 @@ SCORES: dict[str, Any] = {
     "scores": [SCORE, {**SCORE, "index": 1, "nats": 5.0, "nats_error": None, "token_nats_error": None}],
     "ranking": [1, 0],
     "usage": {"prompt_tokens": 1, "completion_tokens": 4, "nfe": 16},
-    "timings": {"total_ms": 3.5},
+    "timings": {"queue_ms": 0.5, "first_state_ms": 1.0, "total_ms": 3.5},
 }
 TOKENS = {
     "model": "a/b",
@@ -43,6 +44,9 @@ TOKENS = {
     "special_token_ids": [2],
     "pieces": ["a", " b", "[MASK]"],
 }
+
+
+IMPOSSIBLE = {name: None for name in SCORE if name.startswith(("nats", "bits"))} | {"token_nats": [None, 1.5]}
 
 
 def completion(*texts: str, **others: Any) -> dict[str, Any]:
@@ -69,6 +73,13 @@ def test_scores(connect: type[Client]) -> None:
         {"texts": ["a b", "c"], "prefix": "x", "num_times": 16},
         {"texts": ["alone"]},
     ]
+
+
+def test_a_text_without_any_probability(connect: type[Client]) -> None:
+    unlikely = SCORES | {"scores": [SCORE | IMPOSSIBLE | {"num_unknown": 1}], "ranking": [0]}
+    with scripted(score=answer(unlikely)) as server, connect(server.url) as client:
+        (score,) = client.score("?").scores
+    assert (score.nats, score.bits_per_token, score.token_nats, score.num_unknown) == (None, None, [None, 1.5], 1)
 
 
 def test_text_and_tokens(connect: type[Client]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.scripted_server import answer, scripted
-from tests.clients.test_endpoints import SCORES
+from tests.clients.test_endpoints import IMPOSSIBLE, SCORE, SCORES
 from token_diffusion_client.__main__ import main
 
 Capture = pytest.CaptureFixture[str]
@@ -31,7 +31,7 @@ def test_a_pipe_gets_a_line_a_text(capsys: Capture) -> None:
 def test_quiet_is_the_numbers_alone_and_json_all(capsys: Capture) -> None:
     with scripted(score=answer(SCORES)) as server:
         assert main(["score", "--url", server.url, "--quiet", "a", "c"]) == 0
-        assert capsys.readouterr().out == "6.0\n5.0\n"
+        assert capsys.readouterr().out == "6.0000\n5.0000\n"
         assert main(["score", "--url", server.url, "--json", "a", "c"]) == 0
     assert json.loads(capsys.readouterr().out) == SCORES
 
@@ -53,12 +53,19 @@ def test_a_terminal_gets_them_by_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_texts_come_from_a_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     file = tmp_path / "texts.txt"
-    file.write_text("one\r\n\nשלום\n", encoding="utf-8")
+    file.write_text("one\r\n\n二つ目\n", encoding="utf-8")
     with scripted(score=answer(SCORES)) as server:
         assert main(["score", "--url", server.url, "--quiet", "--file", str(file)]) == 0
         monkeypatch.setattr(sys, "stdin", io.StringIO("from\nstdin\n"))
         assert main(["score", "--url", server.url, "--quiet"]) == 0
-    assert [request.body["texts"] for request in server.requests] == [["one", "שלום"], ["from", "stdin"]]
+    assert [request.body["texts"] for request in server.requests] == [["one", "二つ目"], ["from", "stdin"]]
+
+
+def test_no_probability_is_infinite(capsys: Capture) -> None:
+    unlikely = SCORES | {"scores": [SCORE | IMPOSSIBLE], "ranking": [0]}
+    with scripted(score=answer(unlikely)) as server:
+        assert main(["score", "--url", server.url, "a"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "inf\t\tinf\t2\ta"
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"\n", "must have a line of text"), (b"\xff\xfe", "must be UTF-8")])

@@ -17,7 +17,7 @@ from .flags import add_output, add_request, add_server, client_of, given, number
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "prefix": (text, "what each text is given to follow; not scored itself"),
     "num_times": (int, "noise levels that each text is seen at: more take longer and bring a smaller error"),
-    "estimator": (text, "how the levels are drawn; without it what is best for the checkpoint"),
+    "estimator": (text, "times or, for absorbing checkpoints alone, counts; without it the better one"),
     "seed": (int, "same seed, same scores"),
     "model": (text, "name of a loaded checkpoint"),
     "timeout_s": (number, "seconds after which the server gives up"),
@@ -25,7 +25,8 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("score", help="POST /score", allow_abbrev=False)
+    help = "POST /score: how likely texts are to the model, at least"
+    parser = commands.add_parser("score", help=help, allow_abbrev=False)
     parser.add_argument("texts", nargs="*", type=text, metavar="TEXT", help="to be scored; without any, see --file")
     parser.add_argument("--file", default="-", help="texts, one a line; - is stdin (%(default)s)")
     add_server(parser)
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(asdict(scores), ensure_ascii=False))
     elif options.quiet:
-        print(*(score.nats for score in scores.scores), sep="\n")
+        print(*(_number(score.nats) for score in scores.scores), sep="\n")
     elif console is not None:
         from ..terminal.tables import score_table
 
@@ -67,5 +68,10 @@ def lines_of(path: str) -> list[str]:
 
 
 def _fields(score: Score) -> Sequence[object]:
-    known = (score.nats, score.nats_error, score.bits_per_token)
-    return [*("" if value is None else f"{value:.4f}" for value in known), score.num_tokens]
+    """No probability at all is an infinity of nats; an error that nobody knows is empty."""
+    error = "" if score.nats_error is None else f"{score.nats_error:.4f}"
+    return [_number(score.nats), error, _number(score.bits_per_token), score.num_tokens]
+
+
+def _number(value: float | None) -> str:
+    return "inf" if value is None else f"{value:.4f}"

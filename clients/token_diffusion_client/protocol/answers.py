@@ -7,21 +7,23 @@ from typing import Any
 
 import httpx2
 
+from .events import Timings
 from .parsing import convert, load_object
 
 
 @dataclass(frozen=True)
 class Score:
-    """The bound on the information of one text: its NELBO, and the Monte-Carlo error of it.
+    """An upper bound on -log p of one text, given the prefix, and the standard error of its estimate.
 
-    An error is None where it cannot be told (num_times 1). Text, not its frame and not a prefix, is what counts:
-    `tokens`, `token_nats` and `token_nats_error` have `num_tokens` entries.
+    An error is None for num_times 1; any other number is None where it is infinite, as the model gives the text no
+    probability at all. `num_tokens` are scored; `num_unknown` stand for what the tokenizer does not know, and are given.
+    `tokens`, `token_nats` (None for one that is given) and `token_nats_error` are of the text, without prefix and frame.
     """
 
     index: int
-    nats: float
+    nats: float | None
     nats_error: float | None
-    bits: float
+    bits: float | None
     bits_error: float | None
     nats_per_token: float | None
     bits_per_token: float | None
@@ -29,6 +31,7 @@ class Score:
     tokens: list[int]
     token_nats: list[float | None]
     token_nats_error: list[float | None] | None = None
+    num_unknown: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class ScoreUsage:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of several texts; `ranking` has their indices, the least nats first."""
+    """The scores of several texts; `ranking` has their indices, the likeliest first, which is the one of the least nats."""
 
     id: str
     model: str
@@ -52,7 +55,7 @@ class Scores:
     scores: list[Score]
     ranking: list[int]
     usage: ScoreUsage
-    timings: dict[str, Any] | None = None
+    timings: Timings
 
 
 @dataclass(frozen=True)

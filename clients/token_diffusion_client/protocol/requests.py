@@ -62,8 +62,9 @@ class ScoreParameters(TypedDict, total=False):
     """what all texts are given to follow; it is not scored itself"""
     model: str | None
     num_times: int | None
-    """noise levels that each text is seen at: more take longer and bring a smaller error"""
-    estimator: str | None
+    """noised versions of each text that the network sees: more take longer and bring a smaller error"""
+    estimator: Literal["times", "counts"] | None
+    """without it counts for absorbing checkpoints, whose error is smaller; times for the others"""
     seed: int | None
     timeout_s: float | None
 

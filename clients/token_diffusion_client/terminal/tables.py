@@ -19,16 +19,19 @@ def score_table(scores: Scores, texts: Sequence[str]) -> Table:
         f"{visible(scores.model)} · {scores.num_times} noise levels · {visible(scores.estimator)} · seed {scores.seed}"
     )
     table = Table(caption=caption, caption_style="dim", box=None, header_style="bold", pad_edge=False)
-    for name in ("rank", "nats", "± ", "bits/token", "tokens"):
+    for name in ("rank", "nats", "±", "bits/token", "tokens"):
         table.add_column(name, justify="right")
     table.add_column("text", overflow="ellipsis", no_wrap=True, ratio=1)
     for rank, index in enumerate(scores.ranking, start=1):
         score = scores.scores[index]
-        error = "" if score.nats_error is None else f"{score.nats_error:.2f}"
-        bits = "" if score.bits_per_token is None else f"{score.bits_per_token:.3f}"
-        shown = Text(visible(texts[index]).replace("\n", "␊"))
-        table.add_row(str(rank), f"{score.nats:.2f}", error, bits, str(score.num_tokens), shown)
+        nats, error, bits = _shown(score.nats, 2), _shown(score.nats_error, 2, "?"), _shown(score.bits_per_token, 3)
+        text = Text(visible(texts[index]).replace("\n", "␊"))
+        table.add_row(str(rank), nats, error, bits, str(score.num_tokens), text)
     return table
+
+
+def _shown(value: float | None, digits: int, none: str = "∞") -> str:
+    return none if value is None else f"{value:.{digits}f}"
 
 
 def figures(title: str, values: Mapping[str, Any]) -> Group:
