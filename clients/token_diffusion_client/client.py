@@ -33,7 +33,7 @@ class _Settings(Endpoints):
         *,
         api_key: str | None = None,
         timeout: float | None = 90.0,
-        max_retries: int = 4,
+        max_retries: int = 8,
         max_wait_s: float = 60.0,
     ) -> None:
         self._patience = Patience(max_retries, max_wait_s)

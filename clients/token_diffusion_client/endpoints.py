@@ -22,6 +22,7 @@ from .protocol.requests import (
     SampleRequest,
     ScoreParameters,
     body,
+    completion_body,
     sample_body,
 )
 from .protocol.stream import Stream, request_path
@@ -146,17 +147,18 @@ class Endpoints:
     def score(self, texts: str | Sequence[str], **parameters: Unpack[ScoreParameters]) -> Steps[Scores]:
         """How much information each text is to the model, at most: its NELBO, with the error that it is known to."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        return self._post("score", {"texts": texts, **parameters}, Scores)
+        return self._post("score", body({"texts": texts, **parameters}), Scores)
 
     @call
     def tokenize(self, prompt: str, *, model: str | None = None, add_frame: bool | None = None) -> Steps[Tokenized]:
         """The tokens of a text; with `add_frame` those of the checkpoint's frame, too."""
-        return self._post("tokenize", {"prompt": prompt, "model": model, "add_frame": add_frame}, Tokenized)
+        return self._post("tokenize", body({"prompt": prompt, "model": model, "add_frame": add_frame}), Tokenized)
 
     @call
     def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> Steps[str]:
         """The text of token ids."""
-        found: Detokenized = yield from self._post("detokenize", {"tokens": list(tokens), "model": model}, Detokenized)
+        fields = body({"tokens": list(tokens), "model": model})
+        found: Detokenized = yield from self._post("detokenize", fields, Detokenized)
         return found.prompt
 
     @call
@@ -171,7 +173,7 @@ class Endpoints:
         self, prompt: str | list[str] | list[int] | list[list[int]], **parameters: Unpack[CompletionParameters]
     ) -> Steps[Completion]:
         """OpenAI's `/v1/completions`, for who thinks in its words; the openai package does as well."""
-        return self._post("v1/completions", {"prompt": prompt, **parameters}, Completion)
+        return self._post("v1/completions", completion_body(prompt, parameters, stream=False), Completion)
 
     @stream
     def stream_completions(
@@ -181,8 +183,7 @@ class Endpoints:
 
         Raises `IncompleteStream` if it ends before its end: unlike those of `stream_sample`, it cannot be come back to.
         """
-        fields = body({"prompt": prompt, **parameters, "stream": True})
-        return Plain(chunks(fields, self._patience))
+        return Plain(chunks(completion_body(prompt, parameters, stream=True), self._patience))
 
     @call
     def models(self) -> Steps[dict[str, Any]]:
@@ -225,7 +226,7 @@ class Endpoints:
         return read((yield from ask(Send("GET", path), self._patience)), kind, f"/{path}")
 
     def _post(self, path: str, fields: dict[str, Any], kind: Any) -> Steps[Any]:
-        return read((yield from ask(Send("POST", path, body(fields)), self._patience)), kind, f"/{path}")
+        return read((yield from ask(Send("POST", path, fields), self._patience)), kind, f"/{path}")
 
 
 def _check_concurrency(max_concurrency: int) -> None:

@@ -106,10 +106,10 @@ def test_the_vocabulary_of_a_model_is_by_its_name(connect: type[Client]) -> None
 def test_completions(connect: type[Client]) -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "completion_tokens_details": {}}
     with scripted(v1_completions=answer(completion("a", "b", usage=usage))) as server, connect(server.url) as client:
-        done = client.completions(["x", "y"], max_tokens=4, stop=["."])
+        done = client.completions(["x", "y"], max_tokens=4, stop=["."], block_size=None, seed=None)
     assert [choice.text for choice in done.choices] == ["a", "b"]
     assert done.usage is not None and done.usage.total_tokens == 3
-    assert server.requests[0].body == {"prompt": ["x", "y"], "max_tokens": 4, "stop": ["."]}
+    assert server.requests[0].body == {"prompt": ["x", "y"], "max_tokens": 4, "stop": ["."], "block_size": None}
 
 
 def test_completions_in_chunks(connect: type[Client]) -> None:

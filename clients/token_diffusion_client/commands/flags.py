@@ -102,7 +102,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default=url, help="where the server is; or TD_URL (now %(default)s)")
     parser.add_argument("--api_key", default=key, help="sent as a bearer token; better set as TD_API_KEY")
     help = "times that a request is sent again to a busy server, when it says so (%(default)s)"
-    parser.add_argument("--max_retries", type=count, default=4, help=help)
+    parser.add_argument("--max_retries", type=count, default=8, help=help)
 
 
 def add_output(parser: argparse.ArgumentParser, json: str, quiet: str) -> None:

@@ -129,6 +129,8 @@ class Completion:
     model: str
     choices: list[CompletionChoice]
     usage: CompletionUsage | None = None
+    seed: int | None = None
+    """gives the same texts again; other servers do not tell it"""
 
 
 def read(response: httpx2.Response, kind: Any, where: str) -> Any:

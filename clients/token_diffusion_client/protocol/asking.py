@@ -17,7 +17,7 @@ from .events import parse_error
 BUSY = {429, 503}
 """Answers of a server that has not begun with the request and may take it later."""
 
-FIRST_PAUSE_S = 0.5
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 """Where a busy server does not say when to come again; doubled from try to try, give or take a half."""
 
 
@@ -26,7 +26,7 @@ class Patience:
     """How often a request is sent again to a busy server, and for how many seconds in all; a pause that would end after
     them is not begun."""
 
-    max_retries: int = 4
+    max_retries: int = 8
     max_wait_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -45,7 +45,8 @@ def ask(request: Send | Open, patience: Patience) -> Steps[httpx2.Response]:
         if response.is_success:
             return response
         error = refusal(response)
-        pause_s = error.retry_after_s or FIRST_PAUSE_S * 2**tried * random.uniform(0.5, 1.5)
+        own_s = min(FIRST_PAUSE_S * 2.0 ** min(tried, 60), LONGEST_PAUSE_S) * random.uniform(0.5, 1.5)
+        pause_s = error.retry_after_s or own_s
         waited_s += pause_s
         if error.code not in BUSY or tried == patience.max_retries or waited_s > patience.max_wait_s:
             break

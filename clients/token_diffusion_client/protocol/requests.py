@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, TypedDict
 
 Endpoint = Literal["sample", "sample/block", "sample/hybrid"]
@@ -70,7 +71,7 @@ class ScoreParameters(TypedDict, total=False):
 
 
 class CompletionParameters(TypedDict, total=False):
-    """OpenAI's fields of a completion besides its prompt."""
+    """OpenAI's fields of a completion besides its prompt, and some of ours."""
 
     model: str | None
     suffix: str | None
@@ -83,21 +84,40 @@ class CompletionParameters(TypedDict, total=False):
     stop: str | list[str] | None
     echo: bool | None
     user: str | None
+    stream_options: dict[str, Any] | None
+    """of streams alone: {"include_usage": True} for a last chunk with the tokens counted"""
     diffusing: bool | None
     """of streams alone: each chunk is a whole text, which takes the place of the last one"""
+    top_k: int | None
+    min_p: float | None
+    num_inference_steps: int | None
+    """None, given, is sent, and asks for the continuous-time limit"""
+    block_size: int | None
+    """None, given, is sent, and fills in everywhere at once"""
+    timeout_s: float | None
 
 
-def body(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a request, without what is None. Raises ValueError for what JSON cannot say."""
-    asked = {name: value for name, value in fields.items() if value is not None}
+NULL_SAYS = {"num_inference_steps"}
+"""Fields of a request for samples whose None means something, and is sent."""
+
+NULL_SAYS_IN_COMPLETIONS = {"num_inference_steps", "block_size"}
+
+
+def body(fields: Mapping[str, Any], null_says: AbstractSet[str] = frozenset()) -> dict[str, Any]:
+    """The JSON of a request, without what is None but where `null_says` something. Raises ValueError for what JSON cannot say."""
+    asked = {name: value for name, value in fields.items() if value is not None or name in null_says}
     _check(asked, "")
     return asked
 
 
 def sample_body(prompt: str | None, parameters: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
-    """The JSON of a request for samples, where num_inference_steps may be None."""
-    asked = body({"prompt": prompt, **parameters, "stream": stream})
-    return asked | {name: value for name, value in parameters.items() if name == "num_inference_steps"}
+    """The JSON of a request for samples."""
+    return body({"prompt": prompt, **parameters, "stream": stream}, NULL_SAYS)
+
+
+def completion_body(prompt: Any, parameters: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    """The JSON of a request for a completion."""
+    return body({"prompt": prompt, **parameters, "stream": stream or None}, NULL_SAYS_IN_COMPLETIONS)
 
 
 def _check(value: object, where: str) -> None:
