@@ -13,21 +13,21 @@ from ..cells import visible
 from ..protocol.answers import Scores
 
 
-def score_table(scores: Scores, texts: Sequence[str]) -> Table:
+def score_table(scores: Scores, texts: Sequence[str]) -> Group:
     """The best first: the one with the least nats."""
-    caption = (
-        f"{visible(scores.model)} · {scores.num_times} noise levels · {visible(scores.estimator)} · seed {scores.seed}"
-    )
-    table = Table(caption=caption, caption_style="dim", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("rank", "nats", "±", "bits/token", "tokens"):
         table.add_column(name, justify="right")
-    table.add_column("text", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("text", overflow="ellipsis", no_wrap=True)
     for rank, index in enumerate(scores.ranking, start=1):
         score = scores.scores[index]
         nats, error, bits = _shown(score.nats, 2), _shown(score.nats_error, 2, "?"), _shown(score.bits_per_token, 3)
         text = Text(visible(texts[index]).replace("\n", "␊"))
         table.add_row(str(rank), nats, error, bits, str(score.num_tokens), text)
-    return table
+    facts = (
+        f"{visible(scores.model)} · {scores.num_times} noised versions each · {scores.estimator} · seed {scores.seed}"
+    )
+    return Group(table, Text(visible(facts), style="dim", no_wrap=True, overflow="ellipsis"))
 
 
 def _shown(value: float | None, digits: int, none: str = "∞") -> str:
