@@ -63,7 +63,7 @@ STOREYS = {
         {"notebook", "terminal"},
         {"client"},
         {"drivers", "endpoints"},
-        {"progress"},
+        {"cells", "progress"},
         {"protocol", "version"},
     ],
 }

@@ -58,7 +58,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_diffusion_client.protocol.stream, "PAUSES_S", (0.01,) * 6)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def slow(tiny: Mapping[str, Checkpoint]) -> Iterator[LiveServer]:
     """A server whose streams last a second or two."""
     checkpoint, _ = faked(tiny["absorbing"], delay_s=0.03)
