@@ -1,4 +1,4 @@
-"""Offline sampling from the shell: `python -m token_diffusion sample|sample-block|sample-hybrid --checkpoint_path DIR`."""
+"""Offline sampling and scoring: `python -m token_diffusion sample|sample-block|sample-hybrid|score --checkpoint_path DIR`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from .checkpoint import DTYPES, Checkpoint, load_checkpoint
+from .checkpoint import DTYPES, load_checkpoint
 from .errors import ParameterError
 from .networks.memory import prepare
 from .networks.threads import set_threads
+from .passage import Passage, encode_passage
 from .samplers.parameters import SamplingParameters
+from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run
-from .text import decode, encode
+from .scoring import Score, ranking, score
+from .text import Ending, encode, ending
 
 COMMANDS = {
     "sample": (("absorbing", "uniform"), "ancestral sampling from an absorbing (MDLM) or uniform (UDLM) checkpoint"),
@@ -44,6 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
         text = command.add_mutually_exclusive_group()
         text.add_argument("--prompt", help="fixed prefix")
         text.add_argument("--template", help="text whose [MASK] holes are filled in, one token each")
+        text.add_argument("--prompt_ids", type=int, nargs="+", help="fixed prefix as token ids, without the frame's")
+        text.add_argument("--template_ids", type=int, nargs="+", help="template as token ids; the mask's id is a hole")
         add("--num_samples", type=int, default=4, help="sequences drawn (default: %(default)s)")
         add("--seq_len", type=int, help="tokens in all (default: 64, or the template's length)")
         if name == "sample-block":
@@ -54,12 +61,34 @@ def build_parser() -> argparse.ArgumentParser:
         add("--temperature", type=float, default=1.0, help="divides the logits; 0 is greedy (default: %(default)s)")
         add("--top_p", type=float, default=1.0, help="nucleus, in (0, 1] (default: %(default)s)")
         add("--top_k", type=int, default=0, help="most probable tokens kept, 0 for all (default: %(default)s)")
+        add("--min_p", type=float, default=0.0, help="tokens kept, by the largest's share (default: %(default)s)")
+        add("--stop", nargs="+", default=[], help="strings that end a text where they were drawn")
         add("--seed", type=int, default=0, help="same seed, same samples (default: %(default)s)")
         add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
         add("--dtype", choices=list(DTYPES), default="float32", help="of the weights (default: %(default)s)")
         add("--inject_start_token", action="store_true", help="begin with [CLS] or BOS where the frame does not")
         add("--json", action="store_true", help="print one JSON object instead of text")
+    _add_score(commands)
     return parser
+
+
+def _add_score(commands: Any) -> None:
+    description = "how likely texts are, by any checkpoint: a bound on -ln p, its error, and their ranking"
+    command = commands.add_parser("score", help=description, description=description)
+    add = command.add_argument
+    add("--checkpoint_path", required=True, help="folder that the trainer wrote")
+    texts = command.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--texts", nargs="+", metavar="TEXT", help="the texts")
+    texts.add_argument("--file", type=Path, help="file with a text on each line; empty lines are passed over")
+    add("--prefix", help="text before each of them, given: the scores are conditional on it")
+    help_times = "noised versions of each text; the error falls at least as one over their square root"
+    add("--num_times", type=int, default=16, help=f"{help_times} (default: %(default)s)")
+    help_estimator = "noise is drawn at times or, absorbing alone, by the number of masks"
+    add("--estimator", choices=["times", "counts"], help=f"{help_estimator} (default: counts for absorbing)")
+    add("--seed", type=int, default=0, help="same seed, same scores (default: %(default)s)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
+    add("--dtype", choices=list(DTYPES), default="float32", help="of the weights (default: %(default)s)")
+    add("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def sample_text(arguments: argparse.Namespace) -> None:
@@ -69,7 +98,10 @@ def sample_text(arguments: argparse.Namespace) -> None:
     if checkpoint.process not in needed:
         rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
-    seq_len = 64 if arguments.seq_len is None and arguments.template is None else arguments.seq_len
+    is_template = arguments.template is not None or arguments.template_ids is not None
+    seq_len = 64 if arguments.seq_len is None and not is_template else arguments.seq_len
+    if "" in arguments.stop:
+        raise ParameterError("stop", "hold no empty string", arguments.stop)
     if seq_len is not None:
         SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
         checkpoint.check_seq_len(seq_len)
@@ -78,6 +110,9 @@ def sample_text(arguments: argparse.Namespace) -> None:
         seq_len=seq_len,
         prompt=arguments.prompt,
         template=arguments.template,
+        prompt_ids=arguments.prompt_ids,
+        template_ids=arguments.template_ids,
+        vocab_size=checkpoint.scheduler.config.vocab_size,
         inject_start_token=arguments.inject_start_token,
         frame=checkpoint.facts.frame,
     )
@@ -88,26 +123,113 @@ def sample_text(arguments: argparse.Namespace) -> None:
         temperature=arguments.temperature,
         top_p=arguments.top_p,
         top_k=arguments.top_k,
+        min_p=arguments.min_p,
         seed=arguments.seed,
         block_size=getattr(arguments, "block_size", None),
     )
     checkpoint.check_seq_len(parameters.seq_len)
     start = time.perf_counter()
     output = run(checkpoint.denoiser, checkpoint.scheduler, parameters, tokens)
-    _print(checkpoint, arguments, output, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    how = {"stop": arguments.stop, "facts": checkpoint.facts}
+    endings = [ending(checkpoint.tokenizer, row, tokens, **how) for row in output.sequences.tolist()]
+    _print(arguments, output, endings, seconds)
 
 
-def _print(checkpoint: Checkpoint, arguments: argparse.Namespace, output: SampleOutput, seconds: float) -> None:
-    texts = [decode(checkpoint.tokenizer, row) for row in output.sequences.tolist()]
+def _print(arguments: argparse.Namespace, output: SampleOutput, endings: list[Ending], seconds: float) -> None:
     if arguments.json:
-        samples = [{"text": text, "tokens": row} for text, row in zip(texts, output.sequences.tolist(), strict=True)]
+        samples = [
+            {"text": end.text, "tokens": row, "finish_reason": end.reason}
+            for end, row in zip(endings, output.sequences.tolist(), strict=True)
+        ]
         usage = {"nfe": output.nfe, "forwards_skipped": output.forwards_skipped}
         print(json.dumps({"samples": samples, "seed": arguments.seed, "usage": usage, "seconds": round(seconds, 3)}))
         return
-    for index, text in enumerate(texts):
-        print(f"[{index}] {text}")
+    for index, end in enumerate(endings):
+        print(f"[{index}] {end.text}")
     skipped = f"{output.forwards_skipped} skipped"
     print(f"{output.nfe} network evaluations ({skipped}), {seconds:.2f} s, seed {arguments.seed}", file=sys.stderr)
+
+
+def score_texts(arguments: argparse.Namespace) -> None:
+    """Loads, scores, prints."""
+    texts = _read_texts(arguments)
+    checkpoint = load_checkpoint(arguments.checkpoint_path, device=arguments.device, dtype=arguments.dtype)
+    options: dict[str, Any] = {"prefix": arguments.prefix, "frame": checkpoint.facts.frame}
+    options["max_tokens"] = checkpoint.max_seq_len
+    passages = [encode_passage(checkpoint.tokenizer, text, name=name, **options) for name, text in texts.items()]
+    estimator = estimator_of(checkpoint.scheduler.process, arguments.estimator)
+    start = time.perf_counter()
+    scores = score(
+        checkpoint.denoiser,
+        checkpoint.scheduler,
+        [passage.tokens for passage in passages],
+        given=[passage.given for passage in passages],
+        num_times=arguments.num_times,
+        estimator=estimator,
+        seed=arguments.seed,
+    )
+    seconds = time.perf_counter() - start
+    if arguments.json:
+        asked = {"seed": arguments.seed, "num_times": arguments.num_times, "estimator": estimator}
+        print(
+            json.dumps({"scores": _figures(passages, scores), "ranking": ranking(scores), **asked, "seconds": seconds})
+        )
+        return
+    _print_ranking(list(texts.values()), scores)
+    if unknown := sum(passage.num_unknown for passage in passages):
+        print(f"{unknown} tokens that the tokenizer does not know are given, not scored", file=sys.stderr)
+    how = f"{arguments.num_times} noised versions of each by {estimator}"
+    print(f"{how}, {seconds:.2f} s, seed {arguments.seed}", file=sys.stderr)
+
+
+def _read_texts(arguments: argparse.Namespace) -> dict[str, str]:
+    """The texts by the names that errors have for them."""
+    if arguments.file is None:
+        return {f"texts.{index}": text for index, text in enumerate(arguments.texts)}
+    try:
+        lines = arguments.file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ParameterError("file", f"be a text file that can be read ({reason})", str(arguments.file)) from error
+    found = {f"line {number} of file": line for number, line in enumerate(lines, 1) if line.strip()}
+    if not found:
+        raise ParameterError("file", "hold at least one text", str(arguments.file))
+    return found
+
+
+def _figures(passages: Sequence[Passage], scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """As POST /score of the server has them."""
+    return [
+        {
+            "index": index,
+            "num_unknown": passage.num_unknown,
+            "tokens": passage.text_tokens,
+            **score.figures(passage.start, passage.end),
+        }
+        for index, (passage, score) in enumerate(zip(passages, scores, strict=True))
+    ]
+
+
+def _print_ranking(texts: Sequence[str], scores: Sequence[Score]) -> None:
+    """A line for each text, the likeliest first."""
+    print(f"{'rank':>4} {'index':>5} {'nats':>20} {'bits/token':>16} {'tokens':>6}  text")
+    for rank, index in enumerate(ranking(scores), 1):
+        found = scores[index]
+        each = found.num_tokens
+        error = None if found.bits_error is None else found.bits_error / each
+        nats, bits = _with_error(found.nats, found.nats_error), _with_error(found.bits / each, error)
+        print(f"{rank:>4} {index:>5} {nats:>20} {bits:>16} {each:>6}  {_shown(texts[index])}")
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
+def _shown(text: str, most: int = 80) -> str:
+    """Its beginning; what a terminal would obey, spelled out."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        sample_text(arguments)
+        (score_texts if arguments.command == "score" else sample_text)(arguments)
     except ParameterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -68,6 +68,10 @@ class Facts:
         control = set(control_ids(tokenizer)) - self.learnt if self.known else set()
         return tuple(sorted(gaps | {id for id in control if id < vocab_size}))
 
+    def ends(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+        """Ids that a model has learnt to end a text with."""
+        return self.learnt & {tokenizer.eos_token_id, tokenizer.sep_token_id}
+
 
 UNKNOWN = Facts()
 

@@ -42,6 +42,7 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
+    min_p: float = 0.0,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
@@ -51,7 +52,7 @@ def sample(
     Args:
         denoiser: a masked LM of transformers, a `Denoiser`, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
         num_inference_steps: grid steps; None (absorbing alone) is the continuous-time limit, first-hitting.
-        temperature, top_p, top_k: shape each token's distribution; the defaults leave it as it is.
+        temperature, top_p, top_k, min_p: shape each token's distribution (`SamplingParameters`); the defaults leave it as it is.
         tokens: [seq_len] ids, negative where the sampler fills in (`text.encode` makes them); all open by default.
         callback: called with each step's `Update`, initial state excluded.
 
@@ -59,7 +60,8 @@ def sample(
         ParameterError: a value is outside its range, or the scheduler has another process.
     """
     _require(scheduler, "sample", ("absorbing", "uniform"))
-    parameters = SamplingParameters(seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed)
+    steps = num_inference_steps
+    parameters = SamplingParameters(seq_len, num_samples, steps, temperature, top_p, top_k, seed, min_p=min_p)
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 
@@ -75,6 +77,7 @@ def sample_block(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
+    min_p: float = 0.0,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
@@ -84,7 +87,7 @@ def sample_block(
     Blocks are counted from the first open position; the arguments are those of `sample`.
     """
     parameters = SamplingParameters(
-        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size, min_p
     )
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
@@ -100,13 +103,15 @@ def sample_hybrid(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
+    min_p: float = 0.0,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
 ) -> SampleOutput:
     """Ancestral sampling from a hybrid (GIDD) model; the arguments are those of `sample`."""
     _require(scheduler, "sample_hybrid", ("hybrid",))
-    parameters = SamplingParameters(seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed)
+    steps = num_inference_steps
+    parameters = SamplingParameters(seq_len, num_samples, steps, temperature, top_p, top_k, seed, min_p=min_p)
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 

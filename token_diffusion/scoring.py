@@ -48,13 +48,20 @@ class Score:
     def bits_error(self) -> float | None:
         return None if self.nats_error is None else self.nats_error / math.log(2)
 
-    @property
-    def nats_per_token(self) -> float:
-        return self.nats / self.num_tokens
-
-    @property
-    def bits_per_token(self) -> float:
-        return self.bits / self.num_tokens
+    def figures(self, start: int, end: int) -> dict[str, Any]:
+        """All of it in JSON's types, that of the tokens from `start` to `end`; None for what JSON has no number for."""
+        error = self.token_nats_error
+        return {
+            "nats": _number(self.nats),
+            "nats_error": _number(self.nats_error),
+            "bits": _number(self.bits),
+            "bits_error": _number(self.bits_error),
+            "nats_per_token": _number(self.nats / self.num_tokens),
+            "bits_per_token": _number(self.bits / self.num_tokens),
+            "num_tokens": self.num_tokens,
+            "token_nats": [_number(value) for value in self.token_nats[start:end].tolist()],
+            "token_nats_error": None if error is None else [_number(value) for value in error[start:end].tolist()],
+        }
 
 
 def summarise(scores: Scores, given: Sequence[int]) -> Score:
@@ -82,6 +89,10 @@ def standard_error(values: np.ndarray) -> np.ndarray | None:
             variance = variance + 1.5 * np.square(values[-odd:] - values[-odd:].mean(0)).sum(0)
     found: np.ndarray = np.sqrt(variance) / count
     return found
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def ranking(scores: Sequence[Score]) -> list[int]:

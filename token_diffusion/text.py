@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from .errors import ParameterError
-from .facts import UNKNOWN, Frame
+from .facts import UNKNOWN, Facts, Frame
 from .plain import LostToken, plain
 
 OPEN = -1
@@ -24,6 +27,9 @@ def encode(
     seq_len: int | None,
     prompt: str | None = None,
     template: str | None = None,
+    prompt_ids: Sequence[int] | None = None,
+    template_ids: Sequence[int] | None = None,
+    vocab_size: int | None = None,
     inject_start_token: bool = False,
     max_tokens: int | None = None,
     frame: Frame = UNKNOWN.frame,
@@ -34,23 +40,28 @@ def encode(
         seq_len: tokens in all, the frame's too; None is the length of the template in its frame.
         prompt: a fixed prefix. Control tokens typed in it, `[MASK]` too, are ordinary text.
         template: text whose `[MASK]` holes are one open position each, all else fixed; positions beyond it are open.
+        prompt_ids, template_ids: the same as ids, which stand for themselves, control tokens' too: what no sample may hold may
+            still be given. The mask's id is a hole of a template, and none of a prompt's. The frame is put around them as well.
+        vocab_size: which ids there are; those of the tokenizer by default.
         inject_start_token: begin with the tokenizer's [CLS] or BOS token, fixed; without effect where the frame begins with one.
         max_tokens: bound of the template's length where seq_len is None; only its holes are held against it here.
         frame: control tokens around the text, fixed.
 
     Raises:
         ParameterError: the text does not fit `seq_len`, it spells a control token that the tokenizer cannot write as text, or
-            prompt and template are both given.
+            more than one of prompt, template and their ids is given, or an id is none of the vocabulary.
     """
-    if prompt is not None and template is not None:
-        raise ParameterError("template", "be absent where prompt is given", template)
-    name, text = ("prompt", prompt) if template is None else ("template", template)
+    given = {"prompt": prompt, "template": template, "prompt_ids": prompt_ids, "template_ids": template_ids}
+    name, text = _only(given)
     room = None if seq_len is None else _room(seq_len, frame)
     most = room if seq_len is not None or max_tokens is None else max_tokens - len(frame)
     if template is not None and most is not None and (holes := template.count(MASK_TEXT)) > most:
         raise ParameterError("template", _fits(seq_len, max_tokens, frame), f"{holes} holes")
-    with _readable(tokenizer, name, text or "", most, _fits(seq_len, max_tokens, frame)):
-        tokens = _with_holes(tokenizer, template) if template is not None else _plain(tokenizer, prompt or "")
+    if text is not None and not isinstance(text, str):
+        tokens = _given(tokenizer, name, text, vocab_size)
+    else:
+        with _readable(tokenizer, name, text or "", most, _fits(seq_len, max_tokens, frame)):
+            tokens = _with_holes(tokenizer, template) if template is not None else _plain(tokenizer, prompt or "")
     if inject_start_token and not frame.prefix:
         tokens = [_start_token(tokenizer), *tokens]
     if room is None:
@@ -77,9 +88,9 @@ def plain_ids(
 
 
 def check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
-    """Raises `ParameterError` for an id without a place in the vocabulary."""
+    """Raises `ParameterError` for what is no id of the vocabulary."""
     for id in ids:
-        if not 0 <= id < vocab_size:
+        if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < vocab_size:
             raise ParameterError(name, f"hold token ids in [0, {vocab_size})", id)
 
 
@@ -119,6 +130,90 @@ def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep
     return str(tokenizer.decode([token for token in token_ids if token not in hidden]))
 
 
+@dataclass(frozen=True)
+class Ending:
+    """The text of a sample to its end. stopped: it has one, an end token or a stop string, before its tokens do."""
+
+    text: str
+    stopped: bool
+
+    @property
+    def reason(self) -> Literal["stop", "length"]:
+        """Why it ends there, in OpenAI's words."""
+        return "stop" if self.stopped else "length"
+
+
+def ending(
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Sequence[int],
+    canvas: Sequence[int],
+    *,
+    stop: Sequence[str] = (),
+    facts: Facts = UNKNOWN,
+) -> Ending:
+    """Where a sample ends: nothing behind its end is part of its text.
+
+    That is before the first end token that the model has learnt and was drawn, unless fixed text comes after it, or before the
+    first stop string that has a drawn token in it: one that stands in a prompt, or in fixed text of a template, does not count.
+
+    Args:
+        tokens: [seq_len], the sample. canvas: [seq_len], `OPEN` where they were drawn, as `encode` made it.
+    """
+    text_ends = len(tokens) - len(facts.frame.suffix)
+    after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] != OPEN), 0)
+    ends = facts.ends(tokenizer)
+    end = next((index for index in range(after, text_ends) if tokens[index] in ends), None)
+    hidden = set(tokenizer.all_special_ids)
+    seen = [index for index in range(len(tokens) if end is None else end) if tokens[index] not in hidden]
+    shown, is_drawn = [tokens[index] for index in seen], [canvas[index] == OPEN for index in seen]
+    text = str(tokenizer.decode(shown))
+    if any(each in text for each in stop):
+        for start, stop_at in _drawn(tokenizer, shown, is_drawn):
+            found = [text.find(each, max(0, start - len(each) + 1)) for each in stop]
+            if at := [index for index in found if 0 <= index < stop_at]:
+                return Ending(text[: min(at)], True)
+    return Ending(text, end is not None)
+
+
+CONTEXT = 8
+"""Tokens before a token by which a decoder knows what to make of it: a character has four bytes at most."""
+
+
+def _drawn(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], is_drawn: Sequence[bool]
+) -> Iterator[tuple[int, int]]:
+    """The stretches of characters, from their first to before their last, to which drawn tokens contribute.
+
+    A token's characters depend on those before it (half of a character, a space that only stands within a text), so that each
+    run of tokens is decoded behind a few of its own.
+    """
+    start = length = 0  # of the run's tokens; of the characters before it
+    for drawn, run in groupby(is_drawn):
+        end = start + sum(1 for _ in run)
+        context = tokens[max(0, start - CONTEXT) : start]
+        before, both = (str(tokenizer.decode(list(ids))) for ids in (context, [*context, *tokens[start:end]]))
+        settled = _common(before.rstrip("\ufffd"), both)  # the rest is a character that is not whole yet
+        first, length = length - len(before) + settled, length + len(both) - len(before)
+        if drawn and first < length:
+            yield first, length
+        start = end
+
+
+def _common(one: str, other: str) -> int:
+    """Characters that both begin with."""
+    return next(
+        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
+def _only(given: dict[str, str | Sequence[int] | None]) -> tuple[str, str | Sequence[int] | None]:
+    """The one that is not None, or else the first. Raises `ParameterError` if there are two."""
+    first, *others = [each for each in given.items() if each[1] is not None] or given.items()
+    if first[1] is not None and others:
+        raise ParameterError(others[0][0], f"be absent where {first[0]} is given", others[0][1])
+    return first
+
+
 def _room(seq_len: int, frame: Frame) -> int:
     """Tokens that the frame leaves for text."""
     if seq_len <= len(frame):
@@ -134,6 +229,16 @@ def _fits(seq_len: int | None, max_tokens: int | None, frame: Frame) -> str:
 def _plain(tokenizer: PreTrainedTokenizerBase, text: str, *, continuing: bool = False) -> list[int]:
     """Ids of text in which nothing is special."""
     return plain(tokenizer).ids([text], continuing=continuing, lossless=True)[0] if text else []
+
+
+def _given(
+    tokenizer: PreTrainedTokenizerBase, name: str, ids: Sequence[int], vocab_size: int | None = None
+) -> list[int]:
+    """Ids that were given as such, OPEN where a template has the mask's."""
+    check_ids(name, ids, len(tokenizer) if vocab_size is None else vocab_size)
+    if name == "prompt_ids" and tokenizer.mask_token_id in ids:
+        raise ParameterError(name, "hold no mask token, as template_ids may", tokenizer.mask_token_id)
+    return [OPEN if id == tokenizer.mask_token_id else id for id in ids]
 
 
 def _with_holes(tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:

@@ -87,7 +87,7 @@ async def admit(
         TimeoutError: its text was not read before `deadline`.
     """
     service.engine.check_room(owner)
-    stream = Stream(Telling(wire.stream_every, wire.include_text, wire.keyframe_every))
+    stream = Stream(Telling(wire.stream_every, wire.include_text, wire.keyframe_every, wire.stop or ()))
     checkpoint = _choose(service.engine.checkpoints, wire.model, processes, path)
     settings = service.settings
     wire = wire.within(num_inference_steps=settings.max_num_inference_steps, seq_len=settings.max_seq_len)
@@ -96,7 +96,8 @@ async def admit(
     parameters = _parameters(wire)
     sampler = make_sampler(checkpoint.scheduler)
     sampler.check(parameters)
-    own_length = wire.template is not None and "seq_len" not in wire.model_fields_set
+    is_template = wire.template is not None or wire.template_ids is not None
+    own_length = is_template and "seq_len" not in wire.model_fields_set
     if not own_length:
         _check_seq_len(wire.seq_len, service.settings, checkpoint)
     encoding = partial(
@@ -105,6 +106,9 @@ async def admit(
         seq_len=None if own_length else wire.seq_len,
         prompt=wire.prompt,
         template=wire.template,
+        prompt_ids=wire.prompt_ids,
+        template_ids=wire.template_ids,
+        vocab_size=checkpoint.scheduler.config.vocab_size,
         max_tokens=service.settings.max_seq_len,
         frame=checkpoint.facts.frame,
     )
@@ -206,6 +210,7 @@ def _parameters(wire: SampleRequest) -> SamplingParameters:
         temperature=wire.temperature,
         top_p=wire.top_p,
         top_k=wire.top_k,
+        min_p=wire.min_p,
         seed=secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed,
         block_size=wire.block_size if isinstance(wire, BlockSampleRequest) else None,
     )

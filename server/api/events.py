@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TypeVar
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.responses import StreamingResponse
@@ -13,7 +15,7 @@ from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Result
 from token_diffusion.errors import ParameterError
 from token_diffusion.samplers.parameters import SamplingParameters
-from token_diffusion.text import decode
+from token_diffusion.text import Ending, decode, ending
 
 from ..errors import APIError, ErrorEvent, internal
 from ..work.deadline import Deadline
@@ -38,6 +40,8 @@ HEARTBEAT_S = 15.0
 """Seconds of silence after which a stream says that it is still there."""
 
 RETRY_MS = 2000
+
+T = TypeVar("T")
 
 Told = tuple[int, Event]
 """An event and its id."""
@@ -160,17 +164,16 @@ class Narrator:
 
     async def done(self, result: Result) -> DoneEvent:
         """The last event of a job that ended well."""
-        texts = await self._in_text_thread(
-            lambda: [decode(self._checkpoint.tokenizer, tokens) for tokens in result.tokens]
-        )
+        endings = await self._endings(result)
+        samples = zip(endings, result.tokens, strict=True)
         stream = self._job.stream
         return DoneEvent(
             id=self._job.id,
             model=self._checkpoint.name,
             seed=self._job.parameters.seed,
-            samples=[Sample(text=text, tokens=ids) for text, ids in zip(texts, result.tokens, strict=True)],
+            samples=[Sample(text=end.text, tokens=ids, finish_reason=end.reason) for end, ids in samples],
             step_map=result.step_map,
-            finish_reason="stop",
+            finish_reason="stop" if all(end.stopped for end in endings) else "length",
             usage=Usage(
                 prompt_tokens=result.prompt_tokens - len(self._checkpoint.facts.frame),
                 completion_tokens=result.completion_tokens,
@@ -184,7 +187,18 @@ class Narrator:
             ),
         )
 
-    async def _in_text_thread(self, work: Callable[[], list[str]]) -> list[str]:
+    async def _endings(self, result: Result) -> list[Ending]:
+        """The text of each sample to its end; where that is to be searched for, others have their turn in between."""
+        job, checkpoint, stop = self._job, self._checkpoint, self._telling.stop
+
+        def end(tokens: list[int]) -> Ending:
+            return ending(checkpoint.tokenizer, tokens, job.tokens, stop=stop, facts=checkpoint.facts)
+
+        if not stop:
+            return await self._in_text_thread(lambda: [end(tokens) for tokens in result.tokens])
+        return [await self._in_text_thread(partial(end, tokens)) for tokens in result.tokens]
+
+    async def _in_text_thread(self, work: Callable[[], T]) -> T:
         async with self._deadline.bound():
             return await self._text.run(work)
 

@@ -38,14 +38,15 @@ def pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
     Where words do not hold their spaces, they and their `##` continuations are spelled as in the vocabulary, control tokens are
     everywhere, and bytes that are no character by themselves are `<0xE2>`. What has no token is empty.
     """
-    names = {id: name for name, id in tokenizer.get_vocab().items()}
-    whole = {token.content for token in tokenizer.added_tokens_decoder.values()}
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    decoder = backend.decoder if isinstance(backend, Tokenizer) else None
-    shown = [names.get(id, "") for id in ids]
+    if not isinstance(backend, Tokenizer):
+        named = {id: name for name, id in tokenizer.get_vocab().items()}
+        return [named.get(id, "").replace("\u2581", " ") for id in ids]
+    names = [backend.id_to_token(id) or "" for id in ids]
+    decoder, whole = backend.decoder, {token.content for token in tokenizer.added_tokens_decoder.values()}
     if decoder is None or isinstance(decoder, WordPiece):
-        return shown
-    return [name if name in whole or not name else _decoded(decoder, name) for name in shown]
+        return names
+    return [name if name in whole or not name else _decoded(decoder, name) for name in names]
 
 
 def _decoded(decoder: Any, name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,12 +26,13 @@ class Telling:
     """How a request wants to be told, to each of its readers.
 
     stream_every: updates that make a state worth telling. include_text: states are told as text, too. keyframe_every:
-    states from one that is told whole to the next; None for none.
+    states from one that is told whole to the next; None for none. stop: what ends the text of a sample, in the end.
     """
 
     stream_every: int = 1
     include_text: bool = False
     keyframe_every: int | None = None
+    stop: Sequence[str] = ()
 
 
 class Place(NamedTuple):

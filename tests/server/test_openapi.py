@@ -35,7 +35,8 @@ STATE = ("GET /health", "GET /ready", "GET /models", "GET /info", "GET /version"
 SAMPLING = ("POST /sample", "POST /sample/block", "POST /sample/hybrid")
 TEXT = ("POST /tokenize", "POST /detokenize")
 
-TOLD_BY_THE_CHECKPOINT = ("model", "prompt", "template", "tokens", "num_inference_steps", "on_disconnect")
+TEXTS = ("prompt", "template", "prompt_ids", "template_ids", "tokens")
+TOLD_BY_THE_CHECKPOINT = (*TEXTS, "model", "num_inference_steps", "on_disconnect")
 """Fields that may be refused although the document allows them: by what is loaded, how long a text is in tokens, which ids are
 in a vocabulary, whether the process has a continuous-time limit, and `keep` without a stream."""
 

@@ -68,11 +68,11 @@ def test_samples_are_printed_one_a_line(
 def test_json_is_what_the_library_gives(
     capsys: pytest.CaptureFixture[str], folders: dict[str, Path], command: str, process: str
 ) -> None:
-    flags = ["--num_samples=2", "--seed=7", "--temperature=0.8", "--top_p=0.9", "--top_k=20"]
+    flags = ["--num_samples=2", "--seed=7", "--temperature=0.8", "--top_p=0.9", "--top_k=20", "--min_p=0.1"]
     blocks = ["--block_size=5"] if command == "sample-block" else []
     answer = as_json(capsys, command, folders[process], *SHORT, *flags, *blocks)
     checkpoint = load_checkpoint(folders[process])
-    parameters = SamplingParameters(12, 2, 6, 0.8, 0.9, 20, 7, 5 if blocks else None)
+    parameters = SamplingParameters(12, 2, 6, 0.8, 0.9, 20, 7, 5 if blocks else None, 0.1)
     expected = run(checkpoint.denoiser, checkpoint.scheduler, parameters)
     assert [sample["tokens"] for sample in answer["samples"]] == expected.sequences.tolist()
     for sample in answer["samples"]:
@@ -117,6 +117,19 @@ def test_a_template_gives_the_length_and_its_holes_are_filled(
     assert {len(sample["tokens"]) for sample in longer["samples"]} == {8}
 
 
+def test_ids_and_stop_strings(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:
+    whole = as_json(capsys, "sample", folders["absorbing"], *SHORT, "--prompt", "w3 w4")["samples"]
+    again = as_json(capsys, "sample", folders["absorbing"], *SHORT, "--prompt_ids", "8", "9")["samples"]
+    assert again == whole and {sample["finish_reason"] for sample in whole} == {"length"}
+    stop = whole[0]["text"].split()[4]
+    cut = as_json(capsys, "sample", folders["absorbing"], *SHORT, "--prompt", "w3 w4", "--stop", f" {stop} ", "no")
+    assert cut["samples"][0]["text"] == " ".join(whole[0]["text"].split()[:4])
+    assert [sample["tokens"] for sample in cut["samples"]] == [sample["tokens"] for sample in whole]
+    assert cut["samples"][0]["finish_reason"] == "stop"
+    holes = as_json(capsys, "sample", folders["absorbing"], "--template_ids", "6", "4", "7")["samples"]
+    assert all(len(sample["tokens"]) == 3 and sample["tokens"][::2] == [6, 7] for sample in holes)
+
+
 def test_first_hitting_needs_one_evaluation_a_token(
     capsys: pytest.CaptureFixture[str], folders: dict[str, Path]
 ) -> None:
@@ -145,6 +158,15 @@ def test_defaults_are_those_of_the_scripts() -> None:
         ("sample", "absorbing", ["--template", "[MASK]" * 97], f"seq_len must be at most {MAX_POSITIONS}, the "),
         ("sample", "absorbing", ["--seq_len=0"], "seq_len must be in [1, 2147483648), got 0"),
         ("sample", "absorbing", ["--top_p=1.5"], "top_p must be in (0, 1], got 1.5"),
+        ("sample", "absorbing", ["--min_p=1.5"], "min_p must be in [0, 1], got 1.5"),
+        ("sample", "absorbing", ["--stop", "a", ""], "stop must hold no empty string, got ['a', '']"),
+        (
+            "sample",
+            "absorbing",
+            ["--prompt_ids", "4"],
+            "prompt_ids must hold no mask token, as template_ids may, got 4",
+        ),
+        ("sample", "absorbing", ["--template_ids", "50"], "template_ids must hold token ids in [0, 50), got 50"),
         ("sample", "absorbing", ["--temperature=-1"], "temperature must be >= 0, got -1.0"),
         ("sample", "absorbing", ["--temperature=nan"], "temperature must be a finite number, got nan"),
         ("sample", "absorbing", ["--seed=-1"], "seed must be in [0, 9223372036854775808), got -1"),
@@ -201,3 +223,60 @@ def test_as_a_process(folders: dict[str, Path]) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     (sample,) = json.loads(result.stdout)["samples"]
     assert len(sample["tokens"]) == 8
+
+
+def test_texts_are_ranked_in_a_table(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:
+    texts = ["w1 w2", "w3 nobody w4 \x1b[2J\u202e", "w5"]
+    out, err = shell(capsys, "score", folders["absorbing"], "--num_times", "4", "--texts", *texts)
+    head, *lines = out.splitlines()
+    assert head.split() == ["rank", "index", "nats", "bits/token", "tokens", "text"] and len(lines) == 3
+    nats = [float(line.split()[2]) for line in lines]
+    assert nats == sorted(nats) and sorted(line.split()[1] for line in lines) == ["0", "1", "2"]
+    assert out.isascii() is False and "w3 nobody w4 \\x1b[2J\\u202e" in out
+    unknown, how = err.splitlines()
+    assert unknown.startswith("4 tokens that the tokenizer does not know are given")
+    assert how.startswith("4 noised versions of each by counts, ") and how.endswith(", seed 0")
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_lines_of_a_file_are_scored_as_texts_are(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], tmp_path: Path, process: str
+) -> None:
+    (tmp_path / "lines.txt").write_text("w1 w2 w3\n\n   \nw4 w5\n", encoding="utf-8")
+    flags = ("--num_times", "4", "--seed", "3", "--prefix", "w9")
+    of_file = as_json(capsys, "score", folders[process], "--file", str(tmp_path / "lines.txt"), *flags)
+    of_texts = as_json(capsys, "score", folders[process], "--texts", "w1 w2 w3", "w4 w5", *flags)
+    assert of_file["scores"] == of_texts["scores"] and of_file["ranking"] == of_texts["ranking"]
+    assert of_file["estimator"] == ("counts" if process == "absorbing" else "times") and of_file["seed"] == 3
+    assert [len(each["token_nats"]) for each in of_file["scores"]] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--file", "/nowhere/at.txt"],
+            "file must be a text file that can be read (No such file or directory), got '/nowh",
+        ),
+        (["--file", "."], "file must be a text file that can be read (Is a directory), got '.'"),
+        (["--texts", "w1", ""], "texts.1 must hold at least one token, got ''"),
+        (["--texts", "w1", "--num_times", "0"], "num_times must be in [1, 1048576), got 0"),
+        (["--texts", "w1", "--seed", "-1"], "seed must be in [0, "),
+        (["--texts", "w1", "--estimator", "counts"], "estimator must be times for the uniform process, got 'counts'"),
+        (["--texts", "w1 " * 100], "texts.0 must fit into 96 tokens, got '100 tokens'"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], flags: list[str], message: str
+) -> None:
+    assert main(["score", "--checkpoint_path", str(folders["uniform"]), *flags]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_files_without_text_or_with_bytes_are_one_line(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for content, message in ((b"\n \n", "hold at least one text"), (b"\xff\xfe", "(it is not UTF-8)")):
+        (tmp_path / "lines").write_bytes(content)
+        assert main(["score", "--checkpoint_path", str(folders["uniform"]), "--file", str(tmp_path / "lines")]) == 2
+        assert message in capsys.readouterr().err

@@ -33,8 +33,8 @@ class TokenDiffusionSchedulerOutput(BaseOutput):
         position; where an absorbing sample is no longer masked, the token that it has. (aMUSEd's name for it; the released
         block schedulers of diffusers call the bare draw `sampled_tokens`.)
     pred_logits: float32 [B, L, V] (float64 for float64 logits), the log-probabilities that were sampled from: the mask removed
-        (-inf), then temperature, top_k and top_p applied. Their softmax is the distribution itself. (The name in diffusers,
-        where it is what the scheduler made of the network's logits.)
+        (-inf), then temperature, top_k, top_p and min_p applied. Their softmax is the distribution itself. (The name in
+        diffusers, where it is what the scheduler made of the network's logits.)
     """
 
     prev_sample: Tensor
@@ -253,6 +253,7 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        min_p: float = 0.0,
     ) -> TokenDiffusionSchedulerOutput | tuple[Tensor, ...]:
         """One ancestral step, from `timestep` to the next of `timesteps`, from the last one to t = 0.
 
@@ -261,20 +262,20 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
             timestep: one of `timesteps`, a number or a tensor with one element; float32's rounding of it is accepted.
             sample: z_t, int64 [B, L].
             generator: for the draws; they are made on its device, whichever that is, by default on the sample's.
-            temperature, top_p, top_k: shape each token's distribution as the samplers do (`SamplingParameters`); the defaults
-                leave it as it is.
+            temperature, top_p, top_k, min_p: shape each token's distribution as the samplers do (`SamplingParameters`); the
+                defaults leave it as it is.
 
         Raises:
             ParameterError: an argument has the wrong type, shape, device or range.
             FloatingPointError: there is no distribution in the logits.
         """
         interval = self._interval(timestep)
-        check_shaping(temperature, top_p, top_k)
+        check_shaping(temperature, top_p, top_k, min_p)
         check_tokens("sample", sample, self.config.vocab_size)
         check_logits("model_output", model_output, sample, self.config.vocab_size)
         now, then = map(self.process.masses, torch.tensor(interval, dtype=torch.float64, device=sample.device))
         u_route, u_token, u_noise = _uniforms((3, *sample.shape), generator, sample.device)
-        theta = self._theta(model_output.flatten(0, 1), temperature, top_p, top_k)
+        theta = self._theta(model_output.flatten(0, 1), temperature, top_p, top_k, min_p)
         theta_z = theta.gather(-1, sample.flatten().unsqueeze(-1)).view(sample.shape).double()
         drawn = inverse_cdf(theta, u_token.flatten()).view(sample.shape)
         if bool((drawn < 0).any()):  # it would leave noise as it is
@@ -285,7 +286,7 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
         output = TokenDiffusionSchedulerOutput(prev_sample, drawn, theta.log_().view(model_output.shape))
         return output if return_dict else output.to_tuple()
 
-    def _theta(self, logits: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:
+    def _theta(self, logits: Tensor, temperature: float, top_p: float, top_k: int, min_p: float) -> Tensor:
         """The distribution [n, V] to sample from at logits [n, V]."""
 
         def each(value: float, neutral: float, dtype: torch.dtype) -> Tensor | None:
@@ -297,6 +298,7 @@ class TokenDiffusionScheduler(SchedulerMixin, ConfigMixin):
             each(temperature, 1, torch.float64),
             each(top_k, 0, torch.int64),
             each(top_p, 1, torch.float64),
+            each(min_p, 0, torch.float64),
             top_k,
         )
 

@@ -1,7 +1,8 @@
 """Logits at gathered positions [n, V] -> token probabilities -> tokens; every parameter is one value a position [n].
 
-Order: the mask is removed, then temperature, top-k, top-p. So the nucleus never holds the mask, and the token that crosses
-top_p is kept, as in transformers. Nothing here waits for an accelerator.
+Order: the mask is removed, then temperature, top-k, top-p, min-p. So the nucleus never holds the mask, and the token that
+crosses top_p is kept, as in transformers. (vLLM takes min-p before top-p, and so top-p of what is left; where one of the two is
+not used that is the same.) Nothing here waits for an accelerator.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def probabilities(
     temperature: Tensor | None = None,
     top_k: Tensor | None = None,
     top_p: Tensor | None = None,
+    min_p: Tensor | None = None,
     max_top_k: int | None = None,
 ) -> Tensor:
     """Shaped theta [n, V], at least float32, each row summing to 1, with 0 at the mask. `logits` is left as it is.
@@ -31,8 +33,8 @@ def probabilities(
     A row without a distribution in it (NaN, +inf, or -inf everywhere) is NaN throughout.
 
     Args:
-        temperature: [n] float; 0 is greedy. top_k: [n] int64; 0 keeps all. top_p: [n] float in (0, 1].
-        None skips that stage for all rows.
+        temperature: [n] float; 0 is greedy. top_k: [n] int64; 0 keeps all. top_p: [n] float in (0, 1]. min_p: [n] float in
+            [0, 1]. None skips that stage for all rows, which is to the last bit what a value that keeps all does for one.
         max_top_k: the largest of top_k where the caller knows it, which saves asking the device.
     """
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
@@ -42,7 +44,9 @@ def probabilities(
     if top_k is not None:
         _keep_top(logits, top_k, int(top_k.max()) if max_top_k is None else max_top_k)
     theta = logits.softmax(-1)
-    return theta if top_p is None else _nucleus(theta, top_p)
+    if top_p is not None:
+        theta = _nucleus(theta, top_p)
+    return theta if min_p is None else _likely(theta, min_p)
 
 
 def _divide(logits: Tensor, temperature: Tensor) -> None:
@@ -75,8 +79,19 @@ def _nucleus(theta: Tensor, top_p: Tensor) -> Tensor:
         missing = p - _sums(torch.where(keep & ~ties, theta, 0.0)).sum(-1)
         count = (missing.unsqueeze(-1) / crossing).ceil().clamp(min=1)  # inf where nothing crosses: all are kept
         keep &= ~ties | (ties.cumsum(-1) <= count)
-    kept = theta.masked_fill(~keep, 0.0)
-    return kept.div_(_sums(kept).sum(-1, keepdim=True))  # 0 / 0 where theta is NaN
+    return _renormalised(theta.masked_fill(~keep, 0.0), top_p < 1)
+
+
+def _likely(theta: Tensor, min_p: Tensor) -> Tensor:
+    """Keeps the tokens with at least min_p times the probability of the most probable one, renormalised; 0 keeps all."""
+    least = min_p.to(theta.dtype).unsqueeze(-1) * theta.amax(-1, keepdim=True)
+    return _renormalised(theta.masked_fill(theta < least, 0.0), min_p > 0)
+
+
+def _renormalised(kept: Tensor, which: Tensor) -> Tensor:
+    """In place, those rows alone: the others are as they were, whatever the rounding of their sum. What was NaN is so again."""
+    sums = _sums(kept).sum(-1)
+    return kept.div_(sums.masked_fill(~which & (sums > 0), 1.0).unsqueeze(-1))  # 0 / 0 where nothing was kept
 
 
 def _crossing(theta: Tensor, p: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ def check_bool(name: str, value: object) -> None:
         raise ParameterError(name, "be true or false", value)
 
 
-def check_shaping(temperature: float, top_p: float, top_k: int) -> None:
-    """Raises `ParameterError` for a temperature below 0, a top_p outside (0, 1] or a top_k below 0."""
+def check_shaping(temperature: float, top_p: float, top_k: int, min_p: float) -> None:
+    """Raises `ParameterError` for a temperature below 0, a top_p outside (0, 1], a top_k below 0 or a min_p outside [0, 1]."""
     check_number("temperature", temperature)
     if temperature < 0:
         raise ParameterError("temperature", "be >= 0", temperature)
@@ -45,6 +45,9 @@ def check_shaping(temperature: float, top_p: float, top_k: int) -> None:
     if not 0 < top_p <= 1:
         raise ParameterError("top_p", "be in (0, 1]", top_p)
     check_int("top_k", top_k, 0, 2**31)
+    check_number("min_p", min_p)
+    if not 0 <= min_p <= 1:
+        raise ParameterError("min_p", "be in [0, 1]", min_p)
 
 
 def _is_finite(value: float) -> bool:

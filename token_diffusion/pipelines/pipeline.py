@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,6 +152,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        min_p: float = 0.0,
         seed: int | list[int] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         inject_start_token: bool = False,
@@ -169,7 +171,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             num_samples: sequences drawn of each prompt.
             num_inference_steps: grid steps, of each block; None (absorbing alone) is the continuous-time limit.
             block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once.
-            temperature, top_p, top_k: shape each token's distribution; the defaults leave it as it is.
+            temperature, top_p, top_k, min_p: shape each token's distribution; the defaults leave it as it is.
             seed: as in `sample`; a list has one for each prompt, and one seed is every prompt's: a prompt's tokens do not
                 depend on those beside it.
             generator: draws a seed for each prompt, or one for each prompt draws its; without seed and generator torch's own
@@ -197,8 +199,9 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         names = self._callback_tensor_inputs if names is None else names
         self.check_inputs(prompt, template, tokens, output_type, callback_on_step_end, names)
         canvases = self._canvases(prompt, template, tokens, seq_len, inject_start_token)
-        shaping = (num_inference_steps, temperature, top_p, top_k)
-        asked = [SamplingParameters(len(canvas), num_samples, *shaping, block_size=block_size) for canvas in canvases]
+        how = partial(SamplingParameters, num_samples=num_samples, num_inference_steps=num_inference_steps)
+        shaped = partial(how, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, block_size=block_size)
+        asked = [shaped(len(canvas)) for canvas in canvases]
         seeds = seeds_of(seed, generator, len(canvases))  # last, for a generator moves on by it
         parameters = [replace(each, seed=own) for each, own in zip(asked, seeds, strict=True)]
         self._interrupt = False

@@ -39,6 +39,8 @@ class SamplingParameters:
         top_p: nucleus, in (0, 1]; the token that crosses it is kept. top_k: tokens kept, 0 for all.
         seed: in [0, 2^63).
         block_size: tokens of a block, filled left to right; None for one block, the whole sequence.
+        min_p: tokens with at least so much of the most probable one's probability are kept, in [0, 1]; 0 for all. The order is
+            temperature, top_k, top_p, min_p.
     """
 
     seq_len: int = 64
@@ -49,13 +51,14 @@ class SamplingParameters:
     top_k: int = 0
     seed: int = 0
     block_size: int | None = None
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         check_int("seq_len", self.seq_len, 1, 2**31)
         check_int("num_samples", self.num_samples, 1, 2**31)
         if self.num_inference_steps is not None:
             check_int("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
-        check_shaping(self.temperature, self.top_p, self.top_k)
+        check_shaping(self.temperature, self.top_p, self.top_k, self.min_p)
         check_int("seed", self.seed, 0, 2**63)
         if self.block_size is not None:
             check_int("block_size", self.block_size, 1, 2**31)
@@ -82,7 +85,7 @@ class ScoringParameters:
 
     def __post_init__(self) -> None:
         check_int("seq_len", self.seq_len, 1, 2**31)
-        check_int("num_times", self.num_times, 1, 2**31)
+        check_int("num_times", self.num_times, 1, MAX_STEPS)
         if self.estimator not in ("times", "counts", None):
             raise ParameterError("estimator", "be times or counts", self.estimator)
         check_int("seed", self.seed, 0, 2**63)

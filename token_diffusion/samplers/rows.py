@@ -113,6 +113,7 @@ class SampleRows(Rows):
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
+    min_p: Tensor
 
 
 def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
@@ -154,6 +155,7 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRo
         temperature=each(parameters.temperature, torch.float64),
         top_k=each(parameters.top_k),
         top_p=each(parameters.top_p, torch.float64),
+        min_p=each(parameters.min_p, torch.float64),
     )
 
 

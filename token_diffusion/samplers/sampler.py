@@ -90,19 +90,17 @@ class Draws:
     probability: Tensor
 
 
-def draw(
-    rows: SampleRows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int, forbidden: Sequence[int]
-) -> Draws:
+def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int, forbidden: Tensor) -> Draws:
     """Tokens at the planned positions, by the rows' own shaping and their own randomness at `step` [R].
 
-    No token is one of `forbidden`, or the mask. This is the one wait for the device. Positions without a distribution keep their
+    No token is one of `forbidden`, int64 [k], or the mask. This is the one wait for the device. Positions without a distribution keep their
     token, and their row has failed.
     """
     row, column = split(plan.positions, rows.tokens.shape[1])
     z = rows.tokens.view(-1)[plan.positions]
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
     count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
-    never = torch.tensor(forbidden, device=logits.device) if forbidden else None
+    never = forbidden.to(logits.device) if forbidden.numel() else None
     parts = []
     for start in range(0, len(z), count):
         some = slice(start, start + count)
@@ -117,8 +115,8 @@ def draw(
 
 
 def _shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tensor:
-    """theta [n, V] with each position's own temperature, top-k and top-p; a stage that no row uses is not computed."""
-    temperature, top_k, top_p = rows.temperature[row], rows.top_k[row], rows.top_p[row]
+    """theta [n, V] with each position's own temperature, top-k, top-p and min-p; a stage that no row uses is not computed."""
+    temperature, top_k, top_p, min_p = rows.temperature[row], rows.top_k[row], rows.top_p[row], rows.min_p[row]
     max_top_k = int(top_k.max())
     return probabilities(
         logits,
@@ -126,6 +124,7 @@ def _shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) -
         temperature.to(logits.device) if bool((temperature != 1).any()) else None,
         top_k.to(logits.device) if max_top_k > 0 else None,
         top_p.to(logits.device) if bool((top_p < 1).any()) else None,
+        min_p.to(logits.device) if bool((min_p > 0).any()) else None,
         max_top_k,
     )
 

@@ -29,7 +29,7 @@ class Thinning:
 
     def __init__(self, process: Process, forbidden: Sequence[int] = ()) -> None:
         self.process, self.mask_token_id = process, process.states.mask_token_id
-        self.forbidden = tuple(forbidden)
+        self.forbidden = torch.tensor(forbidden, dtype=torch.int64)
 
     def check(self, parameters: SamplingParameters) -> None:
         """A grid is needed: near t = 0 the events of a continuous clock have no last one."""

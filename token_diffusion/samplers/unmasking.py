@@ -27,7 +27,7 @@ class Unmasking:
     def __init__(self, process: Process, forbidden: Sequence[int] = ()) -> None:
         assert isinstance(process, Absorbing)
         self.schedule, self.mask_token_id = process.schedule, process.states.mask_token_id
-        self.forbidden = tuple(forbidden)
+        self.forbidden = torch.tensor(forbidden, dtype=torch.int64)
 
     def check(self, parameters: SamplingParameters) -> None:
         """Any grid, and none."""

@@ -161,7 +161,7 @@ def _quality(
     seq_len: int,
 ) -> Figures:
     """Figures of the samples, and of as many pieces of the validation text."""
-    fields = ("num_samples", "num_inference_steps", "temperature", "top_p", "top_k", "seed", "block_size")
+    fields = ("num_samples", "num_inference_steps", "temperature", "top_p", "top_k", "min_p", "seed", "block_size")
     asked = {name: getattr(config, name) for name in fields}
     frame = checkpoint.facts.frame
     tokens = encode(checkpoint.tokenizer, seq_len=seq_len, frame=frame)

@@ -44,6 +44,8 @@ class EvaluateConfig(CommandLine):
     """Nucleus."""
     top_k: int = Field(0, ge=0)
     """Most probable tokens kept, 0 for all."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Tokens kept that have at least so much of the most probable one's probability, 0 for all."""
     block_size: PositiveInt | None = None
     """Sample blocks of so many tokens from left to right. Default: all at once."""
     generative_model_name_or_path: str | None = None

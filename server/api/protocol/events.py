@@ -52,15 +52,26 @@ class BlockEvent(BaseModel):
     end: int
 
 
+FinishReason = Literal["stop", "length"]
+"""stop: after an end token that the model has learnt, or a stop string; length: after as many tokens as were asked for"""
+
+
 class Sample(BaseModel):
     """One finished sample."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     text: str
+    """to its end; control tokens are left out"""
     tokens: list[int]
+    """all of them, those behind the end, too"""
+    finish_reason: FinishReason
 
 
 class Usage(BaseModel):
-    """What the request cost; tokens are without the frame's, and completion_tokens are summed over the samples."""
+    """What the request cost; tokens are without the frame's. completion_tokens are all that were denoised, whether before or
+    behind the end of their text, summed over the samples.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -88,7 +99,8 @@ class DoneEvent(BaseModel):
     samples: list[Sample]
     step_map: list[list[int]]
     """[num_samples][seq_len]: the step that last set the position, 0 if it was fixed"""
-    finish_reason: Literal["stop"]
+    finish_reason: FinishReason
+    """stop if that is each sample's"""
     usage: Usage
     timings: Timings
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from .values import LARGEST, Count, Seed, Text, Whole, bounds
+from .values import LARGEST, Count, Seed, Stop, Text, TokenIds, Whole, bounds
 
 
 class SampleRequest(BaseModel):
@@ -18,6 +18,10 @@ class SampleRequest(BaseModel):
     """fixed beginning of each sample"""
     template: Text | None = None
     """text with [MASK] holes, everything else fixed; without seq_len its length is that of the samples"""
+    prompt_ids: TokenIds | None = None
+    """prompt as token ids, frame excluded; they stand for themselves, control tokens' too"""
+    template_ids: TokenIds | None = None
+    """template as token ids, frame excluded; the mask's id is a hole"""
     num_samples: Count = 1
     """samples drawn; sample i of a seed is the same however many are drawn beside it"""
     seq_len: Count = 64
@@ -30,6 +34,10 @@ class SampleRequest(BaseModel):
     """nucleus: the smallest set of tokens with this much probability"""
     top_k: Annotated[Whole, bounds(minimum=0, maximum=LARGEST)] = 0
     """most probable tokens kept; 0 keeps all"""
+    min_p: Annotated[float, bounds(minimum=0, maximum=1)] = 0.0
+    """tokens kept that have at least so much of the most probable one's probability; 0 keeps all"""
+    stop: Stop | None = None
+    """text of a sample ends before the first of these in which something was drawn; its tokens stay whole"""
     seed: Seed | None = None
     """same seed, same samples; without it one is drawn, and returned"""
     model: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from token_diffusion.text import has_surrogates
 
@@ -33,5 +33,31 @@ Text = Annotated[str, AfterValidator(whole_characters)]
 Whole = Annotated[int, BeforeValidator(whole_number)]
 LARGEST = 2**31 - 1
 Count = Annotated[Whole, bounds(minimum=1)]
-TokenIds = Annotated[list[Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]], FailFast()]
+
+
+def listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def few_and_not_empty(strings: list[str]) -> list[str]:
+    if len(strings) > MAX_STOPS:
+        raise ValueError(f"hold at most {MAX_STOPS} strings")
+    if "" in strings:
+        raise ValueError("hold no empty string")
+    return strings
+
+
+MAX_STOPS = 16
+Stop = Annotated[
+    list[Text],
+    Field(fail_fast=True),
+    BeforeValidator(
+        listed,
+        json_schema_input_type=Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_STOPS)],
+    ),
+    AfterValidator(few_and_not_empty),
+]
+"""One string, or a list of them."""
+TokenIds = Annotated[list[Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]], Field(fail_fast=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(whole_number)]

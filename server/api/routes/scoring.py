@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,7 +160,15 @@ def _answer(admitted: Admitted, scores: Sequence[Score]) -> Scored:
         seed=admitted.parameters.seed,
         num_times=admitted.parameters.num_times,
         estimator=admitted.estimator,
-        scores=[_text_score(*each) for each in zip(range(len(scores)), scores, admitted.passages, strict=True)],
+        scores=[
+            TextScore(
+                index=index,
+                num_unknown=passage.num_unknown,
+                tokens=passage.text_tokens,
+                **score.figures(passage.start, passage.end),
+            )
+            for index, (score, passage) in enumerate(zip(scores, admitted.passages, strict=True))
+        ],
         ranking=ranking(scores),
         usage=ScoreUsage(
             prompt_tokens=sum(len(passage.tokens) - frame for passage in admitted.passages) - scored,
@@ -174,31 +181,3 @@ def _answer(admitted: Admitted, scores: Sequence[Score]) -> Scored:
             total_ms=round(max(stream.total_ms for stream in streams), 3),
         ),
     )
-
-
-def _text_score(index: int, score: Score, passage: Passage) -> TextScore:
-    inside = slice(passage.start, passage.end)
-    error = score.token_nats_error
-    return TextScore(
-        index=index,
-        nats=_number(score.nats),
-        nats_error=_number(score.nats_error),
-        bits=_number(score.bits),
-        bits_error=_number(score.bits_error),
-        nats_per_token=_number(score.nats_per_token),
-        bits_per_token=_number(score.bits_per_token),
-        num_tokens=score.num_tokens,
-        num_unknown=passage.num_unknown,
-        tokens=passage.text_tokens,
-        token_nats=_numbers(score.token_nats[inside].tolist()),
-        token_nats_error=None if error is None else _numbers(error[inside].tolist()),
-    )
-
-
-def _numbers(values: Iterable[float]) -> list[float | None]:
-    return [_number(value) for value in values]
-
-
-def _number(value: float | None) -> float | None:
-    """None for what JSON has no number for."""
-    return value if value is not None and math.isfinite(value) else None

@@ -194,7 +194,9 @@ def test_a_number_of_steps_out_of_range_is_named(count: Any) -> None:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("shaping", [{}, {"temperature": 0.6}, {"top_p": 0.7}, {"top_k": 3}, {"temperature": 0}])
+@pytest.mark.parametrize(
+    "shaping", [{}, {"temperature": 0.6}, {"top_p": 0.7}, {"top_k": 3}, {"min_p": 0.3}, {"temperature": 0}]
+)
 def test_step_shapes_as_the_samplers_do(process: str, shaping: dict[str, Any]) -> None:
     """pred_logits against the very function that the samplers call; and what is drawn has that distribution."""
     scheduler = TokenDiffusionScheduler(9, 8, forward_process=process)
@@ -461,6 +463,7 @@ def test_bad_calls_are_named() -> None:
         ({"temperature": -1.0}, "temperature must be >= 0, got -1.0"),
         ({"temperature": 10**400}, "temperature must be a finite number, got 1000"),
         ({"top_p": 0.0}, "top_p must be in (0, 1], got 0.0"),
+        ({"min_p": 1.1}, "min_p must be in [0, 1], got 1.1"),
         ({"top_k": 1.0}, "top_k must be an integer, got 1.0"),
     ],
 )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from tests.laws import chi_square_p
 from token_diffusion.diffusion.shaping import _bisect, _sorted, inverse_cdf, probabilities
@@ -162,3 +164,52 @@ def test_a_draw_is_the_plain_inverse_of_the_cumulative_sum(vocab_size: int) -> N
     u = torch.rand(400, generator=generator, dtype=torch.float64)
     plain = torch.searchsorted(theta.cumsum(-1), u.unsqueeze(-1), right=True).squeeze(-1)
     assert inverse_cdf(theta, u).equal(plain)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p", "min_p"),
+    [(1.0, 0, 1.0, 0.2), (0.7, 0, 1.0, 0.05), (1.0, 4, 0.9, 0.3), (1.5, 0, 0.7, 0.6), (1.0, 0, 1.0, 1.0)],
+)
+def test_min_p_is_that_of_transformers_after_all_else(
+    temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    raw, n = logits(64, 40), 64
+    ids: Any = torch.zeros(n, 1, dtype=torch.int64)
+    expected = raw.index_fill(1, torch.tensor([MASK]), -torch.inf)
+    for warp in (
+        TemperatureLogitsWarper(temperature),
+        TopKLogitsWarper(top_k or 40),
+        TopPLogitsWarper(top_p),
+        MinPLogitsWarper(min_p),
+    ):
+        expected = warp(ids, expected)
+    names, values = ("temperature", "top_k", "top_p", "min_p"), (temperature, top_k, top_p, min_p)
+    shape: dict[str, Any] = {name: torch.full((n,), value) for name, value in zip(names, values, strict=True)}
+    torch.testing.assert_close(probabilities(raw, MASK, **shape), expected.softmax(-1))
+
+
+def test_min_p_keeps_the_most_probable_token_and_its_equals() -> None:
+    raw = torch.tensor([[2.0, 2.0, 1.0, 30.0, -1.0]]).repeat(3, 1)
+    kept = probabilities(raw, MASK, min_p=torch.tensor([1.0, 0.3, 0.0], dtype=torch.float64))
+    weights = raw[0].exp().index_fill(0, torch.tensor([MASK]), 0.0)
+    for row, count in enumerate((2, 3, 4)):
+        expected = weights * (torch.arange(5) < (count if count < 4 else 5))
+        torch.testing.assert_close(kept[row], expected / expected.sum())
+
+
+@pytest.mark.parametrize("stage", ["temperature", "top_k", "top_p", "min_p"])
+def test_a_row_that_asks_for_nothing_is_the_same_to_the_last_bit_beside_one_that_does(stage: str) -> None:
+    raw, neutral = logits(6, 3000), {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}[stage]
+    value = {"temperature": 0.7, "top_k": 9, "top_p": 0.8, "min_p": 0.1}[stage]
+    asked = torch.tensor([value, neutral] * 3)
+    assert probabilities(raw, MASK, **{stage: asked})[1::2].equal(probabilities(raw, MASK)[1::2])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf, torch.inf])
+def test_a_row_without_a_law_has_none_after_min_p(value: float) -> None:
+    raw = logits(2, 300)
+    raw[1] = value
+    for top_p in (None, torch.ones(2), torch.full((2,), 0.5)):
+        for min_p in (torch.zeros(2), torch.full((2,), 0.5)):
+            theta = probabilities(raw, MASK, None, None, top_p, min_p)
+            assert bool(theta[1].isnan().all()) and not bool(theta[0].isnan().any())

@@ -73,6 +73,7 @@ def random_requests(process: str, count: int, vocab_size: int = VOCAB, mask: int
             num_inference_steps=choose.choice(grids),
             temperature=choose.choice([0.0, 0.6, 1.0, 1.7]),
             top_p=choose.choice([0.7, 1.0, 1.0]),
+            min_p=choose.choice([0.2, 0.0, 0.0]),
             top_k=choose.choice([0, 0, 3]),
             seed=choose.randrange(2**63),
             block_size=choose.choice([None, None, 1, 4]),

@@ -76,7 +76,7 @@ def test_the_tokens_are_those_of_the_library(
     pipes: dict[str, TokenDiffusionPipeline], process: str, block_size: int | None
 ) -> None:
     pipe = pipes[process]
-    shaping = {"temperature": 0.8, "top_p": 0.9, "top_k": 20}
+    shaping = {"temperature": 0.8, "top_p": 0.9, "top_k": 20, "min_p": 0.02}
     arguments: dict[str, Any] = {"num_samples": 3, "seed": 7, **STEPS, **shaping}
     tokens = encode(pipe.tokenizer, seq_len=12, prompt="w3 w1")
     drawn = pipe("w3 w1", block_size=block_size, **arguments)

@@ -26,6 +26,8 @@ from token_diffusion.samplers.parameters import MAX_STEPS, SamplingParameters
         ("temperature", "be a finite number", [math.inf, math.nan, "1", None, True]),
         ("top_p", "be in (0, 1]", [0, 0.0, -0.1, 1.5]),
         ("top_p", "be a finite number", [math.nan, math.inf, "0.9", None]),
+        ("min_p", "be in [0, 1]", [-0.1, 1.5]),
+        ("min_p", "be a finite number", [math.nan, math.inf, "0.9", None, True]),
         ("top_k", "be in [0, 2147483648)", [-1, 2**31]),
         ("top_k", "be an integer", [5.0, None]),
         ("seed", f"be in [0, {2**63})", [-1, 2**63]),
@@ -50,6 +52,8 @@ def test_values_out_of_range_are_refused(name: str, rule: str, values: list[Any]
         {"seq_len": 2**31 - 1, "num_inference_steps": MAX_STEPS - 1, "top_k": 2**31 - 1, "seed": 2**63 - 1},
         {"temperature": 0, "top_p": 1, "num_inference_steps": None, "block_size": None},
         {"temperature": 1e-9, "top_p": 1e-9},
+        {"min_p": 0},
+        {"min_p": 1},
     ],
 )
 def test_the_ends_of_each_range_are_accepted(parameters: dict[str, Any]) -> None:
@@ -67,6 +71,7 @@ def test_defaults_are_those_of_the_flags() -> None:
         "top_k": 0,
         "seed": 0,
         "block_size": None,
+        "min_p": 0.0,
     }
     assert dataclasses.asdict(SamplingParameters()) == expected
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.laws import Denoiser, Law, chi_square_p, counts, make_law
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sample_block, sample_hybrid
 from token_diffusion.diffusion.schedules import ALPHA_SCHEDULES
-from token_diffusion.diffusion.shaping import inverse_cdf
+from token_diffusion.diffusion.shaping import inverse_cdf, probabilities
 from token_diffusion.engine.batch import Batch
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.randomness import uniform
@@ -270,3 +270,23 @@ def test_shaping_in_pieces_changes_no_token(process: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("token_diffusion.samplers.sampler.MAX_ELEMENTS", {"cpu": 12})
     pieces = sample_block(law.denoiser(scheduler), scheduler, **arguments)  # type: ignore[arg-type]
     assert pieces.sequences.equal(whole.sequences) and pieces.step_map.equal(whole.step_map)
+
+
+@pytest.mark.parametrize("shaping", [{"min_p": 0.4}, {"top_p": 0.7}, {"top_p": 0.9, "min_p": 0.3, "temperature": 1.3}])
+def test_shaped_samples_follow_the_law_that_shaping_each_draw_makes(shaping: dict[str, float]) -> None:
+    """First-hitting: either position first, then the other given it, each from its shaped conditional."""
+    law = make_law(5, 2, 4, seed=2)
+
+    def shaped(tokens: list[int], position: int) -> torch.Tensor:
+        weight = torch.zeros(5, dtype=torch.float64).index_add_(0, law.sequences[:, position], law.given(tokens))
+        given = {name: torch.tensor([value], dtype=torch.float64) for name, value in shaping.items()}
+        return probabilities(weight.log().unsqueeze(0), 4, **given)[0]  # type: ignore[arg-type]
+
+    expected = torch.zeros(len(law.sequences), dtype=torch.float64)
+    for index, (a, b) in enumerate(law.sequences.tolist()):
+        left, right = shaped([-1, -1], 0)[a], shaped([-1, -1], 1)[b]
+        expected[index] = (left * shaped([a, -1], 1)[b] + right * shaped([-1, b], 0)[a]) / 2
+    scheduler = TokenDiffusionScheduler(5, 4)
+    arguments: dict[str, Any] = {"num_samples": 4000, "seq_len": 2, "num_inference_steps": None, "seed": 1} | shaping
+    output = sample(law.denoiser(scheduler), scheduler, **arguments)
+    assert bool((expected == 0).any()) and chi_square_p(counts(law, output.sequences), expected) > 1e-3

@@ -15,8 +15,10 @@ import pytest
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from tests.tiny import PROCESSES, byte_tokenizer, save_tiny
+from token_diffusion import score
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.facts import Facts, Frame
+from token_diffusion.passage import encode_passage
 from trainer.__main__ import main, parse
 from trainer.config import TrainingConfig
 from trainer.data.noising import NoisyExamples
@@ -210,3 +212,33 @@ def test_two_processes_find_the_same(workplace: Path, capsys: pytest.CaptureFixt
     assert found["samples"] == alone["samples"]
     validation = {name: value for name, value in alone["validation"].items() if isinstance(value, float)}
     assert {name: found["validation"][name] for name in validation} == pytest.approx(validation, rel=1e-5)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_bound_is_that_of_the_scores_of_the_lines(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, process: str
+) -> None:
+    """In the folder's frame, unknown words given; within the errors of both, with other noise."""
+    frame = Frame((2,), (3,))
+    folder = save_tiny(tmp_path / process, process, facts=Facts(frame, frozenset(), True))
+    lines = ["w1 w7 w7 w30", "w2 nobody w40", "w11 w12 w13 w14 w15 w16"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines))
+    flags = ("--validation_file", tmp_path / "lines.txt", "--no-packing", "--num_times", 128)
+    bound = evaluate(capsys, folder, *flags)["validation"]
+    checkpoint = load_checkpoint(folder)
+    passages = [encode_passage(checkpoint.tokenizer, line, frame=checkpoint.facts.frame) for line in lines]
+    given = [passage.given for passage in passages]
+    scores = score(
+        checkpoint.denoiser,
+        checkpoint.scheduler,
+        [passage.tokens for passage in passages],
+        given=given,
+        num_times=128,
+        estimator="times",
+    )
+    num_tokens = sum(each.num_tokens for each in scores)
+    assert bound["num_tokens"] == num_tokens == 12 and [passage.num_unknown for passage in passages] == [0, 1, 0]
+    error = math.sqrt(sum((each.nats_error or math.nan) ** 2 for each in scores)) / num_tokens
+    assert 0 < error < 0.25 * bound["nelbo"]
+    # the trainer's own error is of the choice of lines, too; that of its times and noise is about ours
+    assert abs(sum(each.nats for each in scores) / num_tokens - bound["nelbo"]) < 4 * math.sqrt(2) * error

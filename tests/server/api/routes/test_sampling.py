@@ -75,7 +75,7 @@ def test_start_and_changes_replay_to_done(live: LiveServer, path: str, fields: d
     assert of_type(events, "state")[-1]["t"] == 0
     steps = [state["step"] for state in of_type(events, "state")]
     assert steps == sorted(steps)
-    assert done["finish_reason"] == "stop"
+    assert done["finish_reason"] == "length"
     assert done["usage"]["prompt_tokens"] == 3
     assert done["usage"]["nfe"] == of_type(events, "state")[-1]["nfe"]
     assert 0 <= done["timings"]["queue_ms"] <= done["timings"]["first_state_ms"] <= done["timings"]["total_ms"]
