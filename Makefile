@@ -50,7 +50,7 @@ lock: | $(python)
 	$(uv_lock) --extra trainer --output-file requirements/trainer.txt pyproject.toml
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info clients/build clients/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed-%: pyproject.toml clients/pyproject.toml constraints.txt | $(python)

@@ -70,17 +70,17 @@ class Endpoints:
         lost its client for some seconds. With on_disconnect "keep" it does so too when the generator is closed (see
         `attach`), with "cancel" never, and then a broken connection ends the stream.
         """
-        return self._streamed(prompt, endpoint, parameters)
+        return Stream.of(prompt, endpoint, parameters, self._patience)
 
     @stream
     def stream_block(self, prompt: str | None = None, **parameters: Unpack[Parameters]) -> Story[Event]:
         """`sample_block` as events, with a `BlockEvent` for each block."""
-        return self._streamed(prompt, "sample/block", parameters)
+        return Stream.of(prompt, "sample/block", parameters, self._patience)
 
     @stream
     def stream_hybrid(self, prompt: str | None = None, **parameters: Unpack[Parameters]) -> Story[Event]:
         """`sample_hybrid` as events."""
-        return self._streamed(prompt, "sample/hybrid", parameters)
+        return Stream.of(prompt, "sample/hybrid", parameters, self._patience)
 
     @call
     def sample_many(
@@ -215,12 +215,6 @@ class Endpoints:
         response = yield from ask(Send("POST", endpoint, fields), self._patience)
         done: DoneEvent = read(response, DoneEvent, "done")
         return done
-
-    def _streamed(self, prompt: str | None, endpoint: Endpoint, parameters: Parameters) -> Story[Event]:
-        fields = sample_body(prompt, parameters, stream=True)
-        returns = fields.setdefault("on_disconnect", "keep") == "keep"
-        cancels = parameters.get("on_disconnect") is None
-        return Stream(endpoint, fields, patience=self._patience, returns=returns, cancels=cancels)
 
     def _get(self, path: str, kind: Any = dict) -> Steps[Any]:
         return read((yield from ask(Send("GET", path), self._patience)), kind, f"/{path}")

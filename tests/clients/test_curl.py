@@ -50,6 +50,13 @@ def test_json_asks_for_no_stream() -> None:
     assert server.requests[0].body["stream"] is False
 
 
+@pytest.mark.parametrize(("example", "fields"), [("score", {"texts", "num_times", "seed"}), ("tokenize", {"prompt"})])
+def test_questions(example: str, fields: set[str]) -> None:
+    with scripted(**{example: answer({"id": "smp-1"})}) as server:
+        assert curl(server, example).stdout == '{"id": "smp-1"}\n'
+    assert server.requests[0].body.keys() == fields
+
+
 def test_the_key_goes_along_and_a_final_slash_does_not() -> None:
     ok = answer({"status": "ok"})
     with scripted(health=ok, ready=ok, models=ok) as server:

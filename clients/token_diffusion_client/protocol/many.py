@@ -10,7 +10,7 @@ from typing import Any
 from .asking import Patience
 from .effects import Finished, Spawn, Steps
 from .events import DoneEvent
-from .requests import SampleRequest, sample_body
+from .requests import SampleRequest
 from .stream import Stream
 
 WHOLE = 2**31 - 1
@@ -62,5 +62,4 @@ def _story(request: SampleRequest | str, patience: Patience) -> Stream:
     """A request as a stream, which can be come back to, and ended. Raises ValueError or TypeError for what is none."""
     asked: dict[str, Any] = {"prompt": request} if isinstance(request, str) else dict(request)
     path, prompt = str(asked.pop("endpoint", "sample")), asked.pop("prompt", None)
-    fields = sample_body(prompt, {"stream_every": WHOLE, "on_disconnect": "keep", **asked}, stream=True)
-    return Stream(path, fields, patience=patience, returns=True, cancels=True)
+    return Stream.of(prompt, path, {"stream_every": WHOLE, **asked}, patience)

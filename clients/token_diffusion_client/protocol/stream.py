@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx2
@@ -13,6 +14,7 @@ from .asking import Patience, ask, refusal
 from .effects import Emit, Next, Open, Pause, Send, Steps, Story
 from .errors import IncompleteStream, SampleError
 from .events import DoneEvent, Event, parse_event
+from .requests import sample_body
 
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Before each try to come back, give or take a half; after an event they begin anew. A server keeps a request for longer."""
@@ -58,6 +60,15 @@ class Stream(Story[Event]):
         self._tries = 0
         self._over = False
         self._left = False
+
+    @classmethod
+    def of(cls, prompt: str | None, endpoint: str, parameters: Mapping[str, Any], patience: Patience) -> Self:
+        """The stream of a request for samples: where its on_disconnect is not said, it is kept while we come back, and
+        ended when we leave. Raises ValueError for what cannot be sent."""
+        body = sample_body(prompt, parameters, stream=True)
+        returns = body.setdefault("on_disconnect", "keep") == "keep"
+        cancels = parameters.get("on_disconnect") is None
+        return cls(endpoint, body, patience=patience, returns=returns, cancels=cancels)
 
     def events(self) -> Steps[None]:
         """All of them; whoever leaves in the middle ends the request, where that is so agreed."""

@@ -126,6 +126,7 @@ def final(done: DoneEvent, start: StartEvent | None) -> Iterator[Text]:
 def watch(events: Iterable[Event], console: Console, reader_of: Callable[[str], Reader | None]) -> None:
     """Draw the events of one stream, then the texts that it has come to; `reader_of` a model's name reads its tokens."""
     start: StartEvent | None = None
+    done: DoneEvent | None = None
     drawing = Drawing(None)
     with Live(drawing, console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
         for event in events:
@@ -133,8 +134,9 @@ def watch(events: Iterable[Event], console: Console, reader_of: Callable[[str], 
                 start, drawing = event, Drawing(reader_of(event.model))
                 live.update(drawing)
             drawing.show(event)
-            if isinstance(event, StartEvent | StateEvent):
+            if isinstance(event, DoneEvent):
+                done = event
+            elif not isinstance(event, BlockEvent):
                 live.refresh()
-    if isinstance(event, DoneEvent):
-        for text in final(event, start):
-            console.print(text, soft_wrap=True)
+    for text in final(done, start) if done is not None else ():
+        console.print(text, soft_wrap=True)

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from tests.clients.protocol.test_wire import stream
 from tests.clients.scripted_server import sse
-from tests.clients.test_wire import stream
 from token_diffusion_client import Canvas, Client, DoneEvent, InvalidEvent, StartEvent, StateEvent
 
 
