@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ..cells import MASK, Age, Reader, visible
 from ..protocol.canvas import Canvas
-from ..protocol.events import BlockEvent, DoneEvent, Event, StartEvent, StateEvent
+from ..protocol.events import BlockEvent, DoneEvent, Event, StartEvent
 
 STYLES = {
     Age.FIXED: "bold",
@@ -23,7 +23,9 @@ STYLES = {
     Age.REWRITTEN: "bold magenta",
     Age.SETTLED: "",
 }
-LEGEND = Text("  ").join(Text(age.value, style=STYLES[age]) for age in (Age.FRESH, Age.REWRITTEN, Age.OPEN))
+LEGEND = Text("  ", no_wrap=True, overflow="ellipsis").join(
+    Text(age.value, style=STYLES[age]) for age in (Age.FRESH, Age.REWRITTEN, Age.OPEN)
+)
 
 
 class Drawing:
@@ -53,7 +55,7 @@ class Drawing:
         room = max((options.height or options.size.height) - 4, 1)
         yield from lines[:room]
         if len(lines) > room:
-            yield Text(f"… {len(lines) - room} more lines", style="dim")
+            yield Text(f"… {len(lines) - room} more lines", style="dim", no_wrap=True, overflow="ellipsis")
         yield self._progress(self._start, self._canvas)
         if self._reader is not None:
             yield LEGEND
