@@ -1,5 +1,5 @@
 # On a fresh machine with Python >= 3.11 and make, `make serve` and `make test` do everything: virtual environment,
-# installation, run. They install again only when pyproject.toml or constraints.txt has changed.
+# installation, run. They install again only when a pyproject.toml or constraints.txt has changed.
 #
 #   make serve PORT=9000 ARGS='--checkpoint_path my-run/final'
 #   make test  ARGS='-k nelbo'
@@ -60,15 +60,15 @@ lock: | $(python)
 	$(uv_lock) --extra trainer --output-file requirements/trainer.txt pyproject.toml
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info clients/build clients/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.installed-%: pyproject.toml constraints.txt | $(python)
+.venv/.installed-%: pyproject.toml clients/pyproject.toml constraints.txt | $(python)
 ifneq ($(TORCH_BACKEND),)
 	$(pip) uv
 	$(python) -m uv pip install --constraint constraints.txt --torch-backend $(TORCH_BACKEND) --no-deps torch
 endif
-	$(pip) --editable '.[$*]'
+	$(pip) --editable '.[$*]' --editable clients
 	touch $@
 
 $(python):

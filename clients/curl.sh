@@ -8,6 +8,8 @@
 #   hybrid    the same with the hybrid process
 #   infill    fill the [MASK] holes of a template
 #   json      no stream: one JSON object when it is done
+#   score     how likely two texts are
+#   tokenize  the tokens of a text
 #
 # TD_URL      where the server is; http://127.0.0.1:8000 without it
 # TD_API_KEY  sent as a bearer token, if set
@@ -54,8 +56,14 @@ case ${1:-sample} in
     json)
         post /sample '{"num_samples": 2, "seq_len": 32, "num_inference_steps": 32, "seed": 7, "stream": false}'
         ;;
+    score)
+        post /score '{"texts": ["to be, or not to be", "be be be be be"], "num_times": 8, "seed": 7}'
+        ;;
+    tokenize)
+        post /tokenize '{"prompt": "to be, or not to be"}'
+        ;;
     *)
-        echo "usage: clients/curl.sh [health|models|sample|block|hybrid|infill|json], got '$1'" >&2
+        echo "usage: clients/curl.sh [health|models|sample|block|hybrid|infill|json|score|tokenize], got '$1'" >&2
         exit 2
         ;;
 esac

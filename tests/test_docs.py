@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.__main__ import _parser as clients_parser
 from server.api.protocol.requests import BlockSampleRequest
 from server.settings import Settings
 from token_diffusion.__main__ import build_parser
+from token_diffusion_client.__main__ import build_parser as clients_parser
 from trainer.__main__ import COMMANDS
 
 ROOT = Path(__file__).parent.parent

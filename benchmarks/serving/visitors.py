@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx2
 
-from clients.events import DoneEvent, Event, InvalidEvent, SampleError, StartEvent, parse_error, parse_event
-from clients.replay import Canvas
-from clients.stream import MAX_EVENT_BYTES
+from token_diffusion_client import Canvas, DoneEvent, Event, InvalidEvent, SampleError, StartEvent
+from token_diffusion_client.drivers import MAX_EVENT_BYTES
+from token_diffusion_client.protocol.events import parse_error, parse_event
 
 from .traffic import Ask
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from clients import Client, DoneEvent, InvalidEvent, SampleError
-from tests.clients.test_wire import DONE, Reply, closed_port, scripted, sse
+from tests.clients.scripted_server import DONE, Reply, answer, closed_port, envelope, scripted, sse
+from token_diffusion_client import Client, DoneEvent, InvalidEvent, SampleError
+
+pytest_plugins = ["tests.clients.both"]
+
+PACKAGE = Path(__file__).parents[2] / "clients"
+"""What is installed by itself: the folder of its pyproject.toml."""
 
 
-def answer(value: object, status: int = 200) -> Reply:
-    return Reply([json.dumps(value).encode()], status=status, content_type="application/json")
-
-
-def envelope(code: int | None = 422) -> dict[str, object]:
-    message = "top_p must be in (0, 1], got 1.5"
-    return {"error": {"message": message, "type": "invalid_request", "param": "top_p", "code": code}}
-
-
-def test_an_answer_without_a_stream_is_the_done_event() -> None:
-    with scripted(sample=answer(DONE)) as server, Client(server.url) as client:
+def test_an_answer_without_a_stream_is_the_done_event(connect: type[Client]) -> None:
+    with scripted(sample=answer(DONE)) as server, connect(server.url) as client:
         done = client.sample("the", num_samples=2, top_p=0.9, seed=0, model=None)
     assert isinstance(done, DoneEvent)
     assert done.samples[1].tokens == [14, 15, 18, 12]
@@ -36,25 +32,25 @@ def test_an_answer_without_a_stream_is_the_done_event() -> None:
 @pytest.mark.parametrize(
     ("path", "unstreamed", "streamed"),
     [
-        ("/sample", Client.sample, Client.stream_sample),
-        ("/sample/block", Client.sample_block, Client.stream_block),
-        ("/sample/hybrid", Client.sample_hybrid, Client.stream_hybrid),
+        ("/sample", "sample", "stream_sample"),
+        ("/sample/block", "sample_block", "stream_block"),
+        ("/sample/hybrid", "sample_hybrid", "stream_hybrid"),
     ],
 )
-def test_each_method_asks_its_endpoint(path: str, unstreamed: Callable, streamed: Callable) -> None:
+def test_each_method_asks_its_endpoint(connect: type[Client], path: str, unstreamed: str, streamed: str) -> None:
     name = path[1:].replace("/", "_")
-    with scripted(**{name: answer(DONE)}) as server, Client(server.url) as client:
-        done = unstreamed(client, seq_len=4)
-    with scripted(**{name: Reply([sse()])}) as streaming, Client(streaming.url) as client:
-        *_, last = streamed(client, seq_len=4)
+    with scripted(**{name: answer(DONE)}) as server, connect(server.url) as client:
+        done = getattr(client, unstreamed)(seq_len=4)
+    with scripted(**{name: Reply([sse()])}) as streaming, connect(streaming.url) as client:
+        *_, last = getattr(client, streamed)(seq_len=4)
     assert done == last
     assert [request.path for request in server.requests + streaming.requests] == [path, path]
     assert server.requests[0].body == {"seq_len": 4, "stream": False}
     assert streaming.requests[0].body == {"seq_len": 4, "stream": True, "on_disconnect": "keep"}
 
 
-def test_no_steps_is_a_value_of_its_own() -> None:
-    with scripted(sample=answer(DONE)) as server, Client(server.url) as client:
+def test_no_steps_is_a_value_of_its_own(connect: type[Client]) -> None:
+    with scripted(sample=answer(DONE)) as server, connect(server.url) as client:
         client.sample(num_inference_steps=None)
         client.sample()
     assert [request.body for request in server.requests] == [
@@ -63,8 +59,8 @@ def test_no_steps_is_a_value_of_its_own() -> None:
     ]
 
 
-def test_the_request_is_sent_with_the_first_event() -> None:
-    with scripted(sample=Reply([sse()])) as server, Client(server.url) as client:
+def test_the_request_is_sent_with_the_first_event(connect: type[Client]) -> None:
+    with scripted(sample=Reply([sse()])) as server, connect(server.url) as client:
         events = client.stream_sample()
         assert server.requests == []
         next(events)
@@ -72,49 +68,53 @@ def test_the_request_is_sent_with_the_first_event() -> None:
         events.close()
 
 
-def test_the_key_goes_along() -> None:
+def test_the_key_goes_along(connect: type[Client]) -> None:
     replies = {"sample": answer(DONE), "models": answer({"models": []})}
-    with scripted(**replies) as server, Client(server.url, api_key="s3cret") as client:
+    with scripted(**replies) as server, connect(server.url, api_key="s3cret") as client:
         client.sample()
         client.models()
     assert [request.authorization for request in server.requests] == ["Bearer s3cret"] * 2
 
 
-def test_a_url_may_have_a_path() -> None:
-    with scripted(behind_proxy_sample=answer(DONE)) as server, Client(server.url + "/behind/proxy") as client:
+def test_a_url_may_have_a_path(connect: type[Client]) -> None:
+    with scripted(behind_proxy_sample=answer(DONE)) as server, connect(server.url + "/behind/proxy") as client:
         client.sample()
     assert server.requests[0].path == "/behind/proxy/sample"
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_refusal_keeps_the_fields_of_its_envelope(streamed: bool) -> None:
+def test_a_refusal_keeps_the_fields_of_its_envelope(connect: type[Client], streamed: bool) -> None:
     reply = answer(envelope(), 422)
-    with scripted(sample=reply) as server, Client(server.url) as client, pytest.raises(SampleError) as raised:
+    with scripted(sample=reply) as server, connect(server.url) as client, pytest.raises(SampleError) as raised:
         list(client.stream_sample()) if streamed else client.sample()
     error = raised.value
     assert str(error) == error.message == "top_p must be in (0, 1], got 1.5"
     assert (error.type, error.param, error.code) == ("invalid_request", "top_p", 422)
 
 
-def test_the_status_stands_in_for_a_missing_code() -> None:
+def test_the_status_stands_in_for_a_missing_code(connect: type[Client]) -> None:
     reply = answer(envelope(None), 429)
-    with scripted(sample=reply) as server, Client(server.url) as client, pytest.raises(SampleError) as raised:
+    with (
+        scripted(sample=reply) as server,
+        connect(server.url, max_retries=0) as client,
+        pytest.raises(SampleError) as raised,
+    ):
         client.sample()
     assert raised.value.code == 429
 
 
 @pytest.mark.parametrize("body", [b"<h1>Bad Gateway</h1>", b"[]", b'{"detail": "no"}', b'{"error": "no"}'])
-def test_an_error_in_other_words_is_told_by_its_status(body: bytes) -> None:
+def test_an_error_in_other_words_is_told_by_its_status(connect: type[Client], body: bytes) -> None:
     reply = Reply([body], status=502, content_type="text/html")
-    with scripted(sample=reply) as server, Client(server.url) as client, pytest.raises(SampleError) as raised:
+    with scripted(sample=reply) as server, connect(server.url) as client, pytest.raises(SampleError) as raised:
         list(client.stream_sample())
     assert str(raised.value) == f"HTTP 502 Bad Gateway from {server.url}/sample"
     assert (raised.value.type, raised.value.code) == ("http_error", 502)
 
 
-def test_a_good_status_with_another_body_is_no_answer() -> None:
+def test_a_good_status_with_another_body_is_no_answer(connect: type[Client]) -> None:
     reply = Reply([b"<h1>It works!</h1>"], content_type="text/html")
-    with scripted(sample=reply, info=reply) as server, Client(server.url) as client:
+    with scripted(sample=reply, info=reply) as server, connect(server.url) as client:
         with pytest.raises(InvalidEvent, match="done must be JSON, got '<h1>It works!</h1>'"):
             client.sample()
         with pytest.raises(InvalidEvent, match="/info must be JSON"):
@@ -123,24 +123,24 @@ def test_a_good_status_with_another_body_is_no_answer() -> None:
             list(client.stream_sample())
 
 
-def test_the_other_endpoints() -> None:
+def test_the_other_endpoints(connect: type[Client]) -> None:
     models, info = {"models": [{"name": "demo"}]}, {"version": "0.1.0"}
     replies = {"models": answer(models), "info": answer(info)}
     probes = {"health": answer({"status": "ok"}), "ready": answer(envelope(503), 503)}
-    with scripted(**replies, **probes) as server, Client(server.url) as client:
+    with scripted(**replies, **probes) as server, connect(server.url) as client:
         assert client.models() == models
         assert client.info() == info
         assert client.health() is True
         assert client.ready() is False
 
 
-def test_an_absent_server_is_a_transport_error() -> None:
-    with Client(f"http://127.0.0.1:{closed_port()}") as client, pytest.raises(httpx2.ConnectError):
+def test_an_absent_server_is_a_transport_error(connect: type[Client]) -> None:
+    with connect(f"http://127.0.0.1:{closed_port()}") as client, pytest.raises(httpx2.ConnectError):
         client.health()
 
 
-def test_a_silent_server_is_given_up() -> None:
-    with scripted(sample=Reply([], "hold")) as server, Client(server.url, timeout=0.05) as client:
+def test_a_silent_server_is_given_up(connect: type[Client]) -> None:
+    with scripted(sample=Reply([], "hold")) as server, connect(server.url, timeout=0.05) as client:
         with pytest.raises(httpx2.ReadTimeout):
             list(client.stream_sample())
         assert server.client_left.wait(5)
@@ -148,6 +148,7 @@ def test_a_silent_server_is_given_up() -> None:
 
 def test_importing_clients_loads_none_of_the_heavy_packages() -> None:
     heavy = {"torch", "fastapi", "transformers", "diffusers", "pydantic", "token_diffusion", "server", "trainer"}
-    code = f"import sys, clients.__main__; print(sorted({heavy!r} & sys.modules.keys()))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = f"import sys, token_diffusion_client.__main__; print(sorted({heavy!r} & sys.modules.keys()))"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert found.stdout == "[]\n"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.test_client import answer, envelope
-from tests.clients.test_wire import DONE, Reply, Scripted, scripted, sse
+from tests.clients.scripted_server import DONE, Reply, Scripted, answer, envelope, scripted, sse
 
 SCRIPT = Path(__file__).parents[2] / "clients" / "curl.sh"
 
@@ -49,6 +48,13 @@ def test_json_asks_for_no_stream() -> None:
     with scripted(sample=answer(DONE)) as server:
         assert '"finish_reason": "stop"' in curl(server, "json").stdout
     assert server.requests[0].body["stream"] is False
+
+
+@pytest.mark.parametrize(("example", "fields"), [("score", {"texts", "num_times", "seed"}), ("tokenize", {"prompt"})])
+def test_questions(example: str, fields: set[str]) -> None:
+    with scripted(**{example: answer({"id": "smp-1"})}) as server:
+        assert curl(server, example).stdout == '{"id": "smp-1"}\n'
+    assert server.requests[0].body.keys() == fields
 
 
 def test_the_key_goes_along_and_a_final_slash_does_not() -> None:

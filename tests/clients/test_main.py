@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +13,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from clients.__main__ import main
-from tests.clients.test_client import answer, envelope
-from tests.clients.test_terminal import Terminal
-from tests.clients.test_wire import EVENTS, Reply, Scripted, closed_port, scripted, sse
+from tests.clients.scripted_server import EVENTS, Reply, Scripted, answer, closed_port, envelope, scripted, sse
+from token_diffusion_client.__main__ import main
 
 Capture = pytest.CaptureFixture[str]
+
+
+class Terminal(io.StringIO):
+    """A stdout that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def json_sse(name: str, data: object) -> bytes:
+    """An event in ASCII alone, where JSON can say what UTF-8 cannot."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +39,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(server: Scripted, *arguments: str) -> int:
     command, *rest = arguments
-    return main([command, "--url", server.url, *rest])
+    return main([command, "--url", server.url, *rest], prog="python -m clients")
 
 
 def test_final_texts_go_to_a_pipe(capsys: Capture) -> None:
@@ -41,12 +52,42 @@ def test_final_texts_go_to_a_pipe(capsys: Capture) -> None:
 def test_a_terminal_gets_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
-    models = answer({"models": [{"name": "demo", "mask_token": "cät"}, {"name": "older"}]})
-    with scripted(sample=Reply([sse()]), models=models) as server:
+    pieces = [f" {number}" for number in range(20)]
+    vocabulary = {"model": "demo", "vocab_size": 20, "mask_token_id": 0, "special_token_ids": [0], "pieces": pieces}
+    with scripted(sample=Reply([sse()]), models_demo_tokens=answer(vocabulary)) as server:
         assert run(server, "sample") == 0
-    assert server.requests[-1].body == {"include_text": True, "stream": True, "on_disconnect": "keep"}
-    assert "the \x1b[2m░\x1b[0m" in out.getvalue()
-    assert out.text() == ["0│ the dög sat", "1│ über", "7 tokens · nfe 3 · 0.01 s · seed 7"]
+    assert server.requests[0].body == {"stream": True, "on_disconnect": "keep"}
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert "0│  5 11░░" in plain and "0│  5 16 13 17" in plain
+    assert plain.splitlines()[-2:] == [
+        "1│ über",
+        "7 tokens · 3 forward passes (5 steps without one) · 0.01 s · seed 7 · length",
+    ]
+
+
+def test_quiet_is_the_texts_alone_on_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    with scripted(sample=Reply([sse()])) as server:
+        assert run(server, "sample", "--quiet") == 0
+    assert out.getvalue() == "the dög sat\nüber\n"
+
+
+def test_a_terminal_without_rich_gets_the_texts_and_a_hint(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with scripted(sample=Reply([sse()])) as server:
+        assert run(server, "sample") == 0
+    assert out.getvalue() == "the dög sat\nüber\n"
+    assert capsys.readouterr().err == "to see it drawn: pip install 'token-diffusion-client[terminal]'\n"
+
+
+def test_what_is_no_character_does_not_end_it(capsys: Capture) -> None:
+    samples = [{"text": "a\ud800\u202eb", "tokens": [1]}]
+    with scripted(sample=Reply([json_sse("done", {**EVENTS[-1][1], "samples": samples})])) as server:
+        assert run(server, "sample") == 0
+    assert capsys.readouterr().out == "a\\ud800\u202eb\n"
 
 
 def test_json_prints_each_event_as_a_line(capsys: Capture) -> None:
@@ -61,7 +102,10 @@ def test_json_prints_each_event_as_a_line(capsys: Capture) -> None:
 def test_flags_are_the_names_on_the_wire() -> None:
     body = {
         "prompt": "the",
+        "prompt_ids": [1, 2],
         "template": "a [MASK]",
+        "template_ids": [3],
+        "min_p": 0.1,
         "num_samples": 2,
         "seq_len": 4,
         "num_inference_steps": 8,
@@ -75,11 +119,17 @@ def test_flags_are_the_names_on_the_wire() -> None:
         "keyframe_every": 6,
         "timeout_s": 1.5,
     }
-    flags = [text for name, value in body.items() for text in (f"--{name}", str(value))]
+    flags = [text for name, value in body.items() for text in (f"--{name}", re.sub(r"^\[(.*)\]$", r"\1", str(value)))]
     with scripted(sample_block=Reply([sse()])) as server:
-        assert run(server, "sample-block", "--include_text", *flags) == 0
+        assert run(server, "sample-block", "--include_text", *flags, "--stop", ".", "--stop", "!") == 0
     assert server.requests[0].path == "/sample/block"
-    assert server.requests[0].body == {**body, "include_text": True, "stream": True, "on_disconnect": "keep"}
+    assert server.requests[0].body == {
+        **body,
+        "stop": [".", "!"],
+        "include_text": True,
+        "stream": True,
+        "on_disconnect": "keep",
+    }
 
 
 def test_hybrid_and_the_continuous_limit(capsys: Capture) -> None:
@@ -99,7 +149,7 @@ def test_url_and_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("status", "code"), [(422, 2), (429, 1), (503, 1), (500, 1)])
 def test_an_error_of_the_server_is_one_line(status: int, code: int, capsys: Capture) -> None:
     with scripted(sample=answer(envelope(status), status)) as server:
-        assert run(server, "sample", "--top_p", "1.5") == code
+        assert run(server, "sample", "--top_p", "1.5", "--max_retries", "0") == code
     assert capsys.readouterr() == ("", "python -m clients: error: top_p must be in (0, 1], got 1.5\n")
 
 
@@ -128,7 +178,7 @@ def test_an_answer_that_is_no_stream_is_one_line(capsys: Capture) -> None:
 
 def test_nobody_there_is_one_line(capsys: Capture) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
-    assert main(["sample", "--url", url]) == 1
+    assert main(["sample", "--url", url], prog="python -m clients") == 1
     error = capsys.readouterr().err
     assert error.startswith(f"python -m clients: error: cannot connect to {url}: ")
     assert error.endswith("; is the server running?\n")
@@ -137,7 +187,7 @@ def test_nobody_there_is_one_line(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1", "http://127.0.0.1:port"])
 def test_a_url_that_is_none_is_one_line(url: str, capsys: Capture) -> None:
-    assert main(["sample", "--url", url]) == 2
+    assert main(["sample", "--url", url], prog="python -m clients") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"python -m clients: error: url must be http:// or https://, got '{url}': ")
     assert error.count("\n") == 1

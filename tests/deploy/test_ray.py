@@ -19,7 +19,6 @@ import psutil
 import pytest
 import yaml
 
-from clients import Client, SampleError
 from tests.deploy.test_nginx import free_port
 from tests.live_server import LiveServer, done_of, replay, tokens_of, wait_until
 from tests.server.api.middleware.test_middleware import test_a_request_id_is_echoed  # noqa: F401
@@ -30,6 +29,7 @@ from tests.server.api.routes.test_sampling import (  # noqa: F401
     test_start_and_changes_replay_to_done,
     test_the_plain_answer_is_the_streams_last,
 )
+from token_diffusion_client import Client, SampleError
 
 pytest_plugins = ["tests.server_fixtures"]
 

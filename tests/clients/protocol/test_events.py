@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from clients import DoneEvent, InvalidEvent, SampleError, StartEvent, StateEvent
-from clients.events import parse_error, parse_event
-from tests.clients.test_wire import BLOCK, DONE, EVENTS, START, STATES
+from tests.clients.scripted_server import BLOCK, DONE, EVENTS, START, STATES
+from token_diffusion_client import DoneEvent, InvalidEvent, SampleError, StartEvent, StateEvent
+from token_diffusion_client.protocol.events import parse_error, parse_event
 
 
 def parse(name: str, value: object) -> Any:

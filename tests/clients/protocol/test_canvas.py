@@ -6,12 +6,13 @@ import dataclasses
 
 import pytest
 
-from clients import Canvas, DoneEvent, InvalidEvent, StartEvent, StateEvent
-from tests.clients.test_wire import sse, stream
+from tests.clients.protocol.test_wire import stream
+from tests.clients.scripted_server import sse
+from token_diffusion_client import Canvas, Client, DoneEvent, InvalidEvent, StartEvent, StateEvent
 
 
 def test_replaying_gives_the_tokens_of_done() -> None:
-    start, *events, done = stream(sse())
+    start, *events, done = stream(Client, sse())
     assert isinstance(start, StartEvent)
     assert isinstance(done, DoneEvent)
     canvas = Canvas(start)
@@ -27,7 +28,7 @@ def test_replaying_gives_the_tokens_of_done() -> None:
 
 
 def test_text_is_the_last_that_the_server_sent() -> None:
-    start, first, second, *_, done = stream(sse())
+    start, first, second, *_, done = stream(Client, sse())
     assert isinstance(start, StartEvent)
     canvas = Canvas(start)
     canvas.apply(first)
@@ -39,7 +40,7 @@ def test_text_is_the_last_that_the_server_sent() -> None:
 
 
 def test_the_start_event_is_left_as_it_was() -> None:
-    start, first, *_ = stream(sse())
+    start, first, *_ = stream(Client, sse())
     assert isinstance(start, StartEvent)
     before = dataclasses.asdict(start)
     Canvas(start).apply(first)

@@ -1,4 +1,4 @@
-"""The client against bytes on a real socket: a scripted server, and every way to cut a stream into pieces."""
+"""A server that says what it is told to, on a real socket, and how each event looks on the wire."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-
-import pytest
-
-from clients import BlockEvent, Client, DoneEvent, Event, IncompleteStream, SampleError, StartEvent, StateEvent
 
 START = {
     "id": "smp-1",
@@ -35,9 +31,12 @@ DONE = {
     "id": "smp-1",
     "model": "demo",
     "seed": 7,
-    "samples": [{"text": "the dög sat", "tokens": [5, 16, 13, 17]}, {"text": "über", "tokens": [14, 15, 18, 12]}],
+    "samples": [
+        {"text": "the dög sat", "tokens": [5, 16, 13, 17], "finish_reason": "length"},
+        {"text": "über", "tokens": [14, 15, 18, 12], "finish_reason": "stop"},
+    ],
     "step_map": [[0, 8, 5, 8], [5, 5, 8, 2]],
-    "finish_reason": "stop",
+    "finish_reason": "length",
     "usage": {"prompt_tokens": 1, "completion_tokens": 7, "nfe": 3, "forwards_skipped": 5},
     "timings": {"queue_ms": 0.5, "first_state_ms": 2, "total_ms": 9.25},
 }
@@ -175,104 +174,10 @@ def closed_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def stream(*chunks: bytes, ending: str = "end") -> list[Event]:
-    """What a client makes of a stream that comes in these chunks."""
-    with scripted(sample=Reply(chunks, ending)) as server, Client(server.url) as client:
-        return list(client.stream_sample())
+def answer(value: object, status: int = 200) -> Reply:
+    return Reply([json.dumps(value).encode()], status=status, content_type="application/json")
 
 
-def test_events_arrive_typed_and_in_order() -> None:
-    events = stream(sse())
-    assert [type(event) for event in events] == [StartEvent, *[StateEvent] * 3, BlockEvent, DoneEvent]
-    start, first, block, done = events[0], events[1], events[4], events[5]
-    assert start == StartEvent("smp-1", "demo", "absorbing", 7, 4, 8, [[5, 0, 0, 0], [0, 0, 0, 0]])
-    assert first == StateEvent(2, 0.75, 1, [(0, 1, 11), (1, 3, 12)], ["the cät ░", "[MASK]"])
-    assert block == BlockEvent(0, 1, 4)
-    assert isinstance(done, DoneEvent)
-    assert [sample.text for sample in done.samples] == ["the dög sat", "über"]
-    assert (done.usage.forwards_skipped, done.timings.total_ms, done.seed) == (5, 9.25, 7)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_any_cut_and_any_line_ending_gives_the_same_events(size: int, newline: str) -> None:
-    # At size 1 every character of several bytes, and every \r\n, is cut in two.
-    data = sse(newline=newline)
-    assert stream(*(data[start : start + size] for start in range(0, len(data), size))) == stream(sse())
-
-
-def test_comments_unknown_events_and_unknown_fields_are_ignored() -> None:
-    states = [(name, {**data, "from_the_future": {"x": 1}}) for name, data in EVENTS]
-    data = sse([states[0], ("weather", ["not", "ours"]), *states[1:]])
-    assert stream(b": hello\n\n", b":\n", data.replace(b"id: 2\n", b": still there\nid: 2\nnonsense\n")) == stream(
-        sse()
-    )
-
-
-def test_data_of_several_lines_is_one_document() -> None:
-    lines = json.dumps(DONE, ensure_ascii=False, indent=2).splitlines()
-    done = "event: done\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
-    assert len(lines) > 10
-    assert stream(sse(EVENTS[:-1]), done.encode()) == stream(sse())
-
-
-def test_an_event_larger_than_a_megabyte_is_read() -> None:
-    text = "x" * 2**20
-    *_, done = stream(sse([("done", {**DONE, "samples": [{"text": text, "tokens": [1]}]})]))
-    assert isinstance(done, DoneEvent)
-    assert done.samples[0].text == text
-
-
-@pytest.mark.parametrize("ending", ["end", "abort"])
-def test_a_stream_without_done_is_incomplete(ending: str) -> None:
-    received: list[Event] = []
-    reply = Reply([sse(EVENTS[:3])], ending)
-    message = "ended after a state event, without done or error"
-    with (
-        scripted(sample=reply) as server,
-        Client(server.url) as client,
-        pytest.raises(IncompleteStream, match=message),
-    ):
-        for event in client.stream_sample():
-            received.append(event)
-    assert len(received) == 3
-
-
-def test_a_done_event_that_is_cut_off_is_incomplete() -> None:
-    with pytest.raises(IncompleteStream):
-        stream(sse()[:-1])
-
-
-def test_an_empty_stream_is_incomplete() -> None:
-    with pytest.raises(IncompleteStream, match="before its first event"):
-        stream()
-
-
-def test_a_connection_lost_after_done_is_no_error() -> None:
-    assert stream(sse(), ending="abort") == stream(sse())
-
-
-def test_an_error_event_is_raised_after_the_events_before_it() -> None:
-    error = {"error": {"message": "not finished within 60 s", "type": "timeout", "param": "timeout_s", "code": 504}}
-    received: list[Event] = []
-    reply = Reply([sse([*EVENTS[:2], ("error", error)])])
-    with scripted(sample=reply) as server, Client(server.url) as client, pytest.raises(SampleError) as raised:
-        for event in client.stream_sample():
-            received.append(event)
-    assert len(received) == 2
-    assert str(raised.value) == "not finished within 60 s"
-    assert (raised.value.type, raised.value.param, raised.value.code) == ("timeout", "timeout_s", 504)
-
-
-@pytest.mark.parametrize("by", ["break", "close", "client"])
-def test_leaving_early_closes_the_connection(by: str) -> None:
-    with scripted(sample=Reply([sse(EVENTS[:2])], "hold")) as server, Client(server.url) as client:
-        if by == "break":
-            for _ in client.stream_sample():
-                break
-        else:
-            events = client.stream_sample()
-            next(events)
-            assert not server.client_left.wait(0.1)
-            events.close() if by == "close" else client.close()
-        assert server.client_left.wait(5)
+def envelope(code: int | None = 422) -> dict[str, object]:
+    message = "top_p must be in (0, 1], got 1.5"
+    return {"error": {"message": message, "type": "invalid_request", "param": "top_p", "code": code}}

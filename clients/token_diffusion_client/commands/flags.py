@@ -1,0 +1,127 @@
+"""Flags that several commands have. Those of a request are named as on the wire; what is not given is not sent."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from typing import Any
+
+from ..client import DEFAULT_URL, AsyncClient, Client
+
+
+def number(value: str) -> float:
+    """A float that is one."""
+    parsed = float(value)
+    if not math.isfinite(parsed):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {value!r}")
+    return parsed
+
+
+def not_negative(value: str) -> float:
+    """A float of at least 0."""
+    parsed = number(value)
+    if parsed < 0:
+        raise argparse.ArgumentTypeError(f"must be >= 0, got {value!r}")
+    return parsed
+
+
+def count(value: str) -> int:
+    """An int of at least 0."""
+    parsed = int(value)
+    if parsed < 0:
+        raise argparse.ArgumentTypeError(f"must be >= 0, got {value!r}")
+    return parsed
+
+
+def positive(value: str) -> int:
+    """An int of at least 1."""
+    parsed = int(value)
+    if parsed < 1:
+        raise argparse.ArgumentTypeError(f"must be >= 1, got {value!r}")
+    return parsed
+
+
+def steps(value: str) -> int | None:
+    """A number of steps, or none for the continuous-time limit."""
+    try:
+        return None if value == "none" else int(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer or none, got {value!r}") from None
+
+
+def text(value: str) -> str:
+    """A string that can be sent."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"must be valid Unicode, got {value!r}") from None
+    return value
+
+
+def ids(value: str) -> list[int]:
+    """Token ids, with commas or spaces between."""
+    try:
+        return [int(token_id) for token_id in value.replace(",", " ").split()]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be integers with commas between, got {value!r}") from None
+
+
+REQUEST: dict[str, tuple[Any, str]] = {
+    "prompt": (text, "fixed beginning of each sample"),
+    "prompt_ids": (ids, "token ids in place of a prompt: 5,17,3"),
+    "template": (text, "text with [MASK] holes, everything else fixed"),
+    "template_ids": (ids, "token ids in place of a template; the mask's is a hole"),
+    "num_samples": (int, "samples drawn"),
+    "seq_len": (int, "length of a sample in tokens, prompt included"),
+    "num_inference_steps": (steps, "steps of the time grid, for each block; none: the continuous-time limit"),
+    "temperature": (number, "divides the logits; 0 takes the most probable token"),
+    "top_p": (number, "nucleus: the smallest set of tokens with this much probability"),
+    "top_k": (int, "most probable tokens kept; 0 keeps all"),
+    "min_p": (number, "tokens dropped that have less than this share of the most probable one's probability"),
+    "seed": (int, "same seed, same samples; without it the server draws one, and tells it"),
+    "model": (text, "name of a loaded checkpoint"),
+    "stream_every": (int, "updates merged into one state event"),
+    "keyframe_every": (int, "state events from one that carries all tokens to the next"),
+    "timeout_s": (number, "seconds after which the server gives up"),
+}
+"""Wire name -> type, help."""
+
+BLOCK_SIZE: tuple[Any, str] = (int, "tokens of a block")
+
+
+def add_request(parser: argparse.ArgumentParser, names: dict[str, tuple[Any, str]]) -> None:
+    """Flags of a request."""
+    for name, (kind, help) in names.items():
+        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=help)
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Which server, and how long it is waited for."""
+    url, key = os.environ.get("TD_URL", DEFAULT_URL), os.environ.get("TD_API_KEY")
+    parser.add_argument("--url", default=url, help="where the server is; or TD_URL (now %(default)s)")
+    parser.add_argument("--api_key", default=key, help="sent as a bearer token; better set as TD_API_KEY")
+    help = "times that a request is sent again to a busy server, when it says so (%(default)s)"
+    parser.add_argument("--max_retries", type=count, default=8, help=help)
+
+
+def add_output(parser: argparse.ArgumentParser, json: str, quiet: str) -> None:
+    """How much is printed, for people or for pipes."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--json", action="store_true", help=json)
+    group.add_argument("--quiet", action="store_true", help=quiet)
+
+
+def client_of(options: argparse.Namespace) -> Client:
+    """The client that the flags of `add_server` ask for."""
+    return Client(options.url, api_key=options.api_key, max_retries=options.max_retries)
+
+
+def async_client_of(options: argparse.Namespace) -> AsyncClient:
+    """The same for asyncio."""
+    return AsyncClient(options.url, api_key=options.api_key, max_retries=options.max_retries)
+
+
+def given(options: argparse.Namespace, names: dict[str, Any]) -> Any:
+    """What was given of a request's flags."""
+    return {name: value for name, value in vars(options).items() if name in names}

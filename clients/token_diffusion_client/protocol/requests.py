@@ -1,0 +1,137 @@
+"""What may be asked: the fields of each request under their names on the wire, and their way into a body."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Literal, TypedDict
+
+Endpoint = Literal["sample", "sample/block", "sample/hybrid"]
+
+OnDisconnect = Literal["cancel", "keep"]
+
+
+class Parameters(TypedDict, total=False):
+    """What a request may ask for besides its prompt. What is not given, or None, is left to the server."""
+
+    template: str | None
+    """text with [MASK] holes, everything else fixed"""
+    prompt_ids: list[int] | None
+    """token ids in place of a prompt"""
+    template_ids: list[int] | None
+    """token ids in place of a template; the mask's is a hole"""
+    num_samples: int | None
+    seq_len: int | None
+    """tokens of a sample, prompt included"""
+    num_inference_steps: int | None
+    """the one None with a meaning of its own: given, it is sent, and asks for the continuous-time limit"""
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    stop: str | list[str] | None
+    """strings before the first of which a text is cut"""
+    seed: int | None
+    block_size: int | None
+    """of sample_block and stream_block alone"""
+    model: str | None
+    """name of a loaded checkpoint"""
+    stream_every: int | None
+    """updates merged into one state event"""
+    include_text: bool | None
+    """state events carry text"""
+    keyframe_every: int | None
+    """state events from one that carries all tokens to the next"""
+    timeout_s: float | None
+    """seconds after which the server gives up"""
+    on_disconnect: OnDisconnect | None
+    """of streams alone: what becomes of the request when they are left"""
+
+
+class SampleRequest(Parameters, total=False):
+    """One of many: its prompt and endpoint along with the rest."""
+
+    prompt: str | None
+    endpoint: Endpoint
+
+
+class ScoreParameters(TypedDict, total=False):
+    """What a request for scores may ask for besides its texts."""
+
+    prefix: str | None
+    """what all texts are given to follow; it is not scored itself"""
+    model: str | None
+    num_times: int | None
+    """noised versions of each text that the network sees: more take longer and bring a smaller error"""
+    estimator: Literal["times", "counts"] | None
+    """without it counts for absorbing checkpoints, whose error is smaller; times for the others"""
+    seed: int | None
+    timeout_s: float | None
+
+
+class CompletionParameters(TypedDict, total=False):
+    """OpenAI's fields of a completion besides its prompt, and some of ours."""
+
+    model: str | None
+    suffix: str | None
+    """what is to follow: infill"""
+    n: int | None
+    seed: int | None
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    stop: str | list[str] | None
+    echo: bool | None
+    user: str | None
+    stream_options: dict[str, Any] | None
+    """of streams alone: {"include_usage": True} for a last chunk with the tokens counted"""
+    diffusing: bool | None
+    """of streams alone: each chunk is a whole text, which takes the place of the last one"""
+    top_k: int | None
+    min_p: float | None
+    num_inference_steps: int | None
+    """None, given, is sent, and asks for the continuous-time limit"""
+    block_size: int | None
+    """None, given, is sent, and fills in everywhere at once"""
+    timeout_s: float | None
+
+
+NULL_SAYS = {"num_inference_steps"}
+"""Fields of a request for samples whose None means something, and is sent."""
+
+NULL_SAYS_IN_COMPLETIONS = {"num_inference_steps", "block_size"}
+
+
+def body(fields: Mapping[str, Any], null_says: AbstractSet[str] = frozenset()) -> dict[str, Any]:
+    """The JSON of a request, without what is None but where `null_says` something. Raises ValueError for what JSON cannot say."""
+    asked = {name: value for name, value in fields.items() if value is not None or name in null_says}
+    _check(asked, "")
+    return asked
+
+
+def sample_body(prompt: str | None, parameters: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    """The JSON of a request for samples."""
+    return body({"prompt": prompt, **parameters, "stream": stream}, NULL_SAYS)
+
+
+def completion_body(prompt: Any, parameters: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    """The JSON of a request for a completion."""
+    return body({"prompt": prompt, **parameters, "stream": stream or None}, NULL_SAYS_IN_COMPLETIONS)
+
+
+def _check(value: object, where: str) -> None:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            near = value[max(error.start - 20, 0) : error.start + 20]
+            raise ValueError(f"{where} must be valid Unicode, got {near!r} at character {error.start}") from None
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, got {value}")
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            _check(item, f"{where}.{name}" if where else str(name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")

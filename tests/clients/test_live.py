@@ -1,0 +1,56 @@
+"""Every endpoint of a real server, by both clients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.live_server import LiveServer
+from token_diffusion_client import Client, SampleError
+
+pytest_plugins = ["tests.server_fixtures", "tests.clients.both"]
+
+
+def test_text_and_tokens(connect: type[Client], live: LiveServer) -> None:
+    with connect(live.url) as client:
+        told = client.tokenize("w3 w4", model="uniform")
+        vocabulary = client.tokens("uniform")
+        assert (told.model, told.count, len(told.tokens)) == ("uniform", 2, 2)
+        assert told.token_strs == [vocabulary.pieces[id] for id in told.tokens]
+        assert client.detokenize(told.tokens, model="uniform") == "w3 w4"
+        assert len(vocabulary.pieces) == vocabulary.vocab_size
+        assert vocabulary.mask_token_id in vocabulary.special_token_ids
+        assert client.tokens().model == client.models()["models"][0]["name"]
+        assert client.version() == client.info()["version"]
+        with pytest.raises(SampleError) as unknown:
+            client.tokens("no/body?")
+        assert unknown.value.code == 404
+
+
+@pytest.mark.parametrize("model", ["absorbing", "uniform", "hybrid"])
+def test_scores(connect: type[Client], live: LiveServer, model: str) -> None:
+    with connect(live.url) as client:
+        scores = client.score(["w3 w4 w5", "w9"], prefix="w1", model=model, num_times=4, seed=3)
+        again = client.score("w9", prefix="w1", model=model, num_times=4, seed=3)
+        single = client.score("w9", num_times=1, model=model)
+    assert (scores.model, scores.num_times, scores.seed) == (model, 4, 3)
+    assert scores.estimator == ("counts" if model == "absorbing" else "times")
+    assert [score.num_tokens for score in scores.scores] == [3, 1]
+    for score in scores.scores:
+        assert score.nats is not None and score.bits is not None
+        assert score.nats == pytest.approx(sum(nats or 0 for nats in score.token_nats))
+        assert score.bits == pytest.approx(score.nats / math.log(2))
+    assert scores.ranking == sorted((0, 1), key=lambda index: scores.scores[index].nats or math.inf)
+    assert again.scores[0].nats == pytest.approx(scores.scores[1].nats, rel=1e-4)
+    assert single.scores[0].nats_error is None
+
+
+def test_refusals_name_what_is_wrong(connect: type[Client], live: LiveServer) -> None:
+    with connect(live.url) as client:
+        with pytest.raises(SampleError) as empty:
+            client.score(["w1", ""])
+        with pytest.raises(SampleError) as number:
+            client.detokenize([10**9])
+    assert (empty.value.code, empty.value.param) == (422, "texts.1")
+    assert number.value.code == 422
