@@ -185,7 +185,14 @@ def test_diffusing_shows_the_whole_each_time(client: Any) -> None:
             "suffix": None,
             "top_p": None,
         },
-        {"num_inference_steps": None, "top_k": 3, "min_p": 0.1, "timeout_s": 20, "use_beam_search": False, "min_tokens": 0},
+        {
+            "num_inference_steps": None,
+            "top_k": 3,
+            "min_p": 0.1,
+            "timeout_s": 20,
+            "use_beam_search": False,
+            "min_tokens": 0,
+        },
     ],
 )
 def test_bodies_of_load_generators_are_taken(shop: LiveServer, fields: dict[str, Any]) -> None:
