@@ -606,7 +606,7 @@ def test_a_denoiser_that_raises_costs_one_answer_not_the_server(
 def test_a_fault_while_text_is_made_ends_the_stream_with_an_error(
     tiny: Mapping[str, Checkpoint], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*arguments: Any) -> str:
+    def broken(*arguments: Any, **named: Any) -> str:
         raise RuntimeError("no text today")
 
     monkeypatch.setattr(server.api.events, "ending", broken)
