@@ -166,6 +166,11 @@ def test_what_is_wrong_is_said_by_name(bounded: LiveServer, body: Any, param: st
     assert error["message"].startswith(message)
 
 
+def test_texts_must_be_given(live: LiveServer) -> None:
+    answer = live.post("/score", {"num_times": 4})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (422, "texts must be given")
+
+
 def test_counts_are_refused_where_noise_is_no_mask(live: LiveServer) -> None:
     answer = live.post("/score", {"texts": TEXTS, "model": "hybrid", "estimator": "counts"})
     assert answer.status_code == 422
