@@ -232,6 +232,7 @@ class Page {
     try {
       const runs = runsIn(text);
       this._show(runs);
+      if (this.form !== null) this.sides.fill(runs.map(({ settings }) => settings));
       this._notice("A saved run: it plays without the server.");
     } catch (error) {
       this._notice(`This run cannot be opened: ${error.message}.`);

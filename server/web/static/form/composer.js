@@ -49,9 +49,9 @@ export class Composer {
 
   /** Show a request's prompt or template. */
   write({ prompt, template }) {
-    this.input.value = template ?? prompt ?? "";
+    this.input.value = String(template ?? prompt ?? "");
     if (template != null) {
-      this.input.value = template.replace(this._masks("g"), (masks) => "_".repeat(masks.length / this.mask.length + 2));
+      this.input.value = String(template).replace(this._masks("g"), (masks) => "_".repeat(masks.length / this.mask.length + 2));
     }
     this.holes.checked = prompt == null;
     this._tell();
