@@ -125,6 +125,16 @@ def test_what_is_refused_is_told_in_the_server_s_words(live: LiveServer, open_pa
     assert told(page, "return client.cancel('smp-none')") is False
 
 
+def test_texts_and_tokens(live: LiveServer, open_page: Open) -> None:
+    page = open_page(live.url)
+    told_tokens = told(page, "return client.tokenize({ prompt: 'w3 w4 [MASK]', model: 'uniform' })")
+    assert told_tokens == live.post("/tokenize", {"prompt": "w3 w4 [MASK]", "model": "uniform"}).json()
+    text = told(page, f"return client.detokenize({{ tokens: {told_tokens['tokens'][:2]}, model: 'uniform' }})")
+    assert text["prompt"] == "w3 w4"
+    assert told(page, "return client.tokens('uniform')") == live.get("/models/uniform/tokens").json()
+    assert told(page, "return failed(() => client.tokens('no/such model'))")["code"] == 404
+
+
 def test_a_busy_server_is_asked_again_when_it_said(held: tuple[LiveServer, FakeDenoiser], open_page: Open) -> None:
     server, denoiser = held
     denoiser.gate.clear()

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.browser.player import Player, link
 from tests.browser.watched import Open
-from tests.live_server import LiveServer, serving
+from tests.live_server import LiveServer, faked, serving
 from tests.tiny import SPECIAL_TOKENS, save_tiny
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 
@@ -189,7 +189,8 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     folder = save_tiny(tmp_path_factory.mktemp("evil") / "x", "absorbing", tokenizer=fast)
     name = "<img src=x onerror=alert(1)>"
-    with serving({name: load_checkpoint(folder, name=name)}) as server:
+    checkpoint, _ = faked(load_checkpoint(folder, name=name))  # all tokens equally probable
+    with serving({name: checkpoint}) as server:
         yield server
 
 
@@ -199,7 +200,6 @@ def test_whatever_a_sample_says_is_text(evil: LiveServer, open_page: Open, tmp_p
         "prompt": "javascript:alert(1) &lt;b&gt; \u05d0\u05d1\u05d2",
         "seq_len": 90,
         "num_inference_steps": 8,
-        "temperature": 4.0,
         "seed": 2,
     }
     page = open_page(evil.url + link("/sample", body))
