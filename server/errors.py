@@ -164,6 +164,8 @@ def _validation(error: RequestValidationError) -> APIError:
         return APIError(HTTPStatus.BAD_REQUEST, "invalid_request", reason)
     if first["type"] == "extra_forbidden":
         return invalid(f"{name} is not a field of this request, got {_quote(first['input'])}", name)
+    if first["type"] == "missing" and name:
+        return invalid(f"{name} must be given", name)
     if not name:
         return invalid("the body must be a JSON object, sent with Content-Type: application/json")
     rule = first["msg"].removeprefix("Input should ").removeprefix("Value error, ")

@@ -29,8 +29,7 @@ FORBIDDEN = {
 STOREYS = {
     "token_diffusion": [
         {"__main__", "pipelines"},
-        {"scoring"},
-        {"passage", "sampling"},
+        {"sampling"},
         {"checkpoint", "engine", "text"},
         {"facts"},
         {"plain"},

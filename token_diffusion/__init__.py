@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .diffusion.scheduler import TokenDiffusionScheduler, TokenDiffusionSchedulerOutput
 from .errors import ParameterError
 from .networks.transformer import TokenDiffusionConfig, TokenDiffusionForMaskedLM
-from .sampling import SampleOutput, sample, sample_block, sample_hybrid
-from .scoring import Score, score
+from .sampling import SampleOutput, Score, sample, sample_block, sample_hybrid, score
 
 if TYPE_CHECKING:
     from .pipelines import TokenDiffusionPipeline, TokenDiffusionPipelineOutput

@@ -14,15 +14,14 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from .checkpoint import DTYPES, load_checkpoint
+from .engine.scores import Score, ranking
 from .errors import ParameterError
 from .networks.memory import prepare
 from .networks.threads import set_threads
-from .passage import Passage, encode_passage
 from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
-from .sampling import SampleOutput, run
-from .scoring import Score, ranking, score
-from .text import Ending, encode, ending
+from .sampling import SampleOutput, run, score
+from .text import Ending, Passage, encode, encode_passage, ending
 
 COMMANDS = {
     "sample": (("absorbing", "uniform"), "ancestral sampling from an absorbing (MDLM) or uniform (UDLM) checkpoint"),

@@ -1,4 +1,4 @@
-"""Offline sampling: a request, a batch, and a loop until it is done."""
+"""Offline sampling and scoring: requests, a batch, and a loop until they are done."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 from .diffusion.scheduler import TokenDiffusionScheduler
 from .engine.batch import Batch
-from .engine.updates import Update
+from .engine.scores import Score, summarise
+from .engine.updates import Scores, Update
 from .errors import ParameterError
 from .networks.denoiser import MaskedLMDenoiser
-from .samplers.parameters import SamplingParameters
+from .samplers.parameters import Estimator, SamplingParameters, ScoringParameters
+
+BATCH_TOKENS = {"cpu": 2048}
+"""Tokens of a forward pass that scores: more of them at a time take longer, and are not cheaper each."""
+ACCELERATOR_BATCH_TOKENS = 65536
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,51 @@ def run(
             if (result := update.result) is not None:
                 sequences, step_map = torch.tensor(result.tokens), torch.tensor(result.step_map)
                 return SampleOutput(sequences, result.nfe, result.forwards_skipped, step_map)
+
+
+def score(
+    denoiser: Any,
+    scheduler: TokenDiffusionScheduler,
+    tokens: Sequence[Sequence[int]],
+    *,
+    given: Sequence[Sequence[int]] | None = None,
+    num_times: int = 16,
+    estimator: Estimator | None = None,
+    seed: int = 0,
+    max_batch_tokens: int | None = None,
+    device: str | torch.device | None = None,
+) -> list[Score]:
+    """The bound of each text, any process. One seed gives one score, whatever other texts there are.
+
+    Args:
+        denoiser: a masked LM of transformers, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
+        tokens: ids of the texts, in their frame and after their prefix if there are any; `text.encode_passage` makes them.
+        given: positions of each that are neither noised nor counted; none by default.
+        num_times: noised versions of each text. estimator, seed: see `ScoringParameters`.
+        max_batch_tokens: most tokens of a forward pass, padding included.
+
+    Raises:
+        ParameterError: a value is outside its range, or a text is empty or holds the mask token.
+        FloatingPointError: the network's logits hold no distribution.
+    """
+    fixed: Sequence[Sequence[int]] = [()] * len(tokens) if given is None else given
+    parameters = [
+        ScoringParameters(len(text), num_times, estimator, seed, tuple(positions))
+        for text, positions in zip(tokens, fixed, strict=True)
+    ]
+    with evaluating(denoiser):
+        batch = Batch(denoiser, scheduler, device=device)
+        batch.max_tokens = max_batch_tokens or BATCH_TOKENS.get(batch.device.type, ACCELERATOR_BATCH_TOKENS)
+        for key, (text, its) in enumerate(zip(tokens, parameters, strict=True)):
+            batch.add(key, text, its)
+        found: dict[Any, Score] = {}
+        while not batch.idle:
+            for update in batch.step():
+                if update.error is not None:
+                    raise FloatingPointError(update.error)
+                if isinstance(update.result, Scores):
+                    found[update.key] = summarise(update.result, fixed[update.key])  # type: ignore[call-overload]
+    return [found[key] for key in range(len(tokens))]
 
 
 class Requests:

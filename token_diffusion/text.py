@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,65 @@ def plain_ids(
         return _plain(tokenizer, text, continuing=continuing)
 
 
+@dataclass(frozen=True)
+class Passage:
+    """A sequence's `tokens`, of which `given` positions are neither noised nor counted, as in training: frame, prefix, and
+    tokens that stand for something that the tokenizer does not know.
+
+    start, end: where the text itself lies, after frame and prefix. num_unknown: of its tokens.
+    """
+
+    tokens: list[int]
+    given: tuple[int, ...]
+    start: int
+    end: int
+    num_unknown: int
+
+    @property
+    def text_tokens(self) -> list[int]:
+        """The text's own."""
+        return self.tokens[self.start : self.end]
+
+
+def encode_passage(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    *,
+    prefix: str | None = None,
+    max_tokens: int | None = None,
+    frame: Frame = UNKNOWN.frame,
+    name: str = "text",
+) -> Passage:
+    """A text to be scored, after a prefix if there is one. Control tokens typed in either are ordinary text.
+
+    The ids are those of the prefix and then those of the text, each tokenised in its place: where the two meet no token holds
+    parts of both, and the text begins with a space only if it is written there.
+
+    Args:
+        max_tokens: bound of the sequence's length. name: of the text, for errors.
+
+    Raises:
+        ParameterError: there is no known token in the text, it does not fit, it is no Unicode, or it spells a control token that
+            the tokenizer cannot write as text; or the prefix is so.
+    """
+    room = sys.maxsize if max_tokens is None else max_tokens - len(frame)
+    before = plain_ids(tokenizer, "prefix", prefix or "", room)
+    ids = plain_ids(tokenizer, name, text, room, continuing=bool(before))
+    if not ids:
+        raise ParameterError(name, "hold at least one token", text)
+    if len(before) + len(ids) > room:
+        parts = (f"{len(frame)} of them the frame's",) * bool(frame) + (f"{len(before)} the prefix's",) * bool(before)
+        rule = ", ".join([f"fit into {max_tokens} tokens", *parts])
+        raise ParameterError(name, rule, f"{len(ids)} tokens")
+    tokens, start = frame.around(before + ids), len(frame.prefix) + len(before)
+    end, special = start + len(ids), set(tokenizer.all_special_ids)
+    given = [position for position, id in enumerate(tokens) if not start <= position < end or id in special]
+    unknown = len(given) - (len(tokens) - len(ids))
+    if unknown == len(ids):
+        raise ParameterError(name, "hold at least one token that the tokenizer knows", text)
+    return Passage(tokens, tuple(given), start, end, unknown)
+
+
 def check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
     """Raises `ParameterError` for what is no id of the vocabulary."""
     for id in ids:
@@ -157,15 +217,15 @@ def ending(
     first stop string that has a drawn token in it: one that stands in a prompt, or in fixed text of a template, does not count.
 
     Args:
-        tokens: [seq_len], the sample. canvas: [seq_len], `OPEN` where they were drawn, as `encode` made it.
+        tokens: [seq_len], the sample. canvas: [seq_len], negative where they were drawn, as `encode` made it.
     """
     text_ends = len(tokens) - len(facts.frame.suffix)
-    after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] != OPEN), 0)
+    after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] >= 0), 0)
     ends = facts.ends(tokenizer)
     end = next((index for index in range(after, text_ends) if tokens[index] in ends), None)
     hidden = set(tokenizer.all_special_ids)
     seen = [index for index in range(len(tokens) if end is None else end) if tokens[index] not in hidden]
-    shown, is_drawn = [tokens[index] for index in seen], [canvas[index] == OPEN for index in seen]
+    shown, is_drawn = [tokens[index] for index in seen], [canvas[index] < 0 for index in seen]
     text = str(tokenizer.decode(shown))
     if any(each in text for each in stop):
         for start, stop_at in _drawn(tokenizer, shown, is_drawn):
@@ -173,6 +233,14 @@ def ending(
             if at := [index for index in found if 0 <= index < stop_at]:
                 return Ending(text[: min(at)], True)
     return Ending(text, end is not None)
+
+
+def check_stops(stop: str | Sequence[str]) -> list[str]:
+    """Stop strings as a list. Raises `ParameterError` for one that is empty, as every text would end with it at once."""
+    strings = [stop] if isinstance(stop, str) else list(stop)
+    if not all(isinstance(each, str) and each for each in strings):
+        raise ParameterError("stop", "hold no empty string" if "" in strings else "be strings", stop)
+    return strings
 
 
 CONTEXT = 8

@@ -107,8 +107,12 @@ class Narrator:
         if news.error is not None:
             raise news.error
         assert news.result is not None
+        return await self.answer(news.result)
+
+    async def answer(self, result: Result) -> DoneEvent:
+        """The last event of a job that ended well. Raises APIError, 504, if its text is not there in time."""
         try:
-            return await self.done(news.result)
+            return await self._done(result)
         except TimeoutError:
             raise self._deadline.error() from None
 
@@ -160,10 +164,9 @@ class Narrator:
         if error is not None:
             return error.event
         assert result is not None
-        return await self.done(result)
+        return await self._done(result)
 
-    async def done(self, result: Result) -> DoneEvent:
-        """The last event of a job that ended well."""
+    async def _done(self, result: Result) -> DoneEvent:
         endings = await self._endings(result)
         samples = zip(endings, result.tokens, strict=True)
         stream = self._job.stream

@@ -7,7 +7,7 @@ import pytest
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from token_diffusion import ParameterError
 from token_diffusion.facts import Frame
-from token_diffusion.passage import encode_passage
+from token_diffusion.text import encode_passage
 
 FRAME = Frame((2,), (3,))
 

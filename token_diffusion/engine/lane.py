@@ -80,11 +80,9 @@ class Part:
         """What the network is shown, each row at its time: tokens [R, width], t [R], valid [R, width]."""
         tokens = self.rows.tokens if self.plan.tokens is None else self.plan.tokens
         visible, more = self.residents.sampler.visible(self.rows), width - self.width
-        return (
-            (F.pad(tokens, (0, more)), self.plan.t, F.pad(visible, (0, more)))
-            if more
-            else (tokens, self.plan.t, visible)
-        )
+        if more:
+            tokens, visible = F.pad(tokens, (0, more)), F.pad(visible, (0, more))
+        return tokens, self.plan.t, visible
 
 
 class Lane:
@@ -121,7 +119,9 @@ class Lane:
 
     def join(self, rows: Any, sampler: Sampler, request: Request, client: Hashable, weight: float) -> None:
         """All rows of a request of `client`; they are stepped when their turn comes."""
-        residents, number = self._residents.get(sampler) or Residents(sampler, self._longest), self._joined + 1
+        residents, number = self._residents.get(sampler), self._joined + 1
+        if residents is None:
+            residents = Residents(sampler, self._longest)
         slots = residents.put(rows, number)
         # Last of all, as there is no turn for rows that are not here.
         share = self._shares.join(self.line, len(rows), rows.tokens.shape[1], request.left, client, weight)

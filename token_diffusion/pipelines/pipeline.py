@@ -21,7 +21,7 @@ from ..networks.denoiser import Denoiser, MaskedLMDenoiser
 from ..networks.transformer import TokenDiffusionConfig
 from ..samplers.parameters import SamplingParameters
 from ..sampling import Requests, evaluating
-from ..text import OPEN, decode, encode
+from ..text import OPEN, check_stops, encode, ending
 from .folder import HUB_ARGUMENTS, check_place, fetched, push
 from .inputs import seeds_of, token_lists
 from .output import OUTPUT_TYPES, TokenDiffusionPipelineOutput, as_output, stacked
@@ -153,6 +153,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         top_p: float = 1.0,
         top_k: int = 0,
         min_p: float = 0.0,
+        stop: str | Sequence[str] = (),
         seed: int | list[int] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         inject_start_token: bool = False,
@@ -172,6 +173,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             num_inference_steps: grid steps, of each block; None (absorbing alone) is the continuous-time limit.
             block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once.
             temperature, top_p, top_k, min_p: shape each token's distribution; the defaults leave it as it is.
+            stop: a string, or several, that end a text where they were drawn; its tokens stay whole.
             seed: as in `sample`; a list has one for each prompt, and one seed is every prompt's: a prompt's tokens do not
                 depend on those beside it.
             generator: draws a seed for each prompt, or one for each prompt draws its; without seed and generator torch's own
@@ -198,6 +200,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             names = callback_on_step_end.tensor_inputs
         names = self._callback_tensor_inputs if names is None else names
         self.check_inputs(prompt, template, tokens, output_type, callback_on_step_end, names)
+        stop = check_stops(stop)
         canvases = self._canvases(prompt, template, tokens, seq_len, inject_start_token)
         how = partial(SamplingParameters, num_samples=num_samples, num_inference_steps=num_inference_steps)
         shaped = partial(how, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, block_size=block_size)
@@ -219,7 +222,9 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         sequences, texts = as_output(requests.states, self._padding, output_type), None
         if output_type == "text":
-            texts = [decode(self.tokenizer, row) for state in requests.states for row in state.tolist()]
+            end = partial(ending, self.tokenizer, stop=stop, facts=self.facts or UNKNOWN)
+            states = zip(canvases, requests.states, strict=True)
+            texts = [end(row, canvas).text for canvas, state in states for row in state.tolist()]
         output = TokenDiffusionPipelineOutput(sequences, texts, seeds, requests.nfe)
         return output if return_dict else (sequences, texts)
 

@@ -93,8 +93,8 @@ class Draws:
 def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int, forbidden: Tensor) -> Draws:
     """Tokens at the planned positions, by the rows' own shaping and their own randomness at `step` [R].
 
-    No token is one of `forbidden`, int64 [k], or the mask. This is the one wait for the device. Positions without a distribution keep their
-    token, and their row has failed.
+    No token is one of `forbidden`, int64 [k], or the mask. This is the tick's wait for the device. Positions without a
+    distribution keep their token, and their row has failed.
     """
     row, column = split(plan.positions, rows.tokens.shape[1])
     z = rows.tokens.view(-1)[plan.positions]

@@ -35,7 +35,10 @@ async def cancel(entry: EntryDep, service: ServiceDep) -> None:
     service.register.cancel(entry)
 
 
-@router.get("/requests/{id}", responses=REQUEST_RESPONSES)
+@router.get(
+    "/requests/{id}",
+    responses=REQUEST_RESPONSES | {504: {"model": ErrorEvent, "description": "The text was not read in time."}},
+)
 async def status(entry: EntryDep, service: ServiceDep) -> RequestStatus:
     """How far a request is, and its answer once there is one, for who would rather ask now and then."""
     job, stream = entry.job, entry.job.stream
@@ -48,7 +51,7 @@ async def status(entry: EntryDep, service: ServiceDep) -> RequestStatus:
         t=stream.t,
         nfe=stream.nfe,
         num_inference_steps=job.parameters.num_inference_steps,
-        done=None if result is None else await _narrator(entry, service).done(result),
+        done=None if result is None else await _narrator(entry, service).answer(result),
         error=None if error is None else error.event.error,
     )
 

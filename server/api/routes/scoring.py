@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Scores
+from token_diffusion.engine.scores import Score, ranking, summarise
 from token_diffusion.errors import ParameterError
-from token_diffusion.passage import Passage, encode_passage
 from token_diffusion.samplers import make_sampler
 from token_diffusion.samplers.parameters import Estimator, ScoringParameters
 from token_diffusion.samplers.price import price
 from token_diffusion.samplers.scoring import estimator_of
-from token_diffusion.scoring import Score, ranking, summarise
+from token_diffusion.text import Passage, encode_passage
 
 from ...errors import invalid
 from ...owners.owner import Owner

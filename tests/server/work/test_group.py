@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from server.api.admission import Service, submit_together
 from server.errors import APIError
 from server.owners.owner import Owner
+from server.settings import Settings
 from server.work.deadline import Deadline
 from server.work.engine import Engine
 from server.work.group import Group
@@ -176,5 +178,24 @@ def test_silence_is_told(tiny: Mapping[str, Checkpoint]) -> None:
                 if each is None:
                     denoiser.gate.set()
             assert group.jobs[0].stream.outcome == "done"
+
+    run(main)
+
+
+def test_what_is_too_much_together_is_refused_with_the_sum(tiny: Mapping[str, Checkpoint]) -> None:
+    text: Any = None
+
+    async def main() -> None:
+        with running(tiny["absorbing"]) as engine:
+            service = Service(Settings(max_request_work=600), engine, text)
+            with pytest.raises(APIError) as refused:
+                submit_together(service, [job(0), job(1), job(2)], Deadline.after(20))
+            message = refused.value.event.error.message
+            assert refused.value.status_code == 422 and engine.idle
+            assert message == (
+                "the 3 parts of this request may need 768 token passes together; this server takes at most 600 a request"
+            )
+            with submit_together(service, [job(0), job(1)], Deadline.after(20)) as group:
+                assert len(await group.results()) == 2
 
     run(main)

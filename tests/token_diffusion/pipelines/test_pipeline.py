@@ -91,6 +91,18 @@ def test_the_tokens_are_those_of_the_library(
     assert len(set(drawn.texts)) == 3 and all(text.startswith("w3 w1 ") for text in drawn.texts)
 
 
+def test_a_stop_string_cuts_the_texts_and_leaves_the_tokens(pipe: TokenDiffusionPipeline) -> None:
+    prompts, arguments = ["w3 w1", "w2"], {"num_samples": 2, "seed": 7, **STEPS}
+    whole = pipe(prompts, **arguments)
+    stop = f" {whole.texts[0].split()[5]}"
+    cut = pipe(prompts, stop=stop, **arguments)
+    assert cut.sequences.equal(whole.sequences)
+    for index, (text, short) in enumerate(zip(whole.texts, cut.texts, strict=True)):
+        at = text.find(stop, len(prompts[index // 2]))
+        assert short == (text if at < 0 else text[:at])
+    assert len(cut.texts[0]) < len(whole.texts[0])
+
+
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize(
     "flags", [[], ["--prompt=w3 w1"], ["--template=w1 [MASK] w2 [MASK]"], ["--inject_start_token"]]
@@ -517,6 +529,9 @@ BAD_CALLS: list[tuple[dict[str, Any], str]] = [
     ({"block_size": 0}, "block_size must be in [1, 2147483648), got 0"),
     ({"temperature": -1}, "temperature must be >= 0, got -1"),
     ({"top_p": 1.5}, "top_p must be in (0, 1], got 1.5"),
+    ({"min_p": -1}, "min_p must be in [0, 1], got -1"),
+    ({"stop": ["a", ""]}, "stop must hold no empty string, got ['a', '']"),
+    ({"stop": [3]}, "stop must be strings, got [3]"),
     ({"top_k": -1}, "top_k must be in [0, 2147483648), got -1"),
     ({"seed": -1}, "seed must be in [0, 9223372036854775808), got -1"),
     ({"seed": "1"}, "seed must be an integer, got '1'"),

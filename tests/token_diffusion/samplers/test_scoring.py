@@ -14,12 +14,12 @@ from tests.laws import Law, make_law
 from tests.tiny import PROCESSES, NeighbourDenoiser, tiny_model
 from token_diffusion import ParameterError, TokenDiffusionScheduler, score
 from token_diffusion.engine.batch import Batch, Scores, Update
+from token_diffusion.engine.scores import Score, ranking, standard_error, summarise
 from token_diffusion.networks.denoiser import MaskedLMDenoiser
 from token_diffusion.samplers import make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters, ScoringParameters
 from token_diffusion.samplers.price import price
 from token_diffusion.samplers.scoring import Scoring
-from token_diffusion.scoring import Score, ranking, standard_error, summarise
 from token_diffusion.text import OPEN
 
 VOCAB, MASK = 7, 3

@@ -18,7 +18,7 @@ from tests.tiny import PROCESSES, byte_tokenizer, save_tiny
 from token_diffusion import score
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.facts import Facts, Frame
-from token_diffusion.passage import encode_passage
+from token_diffusion.text import encode_passage
 from trainer.__main__ import main, parse
 from trainer.config import TrainingConfig
 from trainer.data.noising import NoisyExamples

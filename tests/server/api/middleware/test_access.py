@@ -5,16 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
+from server.api.middleware.access import AccessMiddleware
+from server.api.middleware.request_id import RequestIdMiddleware
 from server.api.routes import sampling
+from server.errors import cancelled, timeout
+from server.owners.owner import Owner
 from server.telemetry import logs
+from server.telemetry.metrics import Metrics
+from server.work.jobs import Job
+from server.work.stream import Stream
 from tests.live_server import LiveServer, done_of, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.engine.batch import Result, Update
+from token_diffusion.samplers.parameters import SamplingParameters
 
 pytest_plugins = ["tests.server_fixtures"]
 
@@ -123,6 +137,40 @@ def test_what_nobody_foresaw(
     monkeypatch.setattr(sampling, "admit", broken)
     assert live.post("/sample", BODY).status_code == 500
     assert [(line["status"], line["outcome"]) for line in told(access)] == [(500, "internal")]
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcome"),
+    [
+        (["done", "dismissed"], "done"),
+        (["done", "cancelled", "timeout", "cancelled"], "timeout"),
+        (["cancelled", "done"], "cancelled"),
+        (["done", "running"], "internal"),
+    ],
+)
+def test_a_request_of_several_jobs_is_one_line(
+    access: pytest.LogCaptureFixture, ends: list[str], outcome: str
+) -> None:
+    jobs = [Job("m", [1, 2], SamplingParameters(2), Stream(), Owner("key:a", "a"), 2) for _ in ends]
+    how: dict[str, Callable[[Stream], None]] = {
+        "done": lambda stream: stream.publish(Update(0, 1, 0.0, 1, [], [], Result([[1, 2]], [[0, 0]], 1, 0, 2, 0))),
+        "dismissed": Stream.dismiss,
+        "cancelled": lambda stream: stream.fail(cancelled()),
+        "timeout": lambda stream: stream.fail(timeout(1.0)),
+        "running": lambda stream: None,
+    }
+    for job, end in zip(jobs, ends, strict=True):
+        job.stream.begin([[1, 2]])
+        how[end](job.stream)
+
+    async def answer(request: Request) -> Response:
+        request.state.owner, request.state.jobs = jobs[0].owner, jobs
+        return Response("all of it")
+
+    app = Starlette(routes=[Route("/several", answer)])
+    TestClient(RequestIdMiddleware(AccessMiddleware(app, Metrics()))).get("/several")
+    (line,) = told(access)
+    assert (line["outcome"], line["work"], line["job"]) == (outcome, 2 * len(ends), ",".join(job.id for job in jobs))
 
 
 def test_probes_are_for_the_level_debug(live: LiveServer, access: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ from tests.tiny import PROCESSES, byte_tokenizer, save_tiny
 from token_diffusion import score
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.facts import Facts, Frame
-from token_diffusion.passage import encode_passage
+from token_diffusion.text import encode_passage
 
 pytest_plugins = ["tests.server_fixtures"]
 
@@ -164,6 +164,11 @@ def test_what_is_wrong_is_said_by_name(bounded: LiveServer, body: Any, param: st
     error = answer.json()["error"]
     assert answer.status_code == 422 and error["param"] == param
     assert error["message"].startswith(message)
+
+
+def test_texts_must_be_given(live: LiveServer) -> None:
+    answer = live.post("/score", {"num_times": 4})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (422, "texts must be given")
 
 
 def test_counts_are_refused_where_noise_is_no_mask(live: LiveServer) -> None:
