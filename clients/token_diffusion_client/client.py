@@ -39,6 +39,7 @@ class _Settings(Endpoints):
         self._patience = Patience(max_retries, max_wait_s)
         headers = {"User-Agent": f"token-diffusion-client/{__version__}"}
         if api_key:
+            _check_key(api_key)
             headers["Authorization"] = f"Bearer {api_key}"
         options: dict[str, Any] = {
             "base_url": url,
@@ -46,6 +47,13 @@ class _Settings(Endpoints):
             "timeout": httpx2.Timeout(timeout, connect=5.0),
         }
         super().__init__(**options)
+
+
+def _check_key(api_key: str) -> None:
+    """Raises ValueError, which does not tell the key, for what no header can carry."""
+    if not (api_key.isascii() and api_key.isprintable()):
+        place = next(at for at, letter in enumerate(api_key) if not (letter.isascii() and letter.isprintable()))
+        raise ValueError(f"api_key must be printable ASCII, got {api_key[place]!r} at character {place}")
 
 
 class Client(_Settings, Driver):

@@ -15,8 +15,8 @@ class Awaited:
     """An `AsyncClient` that is called as a `Client` is."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
         self._client = AsyncClient(*arguments, **options)
+        self._loop = asyncio.new_event_loop()
 
     def __enter__(self) -> Self:
         return self

@@ -76,6 +76,23 @@ def test_the_key_goes_along(connect: type[Client]) -> None:
     assert [request.authorization for request in server.requests] == ["Bearer s3cret"] * 2
 
 
+@pytest.mark.parametrize(("key", "place"), [("s3cret\n", r"'\\n' at character 6"), ("clé", "'é' at character 2")])
+def test_a_key_that_no_header_can_carry_is_not_told(connect: type[Client], key: str, place: str) -> None:
+    with pytest.raises(ValueError, match=f"^api_key must be printable ASCII, got {place}$"):
+        connect("http://127.0.0.1:1", api_key=key)
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_key_goes_nowhere_else(connect: type[Client], status: int) -> None:
+    with scripted(sample=answer(DONE)) as other:
+        moved = Reply([], status=status, headers={"Location": f"{other.url}/sample"})
+        with scripted(sample=moved) as server, connect(server.url, api_key="s3cret") as client:
+            for asked in (client.sample, lambda: list(client.stream_sample())):
+                with pytest.raises(SampleError, match=f"^HTTP {status} .* from {server.url}/sample$"):
+                    asked()
+        assert other.requests == []
+
+
 def test_a_url_may_have_a_path(connect: type[Client]) -> None:
     with scripted(behind_proxy_sample=answer(DONE)) as server, connect(server.url + "/behind/proxy") as client:
         client.sample()
