@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from .asking import Patience
@@ -43,7 +42,8 @@ def results(
     waiting = enumerate(requests)
     running = 0
     while True:
-        for number, request in islice(waiting, max_concurrency - running):
+        while running < max_concurrency and (waits := next(waiting, None)) is not None:
+            number, request = waits
             try:
                 story = _story(request, patience)
             except (TypeError, ValueError) as wrong:
@@ -60,6 +60,8 @@ def results(
 
 def _story(request: SampleRequest | str, patience: Patience) -> Stream:
     """A request as a stream, which can be come back to, and ended. Raises ValueError or TypeError for what is none."""
+    if not isinstance(request, str | Mapping):
+        raise TypeError(f"a request must be a prompt or a mapping of its fields, got {request!r}")
     asked: dict[str, Any] = {"prompt": request} if isinstance(request, str) else dict(request)
     path, prompt = str(asked.pop("endpoint", "sample")), asked.pop("prompt", None)
     return Stream.of(prompt, path, {"stream_every": WHOLE, **asked}, patience)

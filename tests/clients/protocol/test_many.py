@@ -12,6 +12,9 @@ from tests.clients.scripted_server import DONE, EVENTS, Reply, answer, envelope,
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion_client import Client, Result, SampleError, SampleRequest
+from token_diffusion_client.protocol.asking import Patience
+from token_diffusion_client.protocol.effects import Finished, Steps
+from token_diffusion_client.protocol.many import results as results_of
 
 pytest_plugins = ["tests.server_fixtures", "tests.clients.both"]
 
@@ -54,7 +57,21 @@ def test_errors_are_told_with_their_place_and_the_others_go_on(connect: type[Cli
         results[1].get()
     assert isinstance(results[2].error, ValueError) and "prompt must be valid Unicode" in str(results[2].error)
     assert isinstance(results[3].error, SampleError) and results[3].error.code == 404
-    assert isinstance(results[5].error, TypeError)
+    assert str(results[5].error) == "a request must be a prompt or a mapping of its fields, got 5"
+
+
+def test_what_cannot_be_sent_keeps_no_place_free() -> None:
+    told: list[int] = []
+
+    def tell(result: Result) -> Steps[None]:
+        told.append(result.index)
+        yield from ()
+
+    asked: list[Any] = ["\ud800", 5, "a", "b", "c"]
+    steps = results_of(asked, 2, Patience(), tell)
+    effects = [next(steps) for _ in range(3)]
+    assert [getattr(effect, "number", None) for effect in effects] == [2, 3, None]
+    assert isinstance(effects[2], Finished) and told == [0, 1]
 
 
 def test_never_more_at_once_than_asked_for(connect: type[Client]) -> None:
