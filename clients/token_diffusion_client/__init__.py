@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from .client import DEFAULT_URL, AsyncClient, Client
-from .protocol.answers import Completion, CompletionChoice, CompletionUsage, Score, Scores, Tokenized, Vocabulary
+from .protocol.answers import (
+    Chat,
+    ChatChunk,
+    Completion,
+    CompletionChoice,
+    CompletionUsage,
+    Score,
+    Scores,
+    Tokenized,
+    Vocabulary,
+)
 from .protocol.canvas import Canvas
 from .protocol.errors import IncompleteStream, InvalidEvent, SampleError
 from .protocol.events import BlockEvent, DoneEvent, Event, Sample, StartEvent, StateEvent, Timings, Usage
 from .protocol.many import Result
-from .protocol.requests import Endpoint, Parameters, SampleRequest
+from .protocol.requests import Endpoint, Message, Parameters, SampleRequest
 from .version import __version__
 
 __all__ = [
@@ -16,6 +26,8 @@ __all__ = [
     "AsyncClient",
     "BlockEvent",
     "Canvas",
+    "Chat",
+    "ChatChunk",
     "Client",
     "Completion",
     "CompletionChoice",
@@ -25,6 +37,7 @@ __all__ = [
     "Event",
     "IncompleteStream",
     "InvalidEvent",
+    "Message",
     "Parameters",
     "Result",
     "Sample",

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from urllib.parse import quote
 
 from .progress import Bar
-from .protocol.answers import Completion, Detokenized, Models, Scores, Tokenized, Vocabulary, read
+from .protocol.answers import Chat, ChatChunk, Completion, Detokenized, Models, Scores, Tokenized, Vocabulary, read
 from .protocol.asking import Patience, ask
 from .protocol.completions import chunks
 from .protocol.effects import Emit, Plain, Send, Steps, Story
@@ -16,16 +16,23 @@ from .protocol.events import DoneEvent, Event
 from .protocol.many import Result, results
 from .protocol.methods import call, stream
 from .protocol.requests import (
+    ChatParameters,
     CompletionParameters,
     Endpoint,
+    Message,
     Parameters,
     SampleRequest,
     ScoreParameters,
     body,
-    completion_body,
+    openai_body,
     sample_body,
 )
 from .protocol.stream import Stream, request_path
+
+COMPLETIONS, CHAT = "v1/completions", "v1/chat/completions"
+
+Prompts = str | list[str] | list[int] | list[list[int]]
+"""One or several, as text or as token ids."""
 
 
 class Endpoints:
@@ -169,21 +176,29 @@ class Endpoints:
         return (yield from self._get(f"models/{quote(model, safe='')}/tokens", Vocabulary))
 
     @call
-    def completions(
-        self, prompt: str | list[str] | list[int] | list[list[int]], **parameters: Unpack[CompletionParameters]
-    ) -> Steps[Completion]:
+    def completions(self, prompt: Prompts, **parameters: Unpack[CompletionParameters]) -> Steps[Completion]:
         """OpenAI's `/v1/completions`, for who thinks in its words; the openai package does as well."""
-        return self._post("v1/completions", completion_body(prompt, parameters, stream=False), Completion)
+        return self._post(COMPLETIONS, openai_body({"prompt": prompt, **parameters}, stream=False), Completion)
 
     @stream
-    def stream_completions(
-        self, prompt: str | list[str] | list[int] | list[list[int]], **parameters: Unpack[CompletionParameters]
-    ) -> Story[Completion]:
+    def stream_completions(self, prompt: Prompts, **parameters: Unpack[CompletionParameters]) -> Story[Completion]:
         """The same in chunks of text that is final; with `diffusing` each chunk is whole, and takes the last one's place.
 
         Raises `IncompleteStream` if it ends before its end: unlike those of `stream_sample`, it cannot be come back to.
         """
-        return Plain(chunks(completion_body(prompt, parameters, stream=True), self._patience))
+        fields = openai_body({"prompt": prompt, **parameters}, stream=True)
+        return Plain(chunks(COMPLETIONS, fields, Completion, self._patience))
+
+    @call
+    def chat(self, messages: Sequence[Message], **parameters: Unpack[ChatParameters]) -> Steps[Chat]:
+        """OpenAI's `/v1/chat/completions`: what is said next; for checkpoints whose tokenizer has a chat template."""
+        return self._post(CHAT, openai_body({"messages": list(messages), **parameters}, stream=False), Chat)
+
+    @stream
+    def stream_chat(self, messages: Sequence[Message], **parameters: Unpack[ChatParameters]) -> Story[ChatChunk]:
+        """The same in chunks, as `stream_completions`."""
+        fields = openai_body({"messages": list(messages), **parameters}, stream=True)
+        return Plain(chunks(CHAT, fields, ChatChunk, self._patience))
 
     @call
     def models(self) -> Steps[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.clients.scripted_server import Reply, answer, scripted
-from token_diffusion_client import Client, IncompleteStream, InvalidEvent, SampleError
+from token_diffusion_client import Client, IncompleteStream, InvalidEvent, Message, SampleError
 
 pytest_plugins = ["tests.clients.both"]
 
@@ -117,6 +117,46 @@ def test_completions_in_chunks(connect: type[Client]) -> None:
     with scripted(v1_completions=reply) as server, connect(server.url) as client:
         assert [chunk.choices[0].text for chunk in client.stream_completions("x", diffusing=False)] == ["a", " b"]
     assert server.requests[0].body == {"prompt": "x", "diffusing": False, "stream": True}
+
+
+TALK: list[Message] = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
+
+
+def chat(kind: str, **choice: Any) -> dict[str, Any]:
+    choices = [{"index": 0, "logprobs": None, "finish_reason": None} | choice]
+    return {"id": "chatcmpl-1", "object": kind, "created": 7, "model": "demo", "seed": 5, "choices": choices}
+
+
+def test_a_chat(connect: type[Client]) -> None:
+    message = {"role": "assistant", "content": "hello", "refusal": None}
+    whole = chat("chat.completion", message=message, finish_reason="stop")
+    with scripted() as server, connect(server.url) as client:
+        server.replies["/v1/chat/completions"] = answer(whole)
+        said = client.chat(TALK, max_completion_tokens=8, seed=None, num_inference_steps=None)
+        (choice,) = said.choices
+    assert (said.seed, choice.message.role, choice.message.content, choice.finish_reason) == (
+        5,
+        "assistant",
+        "hello",
+        "stop",
+    )
+    assert server.requests[0].body == {"messages": TALK, "max_completion_tokens": 8, "num_inference_steps": None}
+
+
+def test_a_chat_in_chunks(connect: type[Client]) -> None:
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, {"content": "hel"}, {"content": "lo"}, {}]
+    with scripted() as server, connect(server.url) as client:
+        server.replies["/v1/chat/completions"] = chunked(
+            *(chat("chat.completion.chunk", delta=delta) for delta in deltas), "[DONE]"
+        )
+        told = [chunk.choices[0].delta for chunk in client.stream_chat(TALK)]
+    assert [(delta.role, delta.content) for delta in told] == [
+        ("assistant", ""),
+        (None, "hel"),
+        (None, "lo"),
+        (None, None),
+    ]
+    assert server.requests[0].body == {"messages": TALK, "stream": True}
 
 
 @pytest.mark.parametrize("ending", ["end", "abort"])

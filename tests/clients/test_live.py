@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,45 @@ def test_scores(connect: type[Client], live: LiveServer, model: str) -> None:
     assert scores.ranking == sorted((0, 1), key=lambda index: scores.scores[index].nats or math.inf)
     assert again.scores[0].nats == pytest.approx(scores.scores[1].nats, rel=1e-4)
     assert single.scores[0].nats_error is None
+
+
+def test_completions_and_their_chunks(connect: type[Client], live: LiveServer) -> None:
+    prompts = ["w3 w4", "w5"]
+    with connect(live.url) as client:
+        ids = [client.tokenize(prompt, model="absorbing").tokens for prompt in prompts]
+        whole = client.completions(ids, model="absorbing", max_tokens=8, n=2, seed=3, block_size=4)
+        chunks = list(
+            client.stream_completions(
+                prompts,
+                model="absorbing",
+                max_tokens=8,
+                n=2,
+                seed=3,
+                block_size=4,
+                stream_options={"include_usage": True},
+            )
+        )
+        everywhere: dict[str, Any] = {"model": "absorbing", "max_tokens": 8, "seed": 3, "block_size": None}
+        *_, drawn = client.stream_completions("w3 w4", diffusing=True, **everywhere)
+        assert drawn.choices == client.completions("w3 w4", **everywhere).choices
+        infilled = client.completions("w3", suffix=" w9", echo=True, model="uniform", max_tokens=2, stop=["w7"])
+    assert (whole.model, whole.seed, [choice.index for choice in whole.choices]) == ("absorbing", 3, [0, 1, 2, 3])
+    assert whole.usage is not None and whole.usage == chunks[-1].usage
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (3, 32)
+    for choice in whole.choices:
+        told = [each for chunk in chunks for each in chunk.choices if each.index == choice.index]
+        assert "".join(each.text for each in told) == choice.text
+        assert told[-1].finish_reason == choice.finish_reason == "length"
+    assert infilled.choices[0].text.startswith("w3")
+
+
+def test_a_chat_needs_a_template(connect: type[Client], live: LiveServer) -> None:
+    with connect(live.url) as client:
+        with pytest.raises(SampleError, match="must have a chat template to chat") as refused:
+            client.chat([{"role": "user", "content": "w1"}])
+        with pytest.raises(SampleError) as streamed:
+            next(client.stream_chat([{"role": "user", "content": "w1"}]))
+    assert refused.value.param == "model" and str(streamed.value) == str(refused.value)
 
 
 def test_refusals_name_what_is_wrong(connect: type[Client], live: LiveServer) -> None:

@@ -133,6 +133,64 @@ class Completion:
     """gives the same texts again; other servers do not tell it"""
 
 
+@dataclass(frozen=True)
+class ChatMessage:
+    """What the model says."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class ChatChoice:
+    """One answer in a chat."""
+
+    index: int
+    message: ChatMessage
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Chat:
+    """OpenAI's `chat.completion`: what the model says next."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: CompletionUsage | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class ChatDelta:
+    """What a chunk has of an answer: its role in the first one, then text."""
+
+    role: str | None = None
+    content: str | None = None
+
+
+@dataclass(frozen=True)
+class ChatChunkChoice:
+    """One answer in a chunk."""
+
+    index: int
+    delta: ChatDelta
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ChatChunk:
+    """OpenAI's `chat.completion.chunk`."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: CompletionUsage | None = None
+    seed: int | None = None
+
+
 def read(response: httpx2.Response, kind: Any, where: str) -> Any:
     """The body of `response` as a dataclass, or as the `dict` that it is. Raises InvalidEvent, which calls it `where`."""
     value = load_object(where, response.text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .answers import Completion
 from .asking import Patience, ask
 from .effects import Emit, Next, Open, Steps
 from .errors import IncompleteStream
@@ -15,18 +14,18 @@ from .stream import BROKEN
 LAST = "[DONE]"
 
 
-def chunks(body: dict[str, Any], patience: Patience) -> Steps[None]:
-    """The chunks of a completion. Raises SampleError where one of them is an error instead."""
-    yield from ask(Open("POST", "v1/completions", body), patience)
+def chunks(path: str, body: dict[str, Any], kind: Any, patience: Patience) -> Steps[None]:
+    """The chunks of an answer, each of the dataclass `kind`. Raises SampleError where one of them is an error instead."""
+    yield from ask(Open("POST", path, body), patience)
     cause: Exception | None = None
     try:
         while (message := (yield Next())) is not None:
             if message.data == LAST:
                 return
-            chunk = load_object("completion", message.data)
+            chunk = load_object("chunk", message.data)
             if "error" in chunk:
                 raise parse_error(message.data)
-            yield Emit(convert(chunk, Completion, "completion"))
+            yield Emit(convert(chunk, kind, "chunk"))
     except BROKEN as error:
         cause = error
     raise IncompleteStream(f"the stream ended without {LAST}") from cause

@@ -70,19 +70,16 @@ class ScoreParameters(TypedDict, total=False):
     timeout_s: float | None
 
 
-class CompletionParameters(TypedDict, total=False):
-    """OpenAI's fields of a completion besides its prompt, and some of ours."""
+class OpenAIParameters(TypedDict, total=False):
+    """OpenAI's fields that completions and chats have in common, and some of ours."""
 
     model: str | None
-    suffix: str | None
-    """what is to follow: infill"""
     n: int | None
     seed: int | None
     temperature: float | None
     top_p: float | None
     max_tokens: int | None
     stop: str | list[str] | None
-    echo: bool | None
     user: str | None
     stream_options: dict[str, Any] | None
     """of streams alone: {"include_usage": True} for a last chunk with the tokens counted"""
@@ -97,10 +94,33 @@ class CompletionParameters(TypedDict, total=False):
     timeout_s: float | None
 
 
+class CompletionParameters(OpenAIParameters, total=False):
+    """OpenAI's fields of a completion besides its prompt, and some of ours."""
+
+    suffix: str | None
+    """what is to follow: infill"""
+    echo: bool | None
+
+
+class ChatParameters(OpenAIParameters, total=False):
+    """OpenAI's fields of a chat besides its messages, and some of ours."""
+
+    max_completion_tokens: int | None
+    """the newer name of max_tokens"""
+
+
+class Message(TypedDict):
+    """What somebody said in a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
 NULL_SAYS = {"num_inference_steps"}
 """Fields of a request for samples whose None means something, and is sent."""
 
-NULL_SAYS_IN_COMPLETIONS = {"num_inference_steps", "block_size"}
+NULL_SAYS_TO_OPENAI = {"num_inference_steps", "block_size"}
+"""The same of a completion or a chat."""
 
 
 def body(fields: Mapping[str, Any], null_says: AbstractSet[str] = frozenset()) -> dict[str, Any]:
@@ -115,9 +135,9 @@ def sample_body(prompt: str | None, parameters: Mapping[str, Any], *, stream: bo
     return body({"prompt": prompt, **parameters, "stream": stream}, NULL_SAYS)
 
 
-def completion_body(prompt: Any, parameters: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
-    """The JSON of a request for a completion."""
-    return body({"prompt": prompt, **parameters, "stream": stream or None}, NULL_SAYS_IN_COMPLETIONS)
+def openai_body(fields: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+    """The JSON of a request in OpenAI's shape."""
+    return body({**fields, "stream": stream or None}, NULL_SAYS_TO_OPENAI)
 
 
 def _check(value: object, where: str) -> None:
