@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import httpx2
 
+from .cells import one_line
 from .commands import bench, sample, score, watch
 from .protocol.errors import IncompleteStream, InvalidEvent, SampleError
 from .version import __version__
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = PROG) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a server may send what is no character
 
     def fail(reason: object, code: int) -> int:
-        print(f"{prog}: error: {reason}", file=sys.stderr)
+        print(f"{prog}: error: {one_line(str(reason))}", file=sys.stderr)
         return code
 
     try:

@@ -25,6 +25,11 @@ def visible(text: str) -> str:
     return HIDDEN.sub(_picture, text)
 
 
+def one_line(text: str) -> str:
+    """The same on one line: errors, and texts in a table."""
+    return visible(text).replace("\n", "␊").replace("\t", "␉")
+
+
 def _picture(match: re.Match[str]) -> str:
     number = ord(match[0])
     if number < 0x20:

@@ -51,6 +51,11 @@ def sse(events: Sequence[tuple[str, object]] = EVENTS, *, newline: str = "\n") -
     return "".join(f"{line}{newline}" for line in lines).encode()
 
 
+def json_sse(name: str, data: object) -> bytes:
+    """An event in ASCII alone, where JSON can say what UTF-8 cannot."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
 @dataclass
 class Reply:
     """What the scripted server answers: `chunks` one by one, then what `ending` says; each time the `then` of the last.

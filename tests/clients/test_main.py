@@ -13,22 +13,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.clients.scripted_server import EVENTS, Reply, Scripted, answer, closed_port, envelope, scripted, sse
+from tests.clients.scripted_server import (
+    EVENTS,
+    Reply,
+    Scripted,
+    answer,
+    closed_port,
+    envelope,
+    json_sse,
+    scripted,
+    sse,
+)
+from tests.clients.terminals import Terminal
 from token_diffusion_client.__main__ import main
 
 Capture = pytest.CaptureFixture[str]
-
-
-class Terminal(io.StringIO):
-    """A stdout that is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def json_sse(name: str, data: object) -> bytes:
-    """An event in ASCII alone, where JSON can say what UTF-8 cannot."""
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
 @pytest.fixture(autouse=True)

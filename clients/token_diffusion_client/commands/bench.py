@@ -13,11 +13,13 @@ from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from ..cells import one_line
 from ..client import AsyncClient
 from ..progress import Bar
 from ..protocol.answers import Vocabulary
 from ..protocol.events import DoneEvent, StateEvent
 from ..protocol.requests import SampleRequest
+from ..terminal import say
 from .figures import Trace, report, summary
 from .flags import BLOCK_SIZE, REQUEST, add_output, add_request, add_server, async_client_of, count, given, positive
 from .sample import ENDPOINTS
@@ -87,10 +89,11 @@ def run(options: argparse.Namespace) -> int:
         figures = _settings(options) | summary(traces, duration_s)
         if file is not None:
             json.dump(figures, file, indent=2)
-    print(json.dumps(figures) if options.json else report(figures))
+    say(json.dumps(figures) if options.json else report(figures))
     failed = [trace.error for trace in traces if trace.error is not None]
     if failed:
-        print(f"{len(failed)} of {len(traces)} requests failed, one of them: {failed[0]}", file=sys.stderr)
+        reason = one_line(str(failed[0]))
+        print(f"{len(failed)} of {len(traces)} requests failed, one of them: {reason}", file=sys.stderr)
     return 0 if figures["completed"] else 1
 
 

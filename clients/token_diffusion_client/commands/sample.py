@@ -14,7 +14,7 @@ from ..client import Client
 from ..protocol.errors import SampleError
 from ..protocol.events import DoneEvent, Event, StateEvent
 from ..protocol.requests import Endpoint
-from ..terminal import terminal
+from ..terminal import say, terminal
 from .flags import BLOCK_SIZE, REQUEST, add_output, add_request, add_server, client_of, given, not_negative, text
 
 ENDPOINTS: dict[str, Endpoint] = {"sample": "sample", "sample-block": "sample/block", "sample-hybrid": "sample/hybrid"}
@@ -59,7 +59,7 @@ def show(events: Iterable[Event], client: Client, options: argparse.Namespace) -
     console = None if options.json or options.quiet else terminal()
     if options.json:
         for event in events:
-            print(json.dumps({"event": event.event, **asdict(event)}, ensure_ascii=False), flush=True)
+            say(json.dumps({"event": event.event, **asdict(event)}, ensure_ascii=False))
     elif console is not None:
         from ..terminal.drawing import watch
 
@@ -67,7 +67,7 @@ def show(events: Iterable[Event], client: Client, options: argparse.Namespace) -
     else:
         for event in events:
             if isinstance(event, DoneEvent):
-                print(*(sample.text for sample in event.samples), sep="\n", flush=True)
+                say(*(sample.text for sample in event.samples), sep="\n")
 
 
 def reader_of(client: Client, model: str) -> Reader | None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..cells import visible
+from ..cells import one_line
 from ..protocol.answers import Score
-from ..terminal import terminal
+from ..terminal import say, terminal
 from .flags import add_output, add_request, add_server, client_of, given, number, text
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
@@ -41,17 +41,17 @@ def run(options: argparse.Namespace) -> int:
         scores = client.score(texts, **given(options, PARAMETERS))
     console = None if options.json or options.quiet else terminal()
     if options.json:
-        print(json.dumps(asdict(scores), ensure_ascii=False))
+        say(json.dumps(asdict(scores), ensure_ascii=False))
     elif options.quiet:
-        print(*(_number(score.nats) for score in scores.scores), sep="\n")
+        say(*(_number(score.nats) for score in scores.scores), sep="\n")
     elif console is not None:
         from ..terminal.tables import score_table
 
         console.print(score_table(scores, texts))
     else:
-        print("nats", "nats_error", "bits_per_token", "num_tokens", "text", sep="\t")
+        say("nats", "nats_error", "bits_per_token", "num_tokens", "text", sep="\t")
         for score, line in zip(scores.scores, texts, strict=True):
-            print(*_fields(score), visible(line).replace("\t", " ").replace("\n", " "), sep="\t")
+            say(*_fields(score), one_line(line), sep="\t")
     return 0
 
 

@@ -11,7 +11,7 @@ from itertools import count as count_up
 from typing import Any
 
 from ..client import Client
-from ..terminal import terminal
+from ..terminal import say, terminal
 from .flags import add_output, add_server, client_of, count, not_negative, text
 from .sample import show, slowly
 
@@ -53,11 +53,11 @@ def watch_server(client: Client, options: argparse.Namespace) -> None:
         return
     for number, (_, values) in enumerate(looked):
         if options.json:
-            print(json.dumps({name.replace(" ", "_"): value for name, value in values.items()}), flush=True)
+            say(json.dumps({name.replace(" ", "_"): value for name, value in values.items()}))
             continue
         if number == 0:
-            print(*values, sep="\t")
-        print(*values.values(), sep="\t", flush=True)
+            say(*values, sep="\t")
+        say(*values.values(), sep="\t")
 
 
 def looks(info: Callable[[], dict[str, Any]], interval_s: float, number: int) -> Iterator[tuple[dict[str, Any], Any]]:

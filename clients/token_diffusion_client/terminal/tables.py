@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..cells import visible
+from ..cells import one_line, visible
 from ..protocol.answers import Scores
 
 
@@ -22,7 +22,7 @@ def score_table(scores: Scores, texts: Sequence[str]) -> Group:
     for rank, index in enumerate(scores.ranking, start=1):
         score = scores.scores[index]
         nats, error, bits = _shown(score.nats, 2), _shown(score.nats_error, 2, "?"), _shown(score.bits_per_token, 3)
-        text = Text(visible(texts[index]).replace("\n", "␊"))
+        text = Text(one_line(texts[index]))
         table.add_row(str(rank), nats, error, bits, str(score.num_tokens), text)
     facts = (
         f"{visible(scores.model)} · {scores.num_times} noised versions each · {scores.estimator} · seed {scores.seed}"
@@ -40,5 +40,5 @@ def figures(title: str, values: Mapping[str, Any]) -> Group:
     table.add_column(style="dim")
     table.add_column(justify="right")
     for name, value in values.items():
-        table.add_row(name, Text(visible(str(value))))
+        table.add_row(one_line(name), Text(one_line(str(value))))
     return Group(Text(visible(title), style="bold", no_wrap=True, overflow="ellipsis"), table)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.scripted_server import answer, scripted
+from tests.clients.terminals import Terminal
 from tests.clients.test_endpoints import IMPOSSIBLE, SCORE, SCORES
 from token_diffusion_client.__main__ import main
 
@@ -23,7 +24,7 @@ def test_a_pipe_gets_a_line_a_text(capsys: Capture) -> None:
     assert server.requests[0].body == {"texts": ["a\tb\x1b[2J", "c"], "prefix": "x", "num_times": 16, "seed": 3}
     assert capsys.readouterr().out.splitlines() == [
         "nats\tnats_error\tbits_per_token\tnum_tokens\ttext",
-        "6.0000\t0.5000\t4.3500\t2\ta b␛[2J",
+        "6.0000\t0.5000\t4.3500\t2\ta␉b␛[2J",
         "5.0000\t\t4.3500\t2\tc",
     ]
 
@@ -37,10 +38,6 @@ def test_quiet_is_the_numbers_alone_and_json_all(capsys: Capture) -> None:
 
 
 def test_a_terminal_gets_them_by_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr(sys, "stdout", out := Terminal())
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")

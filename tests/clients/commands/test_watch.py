@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clients.scripted_server import EVENTS, Reply, answer, scripted, sse
+from tests.clients.terminals import Terminal
 from tests.live_server import LiveServer
 from token_diffusion_client import Client, StartEvent
 from token_diffusion_client.__main__ import main
@@ -53,14 +53,18 @@ def test_a_live_server_as_json(live: LiveServer, capsys: Capture) -> None:
 
 
 def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr(sys, "stdout", out := Terminal())
     with scripted(info=answer(INFO)) as server:
         assert main(["watch", "--url", server.url, "--interval_s", "0", "--count", "2"]) == 0
     assert "seconds of work" in out.getvalue() and "demo␛[2J" in out.getvalue() and "demo\x1b" not in out.getvalue()
+
+
+def test_a_terminal_that_cannot_move_back_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    with scripted(info=answer(INFO)) as server:
+        assert main(["watch", "--url", server.url, "--interval_s", "0", "--count", "2"]) == 0
+    assert len(out.getvalue().splitlines()) == 3
 
 
 def test_a_request_by_its_id(live: LiveServer, capsys: Capture) -> None:
