@@ -12,6 +12,7 @@ from .protocol.answers import Chat, ChatChunk, Completion, Detokenized, Models, 
 from .protocol.asking import Patience, ask
 from .protocol.completions import chunks
 from .protocol.effects import Emit, Plain, Send, Steps, Story
+from .protocol.errors import InvalidEvent
 from .protocol.events import DoneEvent, Event
 from .protocol.many import Result, results
 from .protocol.methods import call, stream
@@ -172,7 +173,10 @@ class Endpoints:
     def tokens(self, model: str | None = None) -> Steps[Vocabulary]:
         """What each token of a checkpoint reads as; of the default one without `model`."""
         if model is None:
-            model = (yield from self._get("models", Models)).models[0].name
+            loaded: Models = yield from self._get("models", Models)
+            if not loaded.models:
+                raise InvalidEvent("/models must name a checkpoint, got none")
+            model = loaded.models[0].name
         return (yield from self._get(f"models/{quote(model, safe='')}/tokens", Vocabulary))
 
     @call

@@ -186,6 +186,9 @@ def test_answers_of_another_shape_are_named(connect: type[Client]) -> None:
             client.detokenize([1])
         with pytest.raises(InvalidEvent, match=r"^/models.models\[0\].name is missing$"):
             client.tokens()
+        server.replies["/models"] = answer({"models": []})
+        with pytest.raises(InvalidEvent, match=r"^/models must name a checkpoint, got none$"):
+            client.tokens()
 
 
 @pytest.mark.parametrize(

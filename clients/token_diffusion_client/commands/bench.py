@@ -16,8 +16,9 @@ from typing import Any
 from ..cells import one_line
 from ..client import AsyncClient
 from ..progress import Bar
-from ..protocol.answers import Vocabulary
+from ..protocol.answers import Models, Vocabulary
 from ..protocol.events import DoneEvent, StateEvent
+from ..protocol.parsing import convert
 from ..protocol.requests import SampleRequest
 from ..terminal import say
 from .figures import Trace, report, summary
@@ -138,11 +139,11 @@ async def _lexicon(client: AsyncClient, options: argparse.Namespace) -> Lexicon:
     """What is needed to make random prompts, and no more."""
     if options.dataset_path:
         return Lexicon([], 0)
-    models = (await client.models()).get("models", [])
+    models = convert(await client.models(), Models, "/models").models
     model = model_for(options.endpoint, getattr(options, "model", None), models)
     if not options.random_input_len:
         return Lexicon.of(Vocabulary("", 0, 0, [], []), model)
-    return Lexicon.of(await client.tokens(model["name"]), model)
+    return Lexicon.of(await client.tokens(model.name), model)
 
 
 async def felt(client: AsyncClient, request: SampleRequest) -> Trace:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..protocol.answers import Vocabulary
+from ..protocol.answers import Frame, Model, Vocabulary
 from ..protocol.requests import SampleRequest
 
 LARGEST_SEED = 2**31
@@ -49,21 +49,21 @@ class Lexicon:
     frame: int
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, model: dict[str, Any]) -> Lexicon:
+    def of(cls, vocabulary: Vocabulary, model: Model) -> Lexicon:
         """Of a checkpoint by its token pieces and its entry in /models."""
         others = {*vocabulary.special_token_ids, vocabulary.mask_token_id}
         words = [id for id, piece in enumerate(vocabulary.pieces) if piece.strip() and id not in others]
-        frame = model.get("frame") or {}
-        return cls(words, len(frame.get("prefix", [])) + len(frame.get("suffix", [])))
+        frame = model.frame or Frame([], [])
+        return cls(words, len(frame.prefix) + len(frame.suffix))
 
 
-def model_for(endpoint: str, name: str | None, models: list[dict[str, Any]]) -> dict[str, Any]:
+def model_for(endpoint: str, name: str | None, models: Sequence[Model]) -> Model:
     """The entry of /models that a request without `model` gets. Raises ValueError if there is none."""
     hybrid = {"sample": {False}, "sample/hybrid": {True}}.get(endpoint, {False, True})
     for model in models:
-        if model.get("name") == name or (name is None and (model.get("process") == "hybrid") in hybrid):
+        if model.name == name or (name is None and (model.process == "hybrid") in hybrid):
             return model
-    known = ", ".join(str(model.get("name")) for model in models)
+    known = ", ".join(model.name for model in models)
     raise ValueError(f"model must be a loaded checkpoint that fits {endpoint}, got {name!r} of {known}")
 
 

@@ -11,6 +11,8 @@ from itertools import count as count_up
 from typing import Any
 
 from ..client import Client
+from ..protocol.answers import Models
+from ..protocol.parsing import convert, load_mapping
 from ..terminal import say, terminal
 from .flags import add_output, add_server, client_of, count, not_negative, text
 from .sample import show, slowly
@@ -62,17 +64,19 @@ def watch_server(client: Client, options: argparse.Namespace) -> None:
 
 def looks(info: Callable[[], dict[str, Any]], interval_s: float, number: int) -> Iterator[tuple[dict[str, Any], Any]]:
     """What /info says, and the figures that are worth a look: its load, and what has changed since the last one."""
-    ticks, then = 0, 0.0
+    ticks, then = 0.0, 0.0
     for look in count_up(1):
         found, now = info(), time.monotonic()
-        load = found.get("load", {})
+        load = load_mapping(found.get("load"), "/info.load")
+        work, speed, passes = (
+            convert(load.get(name) or 0, float, f"/info.load.{name}")
+            for name in ("outstanding_work", "work_per_s", "ticks")
+        )
         figures = {
             name.replace("_", " "): value for name, value in load.items() if name not in ("ticks", "work_per_s")
         }
-        speed = load.get("work_per_s") or 0
-        figures["seconds of work"] = round(load.get("outstanding_work", 0) / speed, 2) if speed else 0.0
+        figures["seconds of work"] = round(work / speed, 2) if speed else 0.0
         figures["work per s"] = round(speed)
-        passes = load.get("ticks", 0)
         figures["forward passes per s"] = 0.0 if look == 1 else round((passes - ticks) / max(now - then, 1e-9), 1)
         yield found, figures
         ticks, then = passes, now
@@ -82,5 +86,5 @@ def looks(info: Callable[[], dict[str, Any]], interval_s: float, number: int) ->
 
 
 def _title(info: dict[str, Any], url: str) -> str:
-    models = ", ".join(str(model.get("name")) for model in info.get("models", []))
+    models = ", ".join(model.name for model in convert(info, Models, "/info").models)
     return f"{url} · {info.get('version')} · {info.get('device')} {info.get('dtype')} · {models}"

@@ -78,10 +78,20 @@ class Detokenized:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """Token ids that a checkpoint puts around every text."""
+
+    prefix: list[int]
+    suffix: list[int]
+
+
+@dataclass(frozen=True)
 class Model:
     """A loaded checkpoint, of which the server says more."""
 
     name: str
+    process: str = ""
+    frame: Frame | None = None
 
 
 @dataclass(frozen=True)

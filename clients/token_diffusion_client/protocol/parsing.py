@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from .errors import InvalidEvent
+
+LARGEST: dict[type, float] = {int: 2**63 - 1, float: sys.float_info.max}
 
 
 def load_object(name: str, data: str) -> dict[str, Any]:
@@ -47,10 +50,17 @@ def convert(value: object, kind: Any, where: str) -> Any:
         return _convert_array(value, kind, where)
     if get_origin(kind) is dict:
         return load_mapping(value, where)
+    return _check_scalar(value, kind, where)
+
+
+def _check_scalar(value: Any, kind: type, where: str) -> Any:
+    """Numbers are bounded, so that whatever is reckoned with them stays one: JSON has infinities, and integers of any size."""
     accepted = (int, float) if kind is float else (kind,)
-    if not isinstance(value, accepted) or isinstance(value, bool):
-        noun = {int: "an integer", float: "a number", str: "a string"}[kind]
+    noun = {int: "an integer", float: "a number", str: "a string"}[kind]
+    if type(value) not in accepted:
         raise InvalidEvent(f"{where} must be {noun}, got {_quote(value)}")
+    if kind is not str and not abs(value) <= LARGEST[kind]:
+        raise InvalidEvent(f"{where} must be {noun} of 64 bits, got {_quote(value)}")
     return value
 
 

@@ -18,16 +18,14 @@ from token_diffusion_client import SampleError, Usage, Vocabulary
 from token_diffusion_client.__main__ import main
 from token_diffusion_client.commands.figures import Trace, percentile, report, summary
 from token_diffusion_client.commands.traffic import Lexicon, arrivals, model_for, prompts_of, requests
+from token_diffusion_client.protocol.answers import Frame, Model
 
 pytest_plugins = ["tests.server_fixtures"]
 
 Capture = pytest.CaptureFixture[str]
 
-MODELS = [
-    {"name": "h", "process": "hybrid"},
-    {"name": "a", "process": "absorbing"},
-    {"name": "u", "process": "uniform"},
-]
+MODELS = [Model("h", "hybrid"), Model("a", "absorbing"), Model("u", "uniform")]
+LISTED = {"models": [{"name": model.name, "process": model.process} for model in MODELS]}
 
 
 def bench(url: str, *arguments: str) -> int:
@@ -51,7 +49,7 @@ def test_load_on_a_server(live: LiveServer, capsys: Capture, tmp_path: Path) -> 
 
 
 def test_people_get_lines(capsys: Capture) -> None:
-    with scripted(sample=Reply([sse()]), models=answer({"models": MODELS})) as server:
+    with scripted(sample=Reply([sse()]), models=answer(LISTED)) as server:
         assert bench(server.url, "--num_prompts", "3", "--request_rate", "1000") == 0
         assert sorted(request.body["seq_len"] for request in server.requests[1:]) == [64] * 3
     out, error = capsys.readouterr()
@@ -67,7 +65,7 @@ def test_people_get_lines(capsys: Capture) -> None:
 def test_failures_are_counted_by_their_kind(capsys: Capture) -> None:
     busy, wrong = answer(envelope(429), 429), answer(envelope(422), 422)
     busy.then = Reply([sse(EVENTS[:2])], "abort", then=Reply([sse()], then=wrong))
-    with scripted(sample=busy, models=answer({"models": MODELS})) as server:
+    with scripted(sample=busy, models=answer(LISTED)) as server:
         assert bench(server.url, "--num_prompts", "5", "--max_concurrency", "1", "--json") == 0
     out, error = capsys.readouterr()
     figures = json.loads(out)
@@ -77,7 +75,7 @@ def test_failures_are_counted_by_their_kind(capsys: Capture) -> None:
 
 
 def test_nothing_done_is_a_failure(capsys: Capture) -> None:
-    with scripted(sample=answer(envelope(422), 422), models=answer({"models": MODELS})) as server:
+    with scripted(sample=answer(envelope(422), 422), models=answer(LISTED)) as server:
         assert bench(server.url, "--num_prompts", "2") == 1
     out, error = capsys.readouterr()
     assert "Mean E2EL (ms):                                  -" in out
@@ -124,7 +122,7 @@ def test_a_file_that_cannot_be_used(
 
 
 def test_figures_go_nowhere_before_anything_is_sent(capsys: Capture, tmp_path: Path) -> None:
-    with scripted(models=answer({"models": MODELS})) as server:
+    with scripted(models=answer(LISTED)) as server:
         assert bench(server.url, "--output_file", str(tmp_path / "no" / "where.json")) == 2
         assert server.requests == []
     assert "No such file or directory" in capsys.readouterr().err
@@ -149,7 +147,7 @@ def test_prompts_of_a_file_are_taken_in_turn(tmp_path: Path) -> None:
 
 def test_random_prompts_are_words_of_the_lengths_asked_for() -> None:
     vocabulary = Vocabulary("a", 6, 0, [0, 1], ["[MASK]", "[CLS]", " ", "a", " b", ""])
-    lexicon = Lexicon.of(vocabulary, {"frame": {"prefix": [1], "suffix": [1]}})
+    lexicon = Lexicon.of(vocabulary, Model("a", frame=Frame([1], [1])))
     assert lexicon == Lexicon([3, 4], 2)
     asked = options(random_input_len=4, num_prompts=50, random_range_ratio=0.5)
     made = requests(asked, {}, [], lexicon)
@@ -166,7 +164,7 @@ def test_random_prompts_are_words_of_the_lengths_asked_for() -> None:
     [("sample", None, "a"), ("sample/hybrid", None, "h"), ("sample/block", None, "h"), ("sample", "u", "u")],
 )
 def test_the_model_is_the_one_that_the_server_would_take(endpoint: str, name: str | None, found: str) -> None:
-    assert model_for(endpoint, name, MODELS)["name"] == found
+    assert model_for(endpoint, name, MODELS).name == found
 
 
 def test_a_model_that_is_not_there() -> None:

@@ -46,6 +46,21 @@ def test_rates_are_what_changed_between_two_looks(monkeypatch: pytest.MonkeyPatc
     assert [found["forward passes per s"] for found in figures] == [0.0, 25.0]
 
 
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({}, "/info.load must be an object, got None"),
+        ({"load": {"ticks": "many"}}, "/info.load.ticks must be a number, got 'many'"),
+        ({"load": {"work_per_s": 10**400}}, "/info.load.work_per_s must be a number of 64 bits, got 1000"),
+    ],
+)
+def test_what_is_no_load_is_one_line(info: object, message: str, capsys: Capture) -> None:
+    with scripted(info=answer(info)) as server:
+        assert main(["watch", "--url", server.url, "--count", "1"], prog="td") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"td: error: {message}") and error.count("\n") == 1
+
+
 def test_a_live_server_as_json(live: LiveServer, capsys: Capture) -> None:
     assert main(["watch", "--url", live.url, "--json", "--count", "1"]) == 0
     (found,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
