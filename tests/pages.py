@@ -31,6 +31,12 @@ def spans(page: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", FENCE.sub("", text(page)))
 
 
+def sections(page: Path) -> set[str]:
+    """How links call its headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def shell(code: str) -> list[list[str]]:
     """The commands of a block, each as its words: variables set before it, its program, what is handed to that."""
     lexer = shlex.shlex(COMMENT.sub("", code.replace("\\\n", " ")), posix=True, punctuation_chars="\n")
