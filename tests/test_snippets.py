@@ -4,81 +4,37 @@ have tiny networks. What would take too long, or a machine of its own, is read b
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import shlex
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 from openai import OpenAI
-from transformers import AutoTokenizer
 
 from benchmarks.__main__ import PARTS
 from benchmarks.__main__ import make_parser as benchmarks_parser
 from server.settings import read_settings
-from tests.live_server import LiveServer, serving
 from tests.pages import PAGES, ROOT, blocks, commands, name, shell, spans
-from tests.tiny import PROCESSES, tiny_model
-from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.__main__ import main as token_diffusion
-from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
 from token_diffusion_client import Client
 from token_diffusion_client.__main__ import main as clients
 from trainer.__main__ import parse as trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*IPython.*:UserWarning")
+if TYPE_CHECKING:
+    from tests.checkout import Workplace
 
-DEMOS = dict(zip(("mdlm-tinyshakespeare", "udlm-tinyshakespeare", "hybrid-tinyshakespeare"), PROCESSES, strict=True))
-POSITIONS = 256
-HOST = "127.0.0.1:8000"
-SMILES = "albert_heads_8_uspto_all_1310k"
+pytest_plugins = ["tests.checkout"]
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CLIENT = tomllib.loads((ROOT / "clients" / "pyproject.toml").read_text(encoding="utf-8"))
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where the snippets run: `folder` looks like the checkout of somebody who has trained, `server` like `make serve`."""
-
-    folder: Path
-    server: LiveServer
-
-    def here(self, code: str) -> str:
-        """Code that asks this server, and about a request that it has."""
-        host = self.server.url.removeprefix("http://")
-        code = code.replace("localhost:8000", HOST).replace(HOST, host)
-        return re.sub(r"\bID\b", self._kept, code) if re.search(r"\bID\b", code) else code
-
-    def _kept(self, match: re.Match[str]) -> str:
-        body = {"seq_len": 4, "num_inference_steps": 1, "on_disconnect": "keep"}
-        return str(json.loads(self.server.events("/sample", body)[0].data)["id"])
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    folder = tmp_path_factory.mktemp("checkout")
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "mdlm-tinyshakespeare")
-    for demo, process in DEMOS.items():
-        model = tiny_model("bert", len(tokenizer), max_position_embeddings=POSITIONS)
-        scheduler = TokenDiffusionScheduler(len(tokenizer), tokenizer.mask_token_id, forward_process=process)
-        save_checkpoint(folder / "checkpoints" / demo, model, tokenizer, scheduler)
-    (folder / "my-run").mkdir()
-    (folder / "my-run" / "final").symlink_to(folder / "checkpoints" / "mdlm-tinyshakespeare")
-    (folder / "clients").symlink_to(ROOT / "clients")
-    (folder / SMILES).mkdir()
-    (folder / SMILES / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"CNOcn()=1"]))
-    loaded = {demo: load_checkpoint(folder / "checkpoints" / demo, name=demo) for demo in DEMOS}
-    with serving(loaded) as server:
-        yield Workplace(folder, server)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
@@ -88,7 +44,8 @@ def test_python_runs(page: Path, workplace: Workplace, monkeypatch: pytest.Monke
     names: dict[str, object] = {}
     for code in blocks(page, "python"):
         exec(compile(workplace.here(code), page.name, "exec"), names)
-        if isinstance(client := names.pop("client", None), Client | OpenAI):  # which a reader leaves to the end of the program
+        client = names.pop("client", None)  # which a reader leaves to the end of the program
+        if isinstance(client, Client | OpenAI):
             client.close()
 
 
