@@ -609,7 +609,7 @@ def test_a_fault_while_text_is_made_ends_the_stream_with_an_error(
     def broken(*arguments: Any) -> str:
         raise RuntimeError("no text today")
 
-    monkeypatch.setattr(server.api.events, "decode", broken)
+    monkeypatch.setattr(server.api.events, "ending", broken)
     caplog.set_level("CRITICAL", logger="server")
     checkpoint, _ = faked(tiny["absorbing"])
     body = {"seq_len": 8, "num_inference_steps": 4}
