@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
+from tests.clients.scripted_server import EVENTS, sse
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion_client import AsyncClient, Client, DoneEvent, StartEvent
@@ -70,6 +71,33 @@ def test_one_loop_reads_many_streams_at_once(slow: LiveServer) -> None:
     with Client(slow.url) as client:
         alone = [client.sample(seq_len=16, num_inference_steps=4, seed=seed).samples[0].text for seed in range(5)]
     assert [texts[0] for texts in found] == alone
+
+
+def test_as_many_streams_as_are_asked_for() -> None:
+    """More than the pool of an HTTP client holds if it is not told otherwise, which is 100."""
+    answering: list[asyncio.Task[None] | None] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.append(asyncio.current_task())
+        await reader.readuntil(b"\r\n\r\n")
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + sse(EVENTS[:1]))
+        await writer.drain()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async def together() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, AsyncClient(url, timeout=20) as client:
+            streams = [client.attach(str(number)) for number in range(101)]
+            assert all([isinstance(await anext(stream), StartEvent) for stream in streams])
+            for stream in streams:
+                await stream.aclose()
+            await asyncio.gather(*filter(None, answering))
+
+    asyncio.run(together())
 
 
 def test_threads_share_a_client(slow: LiveServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,12 +12,24 @@ import pytest
 from tests.clients.scripted_server import DONE, EVENTS, Reply, answer, envelope, scripted, sse
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion_client import Client, Result, SampleError, SampleRequest
+from token_diffusion_client import (
+    Client,
+    DoneEvent,
+    IncompleteStream,
+    Result,
+    SampleError,
+    SampleRequest,
+    Timings,
+    Usage,
+)
 from token_diffusion_client.protocol.asking import Patience
-from token_diffusion_client.protocol.effects import Finished, Steps
+from token_diffusion_client.protocol.effects import Finished, Spawn, Steps
 from token_diffusion_client.protocol.many import results as results_of
 
 pytest_plugins = ["tests.server_fixtures", "tests.clients.both"]
+
+
+ANSWER = DoneEvent([], [], "length", Usage(0, 0, 0, 0), Timings(0, 0, 0))
 
 
 def workers() -> set[threading.Thread]:
@@ -60,38 +73,34 @@ def test_errors_are_told_with_their_place_and_the_others_go_on(connect: type[Cli
     assert str(results[5].error) == "a request must be a prompt or a mapping of its fields, got 5"
 
 
-def test_what_cannot_be_sent_keeps_no_place_free() -> None:
-    told: list[int] = []
+def test_never_more_at_once_than_asked_for() -> None:
+    """What cannot be sent takes no place, and a request is taken when there is one for it."""
+    taken: list[int] = []
+    told: list[Result] = []
+
+    def requests() -> Iterator[Any]:
+        for number, request in enumerate(["\ud800", 5, "a", "b", "c", "d"]):
+            taken.append(number)
+            yield request
 
     def tell(result: Result) -> Steps[None]:
-        told.append(result.index)
+        told.append(result)
         yield from ()
 
-    asked: list[Any] = ["\ud800", 5, "a", "b", "c"]
-    steps = results_of(asked, 2, Patience(), tell)
-    effects = [next(steps) for _ in range(3)]
-    assert [getattr(effect, "number", None) for effect in effects] == [2, 3, None]
-    assert isinstance(effects[2], Finished) and told == [0, 1]
-
-
-def test_never_more_at_once_than_asked_for(connect: type[Client]) -> None:
-    """Each reply waits until the server has seen as many requests as there may be."""
-    with scripted(sample=Reply([sse()])) as server, connect(server.url) as client:
-        taken: list[int] = []
-
-        def requests() -> Iterator[str]:
-            for number in range(7):
-                taken.append(number)
-                yield str(number)
-
-        results = client.iter_many(requests(), max_concurrency=3)
-        first = next(results)
-        assert first.done is not None and len(taken) <= 4
-        assert len(list(results)) == 6
-        assert [request.body["prompt"] for request in server.requests[:3]] in [
-            [str(a), str(b), str(c)] for a in range(3) for b in range(3) for c in range(3) if len({a, b, c}) == 3
-        ]
-    assert taken == list(range(7))
+    steps = results_of(requests(), 2, Patience(), tell)
+    spawned: list[int] = []
+    effect = next(steps)
+    for ends, done in ((3, None), (2, ANSWER), (4, None), (5, None)):
+        while isinstance(effect, Spawn):
+            spawned.append(effect.number)
+            effect = next(steps)
+        assert isinstance(effect, Finished)
+        assert len(set(spawned) - {result.index for result in told}) <= 2 and taken[-1] == spawned[-1]
+        with contextlib.suppress(StopIteration):
+            effect = steps.send((ends, done, None if done else IncompleteStream("broken")))
+    assert spawned == [2, 3, 4, 5] and taken == [0, 1, 2, 3, 4, 5]
+    assert [result.index for result in told] == [0, 1, 3, 2, 4, 5]
+    assert [result.done for result in told if result.error is None] == [ANSWER]
 
 
 def test_results_come_as_they_end(connect: type[Client]) -> None:
