@@ -17,6 +17,7 @@ from typing import Any, Self, overload
 from .cells import Reader, visible
 from .protocol.answers import Vocabulary
 from .protocol.canvas import Canvas
+from .protocol.errors import InvalidEvent
 from .protocol.events import DoneEvent, Event, StartEvent
 
 PAUSE_S = 0.08
@@ -86,6 +87,8 @@ class Picture:
     def _finish(self, done: DoneEvent) -> None:
         self.done = done
         if self._canvas is not None:
+            if [*map(len, done.step_map)] != [*map(len, self._canvas.tokens)]:
+                raise InvalidEvent("done.step_map must have the shape of the tokens")
             self._canvas.set_at = [list(steps) for steps in done.step_map]
         seed = "" if done.seed is None else f" · seed {done.seed}"
         seconds = done.timings.total_ms / 1000

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import httpx2
 import pytest
 
@@ -14,9 +9,6 @@ from tests.clients.scripted_server import DONE, Reply, answer, closed_port, enve
 from token_diffusion_client import Client, DoneEvent, InvalidEvent, SampleError
 
 pytest_plugins = ["tests.clients.both"]
-
-PACKAGE = Path(__file__).parents[2] / "clients"
-"""What is installed by itself: the folder of its pyproject.toml."""
 
 
 def test_an_answer_without_a_stream_is_the_done_event(connect: type[Client]) -> None:
@@ -161,11 +153,3 @@ def test_a_silent_server_is_given_up(connect: type[Client]) -> None:
         with pytest.raises(httpx2.ReadTimeout):
             list(client.stream_sample())
         assert server.client_left.wait(5)
-
-
-def test_importing_clients_loads_none_of_the_heavy_packages() -> None:
-    heavy = {"torch", "fastapi", "transformers", "diffusers", "pydantic", "token_diffusion", "server", "trainer"}
-    code = f"import sys, token_diffusion_client.__main__; print(sorted({heavy!r} & sys.modules.keys()))"
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert found.stdout == "[]\n"

@@ -22,12 +22,14 @@ BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(s
 STREAM = """\
 import sys
 sys.path.insert(0, sys.argv[1])
-import token_diffusion_client
+import token_diffusion_client.__main__
 from token_diffusion_client import Client
 assert token_diffusion_client.__file__.startswith(sys.argv[1])
 with Client(sys.argv[2]) as client:
     *_, done = client.stream_sample()
 print(*(sample.text for sample in done.samples))
+heavy = {"torch", "fastapi", "transformers", "diffusers", "pydantic", "rich", "token_diffusion", "server", "trainer"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 """
 
 
@@ -76,7 +78,7 @@ def test_it_holds_the_package_alone(wheel: Path) -> None:
 
 
 def test_a_stream_can_be_read_with_it(wheel: Path) -> None:
-    """Isolated: nothing of this checkout is on the path."""
+    """Isolated: nothing of this checkout is on the path. What is heavy, or optional, is not loaded, installed or not."""
     with scripted(sample=Reply([sse()])) as server:
         command = [sys.executable, "-I", "-c", STREAM, str(wheel), server.url]
         done = subprocess.run(command, cwd=wheel.parent, capture_output=True, text=True, timeout=60)

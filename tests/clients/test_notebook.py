@@ -13,7 +13,7 @@ import pytest
 
 from tests.clients.scripted_server import DONE, EVENTS, Reply, answer, scripted, sse
 from tests.live_server import LiveServer
-from token_diffusion_client import Client, DoneEvent, StartEvent, StateEvent, Vocabulary
+from token_diffusion_client import Client, DoneEvent, InvalidEvent, StartEvent, StateEvent, Vocabulary
 from token_diffusion_client.notebook import Picture, colour
 from token_diffusion_client.protocol.events import parse_event
 
@@ -86,6 +86,13 @@ def test_it_shows_what_is_there_so_far() -> None:
     assert Page(picture._repr_html_()).text == " 5 11░░░░░ 12step 2 · t 0.750 · 1 forward passes"
     picture.take(done())
     assert repr(picture) == "the dög sat\nüber\n(7 tokens · 3 forward passes · 0.01 s · seed 7)"
+
+
+def test_steps_of_another_shape_are_told() -> None:
+    picture = Picture(VOCABULARY)
+    picture.take(StartEvent("smp-1", "demo", "absorbing", 7, 2, 8, [[0, 0]]))
+    with pytest.raises(InvalidEvent, match=r"^done.step_map must have the shape of the tokens$"):
+        picture.take(done())
 
 
 def test_a_stream_is_drawn_in_place(connect: type[Client], monkeypatch: pytest.MonkeyPatch) -> None:
