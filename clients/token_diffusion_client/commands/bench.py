@@ -59,7 +59,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("output_file", str, None, "where the figures are written, as JSON"),
     ]
     for name, kind, default, help in own:
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{help} (%(default)s)")
+        parser.add_argument(
+            f"--{name}", type=kind, default=default, help=help if default is None else f"{help} (%(default)s)"
+        )
     parser.add_argument("--endpoint", choices=ENDPOINTS.values(), default="sample", help="(%(default)s)")
     add_request(parser, FIELDS)
     add_output(parser, "print the figures as JSON", "print nothing while it runs")

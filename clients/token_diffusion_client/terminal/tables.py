@@ -15,14 +15,14 @@ from ..protocol.answers import Scores
 
 def score_table(scores: Scores, texts: Sequence[str]) -> Group:
     """The best first: the one with the least nats."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for name in ("rank", "nats", "±", "bits/token", "tokens"):
-        table.add_column(name, justify="right")
-    table.add_column("text", overflow="ellipsis", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("text")  # which alone gives way where it is narrow
     for rank, index in enumerate(scores.ranking, start=1):
         score = scores.scores[index]
         nats, error, bits = _shown(score.nats, 2), _shown(score.nats_error, 2, "?"), _shown(score.bits_per_token, 3)
-        text = Text(one_line(texts[index]))
+        text = Text(one_line(texts[index]), no_wrap=True, overflow="ellipsis")
         table.add_row(str(rank), nats, error, bits, str(score.num_tokens), text)
     facts = (
         f"{visible(scores.model)} · {scores.num_times} noised versions each · {scores.estimator} · seed {scores.seed}"

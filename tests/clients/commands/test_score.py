@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_a_terminal_gets_them_by_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = [line for line in out.getvalue().splitlines() if "4.350" in line]
     assert first.split()[:2] == ["1", "5.00"] and first.rstrip().endswith("better")
     assert second.split()[:3] == ["2", "6.00", "0.50"] and second.rstrip().endswith("worse [red]␇")
+
+
+def test_where_it_is_narrow_the_texts_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    with scripted(score=answer(SCORES)) as server:
+        assert main(["score", "--url", server.url, "worse " + "x" * 80, "two words " * 9]) == 0
+    head, first, second, *_ = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert re.sub(r"\x1b\[\d*m", "", head).split() == ["rank", "nats", "±", "bits/token", "tokens", "text"]
+    assert first.split()[:4] == ["1", "5.00", "?", "4.350"] and first.endswith("…")
+    assert second.split()[:4] == ["2", "6.00", "0.50", "4.350"] and second.endswith("…") and len(second) <= 40
 
 
 def test_texts_come_from_a_file_or_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
