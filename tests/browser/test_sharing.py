@@ -129,6 +129,52 @@ def test_a_file_that_is_no_run_is_refused_in_a_line(
     expect(page.locator("#notice")).to_contain_text(word)
 
 
+def test_a_run_that_is_wrong_in_one_place_is_refused_in_a_line(live: LiveServer, open_page: Open) -> None:
+    start = {"model": "m", "process": "absorbing", "seed": 1, "num_inference_steps": 2, "tokens": [[4, 4]]}
+    state = {"step": 1, "t": 0.5, "nfe": 1, "changes": [[0, 0, 7]]}
+    usage = {"prompt_tokens": 0, "completion_tokens": 2, "forwards_skipped": 0}
+    done = {"samples": [{}], "step_map": [[1, 0]], "usage": usage, "timings": {"total_ms": 1}}
+    page = open_page(live.url)
+    Player(page).begun()
+
+    def notice(**wrong: object) -> str | None:
+        events = [("start", start), ("state", state), ("done", done)]
+        told = [{"event": name, "data": data | {k: v for k, v in wrong.items() if k in data}} for name, data in events]
+        told[1]["data"] |= {name: wrong[name] for name in ("keyframe", "logprobs") if name in wrong}
+        model = {"mask_token_id": 4, "mask_token": "[MASK]"}
+        run = {"settings": {"endpoint": "/sample", "parameters": {}}, "model": model, "pieces": None, "events": told}
+        archive = {"format": "token-diffusion-run", "version": 1, "runs": [run]}
+        file = {"name": "run.json", "mimeType": "application/json", "buffer": json.dumps(archive).encode()}
+        page.locator("#notice").evaluate("(notice) => { notice.textContent = ''; }")
+        page.locator("#open-run").set_input_files(file)  # type: ignore[arg-type]
+        expect(page.locator("#notice")).not_to_be_empty()
+        return page.locator("#notice").text_content()
+
+    assert "plays without" in str(notice())
+    for name, value in {
+        "seed": {"a": 1},
+        "model": 5,
+        "process": None,
+        "keyframe": 5,
+        "changes": [[0, 9, 7]],
+        "step_map": [[1]],
+        "usage": {},
+        "timings": {"total_ms": "1"},
+        "samples": [5],
+        "t": "0.5",
+    }.items():
+        told = str(notice(**{name: value}))
+        assert "cannot be opened" in told and name.replace("changes", "change") in told, told
+
+
+def test_a_link_s_second_run_sends_only_what_is_known(live: LiveServer, open_page: Open) -> None:
+    fragment = "#endpoint=%2Fsample&b.endpoint=%2Fsample&seq_len=8&b.seq_len=8&b.__proto__=1&b.nonsense=2"
+    player = Player(open_page(live.url + fragment)).begun()
+    expect(player.page.locator("#notice")).to_contain_text("does not know __proto__")
+    player.run()
+    expect(player.page.locator(".lane")).to_have_count(2)
+
+
 def test_a_run_can_be_dropped_on_the_page(live: LiveServer, open_page: Open, tmp_path: Path) -> None:
     player = Player(open_page(live.url + link("/sample", {"seq_len": 8, "num_inference_steps": 4}))).begun()
     player.run()

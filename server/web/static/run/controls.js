@@ -29,8 +29,9 @@ export class Controls {
     document.addEventListener("keydown", (event) => this._key(event));
   }
 
-  /** New runs are shown. @param {import("./run.js").Run[]} runs */
-  show(runs) {
+  /** New runs are shown. @param {import("./run.js").Run[]} runs @param {{silent?: boolean}} how silent: nothing is announced */
+  show(runs, { silent = false } = {}) {
+    this._silent = silent;
     this._ended = false;
     if (runs.some((run) => !run.isOver)) this._announce("Started.", true);
   }
@@ -80,7 +81,7 @@ export class Controls {
   /** Say it to a screen reader, sparsely. */
   _announce(text, now = false) {
     const time = performance.now();
-    if (text === this._announced.text || (!now && time - this._announced.at < ANNOUNCE_MS)) return;
+    if (this._silent || text === this._announced.text || (!now && time - this._announced.at < ANNOUNCE_MS)) return;
     this._announced = { at: time, text };
     byId("announcer").textContent = text;
   }

@@ -60,20 +60,26 @@ function checkStart(start) {
   const tokens = start?.data?.tokens;
   check(isCount(start?.data?.num_inference_steps ?? 1), "num_inference_steps must be a whole number above 0");
   check(start?.event === "start" && isGrid(tokens) && tokens.length > 0, "a run must begin with start");
+  const { model, process, seed } = start.data;
+  check([model, process].every((name) => typeof name === "string"), "start must have a model and a process");
+  check(/^\d+$/.test(String(seed)), "the seed of a run must be a whole number");
   check(tokens.every((row) => row.length === tokens[0].length), "all samples of a run must be of one length");
   check(tokens.length * tokens[0].length <= MOST_CELLS, `a run must have at most ${MOST_CELLS} tokens`);
 }
 
-function checkState({ step, t, nfe, changes, logprobs }) {
+function checkState({ step, t, nfe, changes, keyframe, logprobs }) {
   check([step, t, nfe].every(Number.isFinite) && isGrid(changes), "a state must have step, t, nfe and changes");
   check(changes.every((change) => change.length === 3), "a change must be [sample, position, token]");
+  check(isGrid(keyframe ?? []), "the keyframe of a state must be rows of tokens");
   check(logprobs == null || Array.isArray(logprobs), "the logprobs of a state must be a list");
 }
 
 function checkDone({ samples, step_map: steps, usage, timings }, shape) {
   const fitting = isGrid(steps) && steps.length === shape.length && steps.every((row) => row.length === shape[0].length);
   check(fitting, "the step_map of a run must have the shape of its tokens");
-  check(isObject(usage) && isObject(timings) && Array.isArray(samples) && samples.every(isObject), "done must have samples, usage and timings");
+  check(Array.isArray(samples) && samples.every(isObject), "done must have samples");
+  const costs = [usage?.prompt_tokens, usage?.completion_tokens, usage?.forwards_skipped, timings?.total_ms];
+  check(costs.every(Number.isFinite), "done must have usage and timings");
 }
 
 function idsIn(recording) {
