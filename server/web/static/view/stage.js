@@ -80,7 +80,7 @@ export class Stage {
     else items.push(scale(this.how.colouring === "step" ? ["first steps", "last steps"] : ["unsure", "sure"]));
     if (processes.has("uniform") || processes.has("hybrid")) items.push(chip("set again", "rewritten"));
     if (given) items.push(chip("fixed", "given"));
-    if (isCut) items.push(chip("set after", "behind the text's end"));
+    if (isCut) items.push(chip("set after", "cut off"));
     byId("legend").replaceChildren(...(processes.size === 0 ? [] : items));
     byId("legend").dataset.colouring = this.how.colouring;
   }
