@@ -10,6 +10,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -130,17 +131,23 @@ def test_a_file_that_is_no_run_is_refused_in_a_line(
 
 
 def test_a_run_that_is_wrong_in_one_place_is_refused_in_a_line(live: LiveServer, open_page: Open) -> None:
-    start = {"model": "m", "process": "absorbing", "seed": 1, "num_inference_steps": 2, "tokens": [[4, 4]]}
-    state = {"step": 1, "t": 0.5, "nfe": 1, "changes": [[0, 0, 7]]}
-    usage = {"prompt_tokens": 0, "completion_tokens": 2, "forwards_skipped": 0}
-    done = {"samples": [{}], "step_map": [[1, 0]], "usage": usage, "timings": {"total_ms": 1}}
+    good: dict[str, dict[str, Any]] = {
+        "start": {"model": "m", "process": "absorbing", "seed": 1, "num_inference_steps": 2, "tokens": [[4, 4]]},
+        "state": {"step": 1, "t": 0.5, "nfe": 1, "changes": [[0, 0, 7]]},
+        "done": {
+            "samples": [{}],
+            "step_map": [[1, 0]],
+            "usage": {"prompt_tokens": 0, "completion_tokens": 2, "forwards_skipped": 0},
+            "timings": {"total_ms": 1},
+        },
+    }
     page = open_page(live.url)
     Player(page).begun()
 
-    def notice(**wrong: object) -> str | None:
-        events = [("start", start), ("state", state), ("done", done)]
-        told = [{"event": name, "data": data | {k: v for k, v in wrong.items() if k in data}} for name, data in events]
-        told[1]["data"] |= {name: wrong[name] for name in ("keyframe", "logprobs") if name in wrong}
+    def notice(**wrong: Any) -> str:
+        data = {name: value | {key: wrong[key] for key in wrong if key in value} for name, value in good.items()}
+        data["state"] |= {key: wrong[key] for key in ("keyframe",) if key in wrong}
+        told = [{"event": name, "data": value} for name, value in data.items()]
         model = {"mask_token_id": 4, "mask_token": "[MASK]"}
         run = {"settings": {"endpoint": "/sample", "parameters": {}}, "model": model, "pieces": None, "events": told}
         archive = {"format": "token-diffusion-run", "version": 1, "runs": [run]}
@@ -148,9 +155,9 @@ def test_a_run_that_is_wrong_in_one_place_is_refused_in_a_line(live: LiveServer,
         page.locator("#notice").evaluate("(notice) => { notice.textContent = ''; }")
         page.locator("#open-run").set_input_files(file)  # type: ignore[arg-type]
         expect(page.locator("#notice")).not_to_be_empty()
-        return page.locator("#notice").text_content()
+        return page.locator("#notice").inner_text()
 
-    assert "plays without" in str(notice())
+    assert "plays without" in notice()
     for name, value in {
         "seed": {"a": 1},
         "model": 5,
@@ -163,7 +170,7 @@ def test_a_run_that_is_wrong_in_one_place_is_refused_in_a_line(live: LiveServer,
         "samples": [5],
         "t": "0.5",
     }.items():
-        told = str(notice(**{name: value}))
+        told = notice(**{name: value})
         assert "cannot be opened" in told and name.replace("changes", "change") in told, told
 
 

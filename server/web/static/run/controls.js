@@ -46,7 +46,7 @@ export class Controls {
   draw() {
     const { player } = this;
     const { tick, lastTick, playing } = player;
-    byId("transport").hidden = player.runs.every(({ recording, isOver }) => isOver && recording === null);
+    byId("transport").hidden = player.runs.every(({ recording }) => recording === null);
     if (Number(this.position.max) !== lastTick) this.position.max = String(lastTick);
     if (Number(this.position.value) !== tick) this.position.value = String(tick);
     const [name, icon] = playing ? ["Pause", ICONS.pause] : ["Play", ICONS.play];

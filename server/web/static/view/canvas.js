@@ -15,7 +15,6 @@ export class Canvas {
     this.element = element("div", { class: "samples" });
     this._samples = [];
     this._run = null;
-    this._drawn = null;
     const seen = (entries) => entries.forEach(({ target, isIntersecting }) => this._see(target, isIntersecting));
     this._watcher = new IntersectionObserver(seen, { rootMargin: "200px" });
     this.element.addEventListener("pointerover", ({ target }) => {
@@ -172,11 +171,9 @@ function label(cell, vocabulary, id, isMask, ghost) {
     cell.textContent = text;
     delete cell.dataset.ghost;
     cell.toggleAttribute("data-long", !inText && text.length > 7);
-    cell.toggleAttribute("data-begins", !inText && vocabulary.begins(id));
     return;
   }
   cell.textContent = "";
   cell.removeAttribute("data-long");
-  cell.removeAttribute("data-begins");
   if (inText) cell.dataset.ghost = ghost === vocabulary.mask ? " ····" : vocabulary.text(ghost);
 }

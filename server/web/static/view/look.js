@@ -2,8 +2,8 @@
 
 /** Kinds of cells. */
 export const MASK = 0;
-export const NOISE = 1;
-export const FIXED = 2;
+const NOISE = 1;
+const FIXED = 2;
 export const SET = 3;
 
 export const AGES = 5;
