@@ -130,6 +130,18 @@ def test_a_file_that_is_no_run_is_refused_in_a_line(
     expect(page.locator("#notice")).to_contain_text(word)
 
 
+def test_a_saved_run_plays_on_a_page_that_has_met_no_server(live: LiveServer, open_page: Open, tmp_path: Path) -> None:
+    player = Player(open_page(live.url + link("/sample", {"seq_len": 8, "num_inference_steps": 4}))).begun()
+    player.run()
+    file, labels = saved(player.page, "Save run", tmp_path), player.labels()
+    other = Player(open_page(live.url, prepare=lambda page: page.route("**/ready", lambda route: route.abort())))
+    other.page.locator("#open-run").set_input_files(file)
+    other.wait("done")
+    expect(other.page.locator("#notice")).to_contain_text("plays without")
+    other.end()
+    assert other.labels() == labels
+
+
 def test_a_run_that_is_wrong_in_one_place_is_refused_in_a_line(live: LiveServer, open_page: Open) -> None:
     good: dict[str, dict[str, Any]] = {
         "start": {"model": "m", "process": "absorbing", "seed": 1, "num_inference_steps": 2, "tokens": [[4, 4]]},

@@ -25,6 +25,7 @@ export class Examples {
     this._onChoose = onChoose;
     /** @type {Example[]} */
     this.all = [];
+    this._buttons = [];
   }
 
   /** Offer what this server can do. */

@@ -1,7 +1,7 @@
 /** What the events of a run must be, whoever tells them: a server, or a file that was saved. */
 
-/** Most cells of a run; a server gives at most some ten thousand. */
-const MOST_CELLS = 2 ** 20;
+/** Most cells of a run; a server gives at most some ten thousand, and a page of more is slow. */
+const MOST_CELLS = 2 ** 17;
 
 /** Each throws an Error that says in a line what is wrong; `start` is the data of the run's start. */
 const CHECKS = { start: checkStart, state: checkState, block: checkBlock, done: checkDone };

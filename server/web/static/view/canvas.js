@@ -120,8 +120,11 @@ export class Canvas {
   /** The elements of a sample, when it comes into sight. */
   _fill({ grid, cells }) {
     const { length } = this._run.recording;
-    for (let position = 0; position < length; position += 1) cells.push(element("span", { "data-position": position }));
-    grid.append(...cells);
+    const made = document.createDocumentFragment();
+    for (let position = 0; position < length; position += 1) {
+      cells.push(made.appendChild(element("span", { "data-position": position })));
+    }
+    grid.append(made);
     this._mark(cells);
   }
 
