@@ -83,11 +83,11 @@ def recorded(num_samples: int, seq_len: int) -> Iterator[tuple[str, list[bytes]]
 
 
 def intervals(page: Page, work: Callable[[], object]) -> list[float]:
-    """Milliseconds between the page's frames while something is done to it."""
+    """Milliseconds between the page's frames while something is done to it, in the tenths that the browser's clock tells."""
     page.evaluate(WATCH)
     work()
     times: list[float] = page.evaluate(STOP)
-    return [after - before for before, after in pairwise(times)]
+    return [round(after - before, 1) for before, after in pairwise(times)]
 
 
 def measure(

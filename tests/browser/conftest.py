@@ -14,6 +14,8 @@ from tests.browser.watched import Open, Watched
 WAIT_MS = 15_000
 """Longest wait for anything; nothing that works comes near it."""
 
+SEEN = "if (origin !== 'null') localStorage.setItem('token-diffusion-seen', '1')"
+
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
@@ -34,14 +36,21 @@ def watched() -> Iterator[Watched]:
 
 @pytest.fixture
 def open_page(chromium: Browser, watched: Watched) -> Iterator[Open]:
-    """A page at an address, in a context of its own; `prepare` is given the page before it goes there."""
+    """A page at an address, in a context of its own; `prepare` is given the page before it goes there.
+
+    Its visitor has been there before, unless `first`: nothing runs unasked.
+    """
     contexts = []
 
-    def opened(url: str, prepare: Callable[[Page], object] = lambda page: None, **options: Any) -> Page:
+    def opened(
+        url: str, prepare: Callable[[Page], object] = lambda page: None, *, first: bool = False, **options: Any
+    ) -> Page:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         contexts.append(context)
         context.set_default_timeout(WAIT_MS)
         watched.context(context)
+        if not first:
+            context.add_init_script(SEEN)
         page = context.new_page()
         watched.page(page, url)
         prepare(page)

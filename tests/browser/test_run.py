@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.browser.player import Player, link, pieces
+from tests.browser.player import STATE, Player, link, pieces
 from tests.browser.watched import Open
 from tests.live_server import LiveServer, faked, serving, wait_until
 from token_diffusion.checkpoint import Checkpoint
@@ -82,6 +83,8 @@ def test_the_step_map_is_the_server_s(live: LiveServer, open_page: Open) -> None
         player.grid().locator("span").nth(position).hover()
         expect(player.page.locator(".inspector")).to_contain_text(f"set at step {step}")
         assert heats[position] == min(step * 16 // 32, 15)
+    player.press("Home")
+    expect(player.page.locator(".inspector")).to_contain_text("[MASK]")  # the same cell, as it is now
 
 
 def test_holes_are_filled_and_nothing_else(live: LiveServer, open_page: Open) -> None:
@@ -212,6 +215,53 @@ def test_stop_ends_the_request_at_the_server(tiny: Mapping[str, Checkpoint], ope
         wait_until(lambda: server.engine.jobs.rows == 1)
         player.page.goto(f"{server.url}/docs")  # whoever leaves the page stops it, too
         wait_until(lambda: server.engine.jobs.rows == 0)
+
+
+def test_what_stands_behind_the_end_of_a_text_is_told_apart(live: LiveServer, open_page: Open) -> None:
+    body = {
+        "prompt": "w3 w4",
+        "model": "absorbing",
+        "seq_len": 16,
+        "num_inference_steps": 16,
+        "seed": 5,
+        "num_samples": 2,
+    }
+    names = pieces(live, "absorbing")
+    whole = answer(live, "/sample", **body)["samples"][0]["tokens"]
+    stop = names[whole[6]]
+    samples = answer(live, "/sample", stop=stop, **body)["samples"]
+    assert samples[0]["finish_reason"] == "stop"
+    player = Player(open_page(live.url + link("/sample", body | {"stop": stop}))).begun()
+    player.run()
+    for sample, expected in enumerate(samples):
+        text = "".join(expected["text"].split())
+        reached = next(
+            n for n in range(17) if len("".join(names[token] for token in expected["tokens"][:n])) >= len(text)
+        )
+        assert ["after" in kinds for kinds in player.kinds(sample)] == [position >= reached for position in range(16)]
+    player.press("ArrowLeft")
+    assert not any("after" in kinds for kinds in player.kinds()), "while it runs nobody knows"
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_first_visitor_is_shown_an_example_once(live: LiveServer, open_page: Open, motion: str) -> None:
+    """Quietly: no announcement, no new address; and not who wants little motion."""
+    page = open_page(live.url, first=True, reduced_motion=motion)
+    player = Player(page).begun()
+    lesson = page.locator("#lesson")
+    if motion == "no-preference":
+        player.wait("done")
+        expect(lesson).not_to_be_empty()
+        expect(page.get_by_role("group", name="Examples").locator("[aria-current]")).to_have_count(1)
+        assert (urlsplit(page.url).fragment, page.locator("#announcer").inner_text()) == ("", "")
+        player.fill(seq_len=12)
+        player.run()
+        expect(lesson).to_be_hidden()
+        page.goto(live.url)
+        page.reload()
+        player.begun()
+    page.wait_for_timeout(200)
+    assert page.evaluate(STATE) == "idle"
 
 
 def test_an_example_runs_with_one_press(live: LiveServer, open_page: Open) -> None:

@@ -10,6 +10,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -127,6 +128,70 @@ def test_a_file_that_is_no_run_is_refused_in_a_line(
     Player(page).begun()
     page.locator("#open-run").set_input_files(tmp_path / "run.json")
     expect(page.locator("#notice")).to_contain_text(word)
+
+
+def test_a_saved_run_plays_on_a_page_that_has_met_no_server(live: LiveServer, open_page: Open, tmp_path: Path) -> None:
+    player = Player(open_page(live.url + link("/sample", {"seq_len": 8, "num_inference_steps": 4}))).begun()
+    player.run()
+    file, labels = saved(player.page, "Save run", tmp_path), player.labels()
+    other = Player(open_page(live.url, prepare=lambda page: page.route("**/ready", lambda route: route.abort())))
+    other.page.locator("#open-run").set_input_files(file)
+    other.wait("done")
+    expect(other.page.locator("#notice")).to_contain_text("plays without")
+    other.end()
+    assert other.labels() == labels
+
+
+def test_a_run_that_is_wrong_in_one_place_is_refused_in_a_line(live: LiveServer, open_page: Open) -> None:
+    good: dict[str, dict[str, Any]] = {
+        "start": {"model": "m", "process": "absorbing", "seed": 1, "num_inference_steps": 2, "tokens": [[4, 4]]},
+        "state": {"step": 1, "t": 0.5, "nfe": 1, "changes": [[0, 0, 7]]},
+        "done": {
+            "samples": [{}],
+            "step_map": [[1, 0]],
+            "usage": {"prompt_tokens": 0, "completion_tokens": 2, "forwards_skipped": 0},
+            "timings": {"total_ms": 1},
+        },
+    }
+    page = open_page(live.url)
+    Player(page).begun()
+
+    def notice(**wrong: Any) -> str:
+        data = {name: value | {key: wrong[key] for key in wrong if key in value} for name, value in good.items()}
+        data["state"] |= {key: wrong[key] for key in ("keyframe",) if key in wrong}
+        told = [{"event": name, "data": value} for name, value in data.items()]
+        model = {"mask_token_id": 4, "mask_token": "[MASK]"}
+        run = {"settings": {"endpoint": "/sample", "parameters": {}}, "model": model, "pieces": None, "events": told}
+        archive = {"format": "token-diffusion-run", "version": 1, "runs": [run]}
+        file = {"name": "run.json", "mimeType": "application/json", "buffer": json.dumps(archive).encode()}
+        page.locator("#notice").evaluate("(notice) => { notice.textContent = ''; }")
+        page.locator("#open-run").set_input_files(file)  # type: ignore[arg-type]
+        expect(page.locator("#notice")).not_to_be_empty()
+        return page.locator("#notice").inner_text()
+
+    assert "plays without" in notice()
+    for name, value in {
+        "seed": {"a": 1},
+        "model": 5,
+        "process": None,
+        "keyframe": 5,
+        "changes": [[0, 9, 7]],
+        "step_map": [[1]],
+        "usage": {},
+        "timings": {"total_ms": "1"},
+        "samples": [5],
+        "t": "0.5",
+    }.items():
+        told = notice(**{name: value})
+        assert "cannot be opened" in told and name.replace("changes", "change") in told, told
+
+
+def test_a_link_s_second_run_sends_only_what_is_known(live: LiveServer, open_page: Open) -> None:
+    fragment = "#endpoint=%2Fsample&b.endpoint=%2Fsample&seq_len=8&b.seq_len=8&b.__proto__=1&b.nonsense=2"
+    player = Player(open_page(live.url + fragment)).begun()
+    expect(player.page.locator("#notice")).to_contain_text("does not know __proto__")
+    player.run()
+    expect(player.page.locator(".lane")).to_have_count(2)
 
 
 def test_a_run_can_be_dropped_on_the_page(live: LiveServer, open_page: Open, tmp_path: Path) -> None:

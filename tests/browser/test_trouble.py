@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -33,6 +34,44 @@ def final(server: LiveServer, body: Mapping[str, Any]) -> list[str]:
     done = server.post("/sample", {**body, "stream": False}).json()
     names = pieces(server, done["model"])
     return [names[token] for token in done["samples"][0]["tokens"]]
+
+
+START: dict[str, Any] = {"id": "x", "model": "m", "process": "absorbing", "seed": 1, "num_inference_steps": 2}
+NONSENSE: dict[str, list[tuple[str, Any]]] = {
+    "not JSON": [("start", "{")],
+    "an object": [("start", None)],
+    "tokens": [("start", START)],
+    "one length": [("start", START | {"tokens": [[4], [4, 4]]})],
+    "begins with start": [("done", {})],
+    "no event “surprise”": [("start", START | {"tokens": [[4]]}), ("surprise", {})],
+    "a state must": [("start", START | {"tokens": [[4]]}), ("state", {"step": 1, "t": 1, "nfe": 1, "changes": None})],
+    "lies outside": [
+        ("start", START | {"tokens": [[4]]}),
+        ("state", {"step": 1, "t": 1, "nfe": 1, "changes": [[0, 1, 7]]}),
+    ],
+    "step_map": [("start", START | {"tokens": [[4]]}), ("done", {})],
+    "without a message": [("start", START | {"tokens": [[4]]}), ("error", None)],
+    "<b>no</b>": [("error", {"error": {"message": "<b>no</b>", "type": "__proto__", "param": "__proto__"}})],
+}
+"""What a server must not say -> the events that say it."""
+
+
+def test_a_server_that_talks_nonsense_is_told_so(live: LiveServer, open_page: Open) -> None:
+    player = Player(open_page(live.url)).begun()
+    banner = player.page.locator(".lane .banner")
+    for word, events in NONSENSE.items():
+        told = [
+            f"event: {name}\ndata: {data if isinstance(data, str) else json.dumps(data)}\n\n" for name, data in events
+        ]
+        answer = {"content_type": "text/event-stream", "body": "".join(told)}
+        player.page.route("**/sample", lambda route, _, answer=answer: route.fulfill(**answer), times=1)
+        player.start()
+        player.wait("error")
+        expect(banner).to_contain_text("cannot be read" if word == "not JSON" else word)
+    refusal = json.dumps({"error": {"message": "refused", "type": "x", "param": "__proto__", "code": 422}})
+    player.page.route("**/sample", lambda route: route.fulfill(status=422, body=refusal))
+    player.start()
+    expect(player.page.locator("#form-problem")).to_have_text("refused")
 
 
 def test_a_connection_that_breaks_is_taken_up_again(tiny: Mapping[str, Checkpoint], open_page: Open) -> None:
@@ -119,7 +158,7 @@ def test_the_strip_tells_how_busy_the_server_is(tiny: Mapping[str, Checkpoint], 
             strip = open_page(server.url).locator("#strip")
             expect(strip).to_contain_text("1 running · 0 waiting")
         expect(strip).to_contain_text("0 running · 0 waiting")
-        expect(strip).to_contain_text("/s")
+        expect(strip).to_contain_text("tokens/s")
 
 
 def test_a_server_that_is_loading_or_stopping_says_so_and_the_page_begins_when_it_is_ready(
@@ -195,7 +234,8 @@ def test_a_key_is_remembered_only_where_that_is_wished(tiny: Mapping[str, Checkp
         Player(tab).begun()
         tab.get_by_role("button", name="API key").click()
         tab.get_by_role("button", name="Forget key").click()
-        assert tab.evaluate("() => localStorage.length + sessionStorage.length") == 0
+        kept = tab.evaluate("() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }])")
+        assert "s3cret" not in kept and "key" not in kept
 
 
 def test_a_page_under_a_prefix(tiny: Mapping[str, Checkpoint], open_page: Open) -> None:

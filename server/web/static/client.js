@@ -204,7 +204,7 @@ export class Client {
             for await (const message of messages(response.body, signal)) {
               tries = 0;
               lastEventId = message.id || lastEventId;
-              if (message.event === "error") throw fromEnvelope(message.data, null);
+              if (message.event === "error") throw fromEnvelope(message.data) ?? new SampleError("an error without a message");
               over = message.event === "done";
               yield message;
               if (over) return;
@@ -299,15 +299,16 @@ async function raiseForError(response) {
 async function errorOf(response) {
   if (response.ok) return null;
   const seconds = Number.parseFloat(response.headers.get("Retry-After") ?? "");
-  const retryAfter = Number.isFinite(seconds) ? seconds : null;
-  try {
-    return fromEnvelope(JSON.parse(await response.text()), retryAfter, response.status);
-  } catch {
-    return new SampleError(`HTTP ${response.status} ${response.statusText}`.trim(), { code: response.status, retryAfter });
-  }
+  const retryAfter = seconds >= 0 && seconds < Infinity ? seconds : null;
+  const { status, statusText } = response;
+  const body = await response.json().catch(() => null);
+  return fromEnvelope(body, retryAfter, status) ?? new SampleError(`HTTP ${status} ${statusText}`.trim(), { code: status, retryAfter });
 }
 
-function fromEnvelope({ error }, retryAfter, status = null) {
+/** The error in an envelope; null where there is none. */
+function fromEnvelope(envelope, retryAfter = null, status = null) {
+  const error = envelope?.error;
+  if (typeof error?.message !== "string") return null;
   return new SampleError(error.message, { type: error.type, param: error.param, code: error.code ?? status, retryAfter });
 }
 

@@ -4,7 +4,7 @@ import { Client } from "./client.js";
 import { Form } from "./form/form.js";
 import { endpointsOf } from "./form/schema.js";
 import { Sides, differenceOf, seeded } from "./form/sides.js";
-import { examplesFor } from "./form/examples.js";
+import { Examples } from "./form/examples.js";
 import { Player } from "./run/player.js";
 import { Controls } from "./run/controls.js";
 import { Run } from "./run/run.js";
@@ -15,7 +15,8 @@ import { Share } from "./share/share.js";
 import { Key } from "./state/key.js";
 import { Strip } from "./state/strip.js";
 import { startTheme } from "./state/theme.js";
-import { byId, element, visible } from "./view/element.js";
+import { isFirst, remember } from "./state/visit.js";
+import { byId, visible } from "./view/element.js";
 import { Stage } from "./view/stage.js";
 import { Vocabulary } from "./view/vocabulary.js";
 
@@ -32,6 +33,7 @@ class Page {
     this.form = null;
     this.models = [];
     this.sides = new Sides(() => this._say(""));
+    this.examples = new Examples((example) => this._play(example));
     this._vocabularies = new Map();
     this.player = new Player(() => this._draw());
     this.stage = new Stage(() => this.player.wake(), (run) => this._again(run));
@@ -91,9 +93,20 @@ class Page {
     this.form = new Form(byId("fields"), endpoints, models, () => this._say(""));
     this.sides.form = this.form;
     byId("run").disabled = false;
-    this._offer();
+    this.examples.offer(endpoints, models);
     if (filled === null) this._restore();
     else this.sides.fill(filled);
+    this._welcome();
+  }
+
+  /** Who comes for the first time sees what it is about, where nobody waits for it. */
+  async _welcome() {
+    if (location.hash !== "" || !isFirst()) return;
+    const { load } = await this.client.info().catch(() => ({ load: null }));
+    const isAtWork = this.runs.length > 0 || byId("form").matches(":focus-within");
+    if (isAtWork || load === null || load.running + load.waiting > 0 || this.examples.all.length === 0) return;
+    remember();
+    this._play(this.examples.all[0], true);
   }
 
   _listen() {
@@ -107,18 +120,11 @@ class Page {
     receive(byId("open-run"), (text) => this._open(text));
   }
 
-  /** Ready examples, one press each. */
-  _offer() {
-    const buttons = examplesFor(this.endpoints, this.models).map(({ title, settings }) => {
-      const button = element("button", { type: "button", class: "example" }, title);
-      button.addEventListener("click", () => {
-        if (this._isBusy) this._stop();
-        this.sides.fill(settings);
-        this._run();
-      });
-      return button;
-    });
-    byId("examples").replaceChildren(...buttons);
+  /** Fill in an example and run it. */
+  _play(example, unasked = false) {
+    if (this._isBusy) this._stop();
+    this.sides.fill(example.settings);
+    this._run({ example, unasked });
   }
 
   /** Fill the form from the page's address. */
@@ -132,20 +138,21 @@ class Page {
     this._notice(problems.length === 0 ? "" : `The link was read but for this: ${problems.join("; ")}.`);
   }
 
-  /** Send what the form asks. */
-  _run() {
+  /** Send what the form asks; unasked, the page keeps quiet about it. */
+  _run({ example = null, unasked = false } = {}) {
     this.form.forgive();
     this._say("");
     const asked = this.sides.read();
     if (asked === null) return;
     const all = seeded(asked, Math.floor(Math.random() * SEEDS));
     this._notice("");
-    this._remember(all);
+    this.examples.mark(example);
+    if (!unasked) this._remember(all);
     const runs = all.map((settings) => this._newRun(settings));
-    this._show(runs);
+    this._show(runs, { unasked });
     this.strip.refresh();
     for (const run of runs) run.follow(this.client).finally(() => this._over(run, runs));
-    if (matchMedia("(max-width: 60rem)").matches) byId("stage").scrollIntoView({ block: "start" });
+    if (!unasked && matchMedia("(max-width: 60rem)").matches) byId(example === null ? "stage" : "examples").scrollIntoView({ block: "start" });
   }
 
   _newRun(settings) {
@@ -163,11 +170,11 @@ class Page {
     fresh.follow(this.client).finally(() => this._over(fresh, runs));
   }
 
-  _show(runs) {
+  _show(runs, { unasked = false } = {}) {
     for (const run of this.runs) if (!runs.includes(run)) run.stop();
     const titles = runs.length === 1 ? [""] : ["Run A", "Run B"].map((name, index) => `${name}: ${visible(differenceOf(runs.map(({ settings }) => settings), index))}`);
     this.stage.show(runs, titles);
-    this.controls.show(runs);
+    this.controls.show(runs, { silent: unasked });
     this.player.show(runs);
     this._tellRunning();
   }
@@ -232,6 +239,7 @@ class Page {
     try {
       const runs = runsIn(text);
       this._show(runs);
+      this.examples.mark(null);
       if (this.form !== null) this.sides.fill(runs.map(({ settings }) => settings));
       this._notice("A saved run: it plays without the server.");
     } catch (error) {

@@ -6,7 +6,7 @@ import { element } from "../view/element.js";
 const HOLE = /_{3,}/g;
 
 export class Composer {
-  /** @param {(changed: void) => void} onChange */
+  /** @param {() => void} onChange */
   constructor(onChange) {
     this.mask = "[MASK]";
     this.input = element("textarea", {

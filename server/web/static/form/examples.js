@@ -1,33 +1,79 @@
-/** Requests to begin with, made of what the server has. */
+/** Requests to begin with, made of what the server has: one press runs one, and a line says what there is to see. */
 
+import { byId, element } from "../view/element.js";
 import { fits } from "./schema.js";
 
 /** Whether a server of other models is asked for Shakespeare: their names tell what they have read. */
 const PLAYS = /shakespeare/i;
 
+/** What each example is called, and what there is to see in it. */
+const TOLD = {
+  blanks: ["Out of blanks", "All tokens begin blank. Each step fills in a few of them, anywhere; what is set stays."],
+  beginning: ["Go on with a beginning", "The beginning is given; all that follows it is filled in at once, in any order."],
+  gaps: ["Fill in the gaps", "Only the gaps are blank: the model sees the text on both sides of each of them."],
+  words: ["Out of random words", "All tokens begin as random words. Each step rewrites a few, until they fit each other."],
+  mind: ["Change its mind", "Blanks are filled in, and what is set may still be rewritten: those tokens are underlined."],
+  blocks: ["Block by block", "Blocks are finished from left to right; within a block the order is free."],
+  steps: ["Few steps or many", "The same seed twice. In few steps many tokens are set at once, without knowing each other."],
+};
+
+/** @typedef {{title: string, lesson: string, settings: import("./form.js").Settings[]}} Example */
+
+export class Examples {
+  /** @param {(example: Example) => void} onChoose */
+  constructor(onChoose) {
+    this._onChoose = onChoose;
+    /** @type {Example[]} */
+    this.all = [];
+    this._buttons = [];
+  }
+
+  /** Offer what this server can do. */
+  offer(endpoints, models) {
+    this.all = examplesFor(endpoints, models);
+    this._buttons = this.all.map((example) => {
+      const button = element("button", { type: "button", class: "example" }, example.title);
+      button.addEventListener("click", () => this._onChoose(example));
+      return button;
+    });
+    byId("examples").replaceChildren(...this._buttons);
+    this.mark(null);
+  }
+
+  /** This one is shown; null for none of them. @param {?Example} example */
+  mark(example) {
+    this._buttons.forEach((button, index) => {
+      if (this.all[index] === example) button.setAttribute("aria-current", "true");
+      else button.removeAttribute("aria-current");
+    });
+    byId("lesson").textContent = example?.lesson ?? "";
+    byId("lesson").hidden = example === null;
+  }
+}
+
 /**
  * @param {import("./schema.js").Endpoint[]} endpoints
  * @param {{name: string, process: string, mask_token: string}[]} models
- * @returns {{title: string, settings: import("./form.js").Settings[]}[]}
+ * @returns {Example[]}
  */
-export function examplesFor(endpoints, models) {
+function examplesFor(endpoints, models) {
   const found = [];
-  const offer = (title, path, process, ...all) => {
+  const offer = ([title, lesson], path, process, ...all) => {
     const endpoint = endpoints.find((each) => each.path === path);
     const model = endpoint && models.find((each) => each.process === process && fits(endpoint, each));
     if (!model) return;
     const settings = all.map((make) => ({ endpoint: path, parameters: { model: model.name, ...make(model) } }));
-    found.push({ title, settings });
+    found.push({ title, lesson, settings });
   };
   const opening = models.some(({ name }) => PLAYS.test(name)) ? "ROMEO:\n" : "Once upon a time";
-  offer("Out of blanks", "/sample", "absorbing", () => ({ seq_len: 64, num_inference_steps: 48 }));
-  offer("Go on with a beginning", "/sample", "absorbing", () => ({ prompt: opening, seq_len: 96, num_inference_steps: 64 }));
-  offer("Fill in the gaps", "/sample", "absorbing", ({ mask_token: mask }) => ({ template: gaps(mask), num_inference_steps: 24 }));
-  offer("Out of random words", "/sample", "uniform", () => ({ seq_len: 64, num_inference_steps: 64 }));
-  offer("Change its mind", "/sample/hybrid", "hybrid", () => ({ seq_len: 64, num_inference_steps: 64 }));
-  offer("Block by block", "/sample/block", "absorbing", () => ({ seq_len: 96, num_inference_steps: 16, block_size: 16 }));
+  offer(TOLD.blanks, "/sample", "absorbing", () => ({ seq_len: 64, num_inference_steps: 48 }));
+  offer(TOLD.beginning, "/sample", "absorbing", () => ({ prompt: opening, seq_len: 96, num_inference_steps: 64 }));
+  offer(TOLD.gaps, "/sample", "absorbing", ({ mask_token: mask }) => ({ template: gaps(mask), num_inference_steps: 24 }));
+  offer(TOLD.words, "/sample", "uniform", () => ({ seq_len: 64, num_inference_steps: 64 }));
+  offer(TOLD.mind, "/sample/hybrid", "hybrid", () => ({ seq_len: 64, num_inference_steps: 64 }));
+  offer(TOLD.blocks, "/sample/block", "absorbing", () => ({ seq_len: 96, num_inference_steps: 16, block_size: 16 }));
   offer(
-    "Few steps or many",
+    TOLD.steps,
     "/sample",
     "absorbing",
     () => ({ seq_len: 64, num_inference_steps: 4 }),

@@ -37,7 +37,7 @@ export class Form {
     this.rest = element("div", { class: "fields" });
     this.more = element("details", { class: "more" }, element("summary", {}, "More"), this.rest);
     const choices = element("div", { class: "choices" }, this.model.element, this.endpoint.element);
-    place.replaceChildren(choices, this.composer.element, this.front, this.more);
+    place.replaceChildren(this.composer.element, choices, this.front, this.more);
     this.endpoint.input.addEventListener("change", () => {
       this._build();
       onChange();
@@ -94,7 +94,8 @@ export class Form {
       this._show(this.composer.input);
       return true;
     }
-    const control = { endpoint: this.endpoint, model: this.model }[param] ?? this.controls.get(param);
+    const named = param === "endpoint" ? this.endpoint : param === "model" ? this.model : null;
+    const control = named ?? this.controls.get(param);
     if (control === undefined) return false;
     control.complain(message);
     this._show(control.input);

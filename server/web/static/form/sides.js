@@ -32,9 +32,14 @@ export class Sides {
   /** @param {Settings[]} all one or two @returns {string[]} what is not known here */
   fill(all) {
     this.compares.checked = all.length > 1;
-    this._settings = [all[0], all[1] ?? null];
+    this._settings = [null, null];
+    const unknown = [];
+    for (const [side, settings] of [...all.entries()].reverse()) {
+      unknown.push(...this.form.write(settings));
+      this._settings[side] = this.form.read() ?? settings; // without what is not known
+    }
     this._show(0);
-    return all.toReversed().flatMap((settings) => this.form.write(settings));
+    return unknown;
   }
 
   /** Show the other side, unless this one has something that cannot be sent. */

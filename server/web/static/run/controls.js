@@ -29,8 +29,9 @@ export class Controls {
     document.addEventListener("keydown", (event) => this._key(event));
   }
 
-  /** New runs are shown. @param {import("./run.js").Run[]} runs */
-  show(runs) {
+  /** New runs are shown. @param {import("./run.js").Run[]} runs @param {{silent?: boolean}} how silent: nothing is announced */
+  show(runs, { silent = false } = {}) {
+    this._silent = silent;
     this._ended = false;
     if (runs.some((run) => !run.isOver)) this._announce("Started.", true);
   }
@@ -45,7 +46,7 @@ export class Controls {
   draw() {
     const { player } = this;
     const { tick, lastTick, playing } = player;
-    byId("transport").hidden = player.runs.every(({ recording, isOver }) => isOver && recording === null);
+    byId("transport").hidden = player.runs.every(({ recording }) => recording === null);
     if (Number(this.position.max) !== lastTick) this.position.max = String(lastTick);
     if (Number(this.position.value) !== tick) this.position.value = String(tick);
     const [name, icon] = playing ? ["Pause", ICONS.pause] : ["Play", ICONS.play];
@@ -80,7 +81,7 @@ export class Controls {
   /** Say it to a screen reader, sparsely. */
   _announce(text, now = false) {
     const time = performance.now();
-    if (text === this._announced.text || (!now && time - this._announced.at < ANNOUNCE_MS)) return;
+    if (this._silent || text === this._announced.text || (!now && time - this._announced.at < ANNOUNCE_MS)) return;
     this._announced = { at: time, text };
     byId("announcer").textContent = text;
   }

@@ -56,14 +56,12 @@ export class Recording {
     return this._head.logprobs !== null;
   }
 
-  /** One more event. Throws an Error for what cannot be one of this run. */
+  /** One more event, which was checked. Throws an Error for what lies outside this run. */
   push({ event, data }) {
     if (event === "state") this._pushState(data);
     else if (event === "block") this._pushBlock(data);
     else if (event === "done") this.done = data;
-    else if (event === "start") return; // told again by whoever reads a story from its beginning
-    else throw new Error(`a run has no event “${event}”`);
-    if (event !== "state") this.events.push({ event, data });
+    if (event === "block" || event === "done") this.events.push({ event, data });
   }
 
   /** How far the run is after state `index`, from 0 to 1. */

@@ -1,7 +1,8 @@
 /** One request from being sent to its end: its recording, how it is, and what there is to say about it. */
 
-import { ConnectionError, SampleError } from "../client.js";
+import { SampleError } from "../client.js";
 import { Recording } from "./recording.js";
+import { checkEvent } from "./story.js";
 
 /** @typedef {"new" | "sent" | "waiting" | "running" | "broken" | "done" | "stopped" | "failed"} Status */
 
@@ -69,8 +70,9 @@ export class Run {
   }
 
   _hear({ event, data }) {
+    if (this.recording === null && event !== "start") throw new Error(`a run begins with start, not with ${event}`);
+    checkEvent({ event, data }, this.recording?.start);
     if (this.recording === null) {
-      if (event !== "start") throw new Error(`a run begins with start, not with ${event}`);
       const mask = this.model(data.model)?.mask_token_id ?? null;
       this.recording = new Recording(data, { mask, blockSize: this.settings.blockSize });
       this._id = data.id;
@@ -96,8 +98,8 @@ export class Run {
   _end(error) {
     this.waitsUntil = null;
     if (this._leaver.signal.aborted) return this._tell("stopped");
-    const known = error instanceof SampleError;
-    this.error = known ? error : new ConnectionError(`the events cannot be read: ${error.message}`, { cause: error });
+    const unreadable = () => new SampleError(`the events cannot be read: ${error.message}`, { type: "unreadable", cause: error });
+    this.error = error instanceof SampleError ? error : unreadable();
     return this._tell(this.error.type === "cancelled" ? "stopped" : "failed");
   }
 

@@ -1,13 +1,11 @@
 /** Runs as a file and back: all that a replay needs, no server. */
 
 import { Run } from "../run/run.js";
+import { check, isCount, isObject } from "../run/story.js";
 import { Vocabulary } from "../view/vocabulary.js";
 
 const FORMAT = "token-diffusion-run";
 const VERSION = 1;
-/** Most cells of a run that is read; a server gives at most some ten thousand. */
-const MOST_CELLS = 2 ** 20;
-const EVENTS = ["start", "state", "block", "done"];
 
 /** @param {Run[]} runs each with a recording @returns {string} JSON */
 export function archiveOf(runs) {
@@ -42,38 +40,11 @@ function runOf({ settings, model, pieces, separates, events }) {
   check(Number.isInteger(model?.mask_token_id) && typeof model.mask_token === "string", "a run must have a model");
   check(pieces === null || isObject(pieces), "the pieces of a run must be an object");
   check(Object.values(pieces ?? {}).every((piece) => typeof piece === "string"), "each piece of a run must be a string");
-  const known = (each) => isObject(each) && EVENTS.includes(each.event) && isObject(each.data);
-  check(Array.isArray(events) && events.length > 0 && events.every(known), "a run must have events");
-  checkStart(events[0]);
-  const shape = events[0].data.tokens;
-  for (const { event, data } of events) {
-    if (event === "state") checkState(data);
-    if (event === "done") checkDone(data, shape);
-  }
-  const run = new Run(settings, [{ ...model, name: events[0].data.model }]);
+  check(Array.isArray(events) && events.every(isObject), "a run must have events");
+  const run = new Run(settings, [{ ...model, name: events[0]?.data?.model }]);
   run.replay(events);
   run.vocabulary = new Vocabulary(model, pieces === null ? null : { pieces, separates: separates === true });
   return run;
-}
-
-function checkStart(start) {
-  const tokens = start?.data?.tokens;
-  check(isCount(start?.data?.num_inference_steps ?? 1), "num_inference_steps must be a whole number above 0");
-  check(start?.event === "start" && isGrid(tokens) && tokens.length > 0, "a run must begin with start");
-  check(tokens.every((row) => row.length === tokens[0].length), "all samples of a run must be of one length");
-  check(tokens.length * tokens[0].length <= MOST_CELLS, `a run must have at most ${MOST_CELLS} tokens`);
-}
-
-function checkState({ step, t, nfe, changes, logprobs }) {
-  check([step, t, nfe].every(Number.isFinite) && isGrid(changes), "a state must have step, t, nfe and changes");
-  check(changes.every((change) => change.length === 3), "a change must be [sample, position, token]");
-  check(logprobs == null || Array.isArray(logprobs), "the logprobs of a state must be a list");
-}
-
-function checkDone({ samples, step_map: steps, usage, timings }, shape) {
-  const fitting = isGrid(steps) && steps.length === shape.length && steps.every((row) => row.length === shape[0].length);
-  check(fitting, "the step_map of a run must have the shape of its tokens");
-  check(isObject(usage) && isObject(timings) && Array.isArray(samples) && samples.every(isObject), "done must have samples, usage and timings");
 }
 
 function idsIn(recording) {
@@ -86,20 +57,4 @@ function idsIn(recording) {
 function plain(object) {
   const entries = Object.entries(object);
   return Object.fromEntries(entries.map(([name, value]) => [name, typeof value === "bigint" ? String(value) : value]));
-}
-
-function isObject(value) {
-  return value !== null && typeof value === "object" && !Array.isArray(value);
-}
-
-function isCount(value) {
-  return Number.isSafeInteger(value) && value > 0;
-}
-
-function isGrid(value) {
-  return Array.isArray(value) && value.every((row) => Array.isArray(row) && row.every(Number.isInteger));
-}
-
-function check(holds, message) {
-  if (!holds) throw new Error(message);
 }

@@ -21,8 +21,8 @@ export function svgOf(run, { sample = 0, columns = 72 } = {}) {
   const { recording, vocabulary } = run;
   const lives = livesOf(recording, sample);
   const places = layOut(lives, vocabulary, columns);
-  const lines = Math.max(...places.map(({ line }) => line), 0) + 1;
-  const widest = Math.max(...places.map(({ column, width: wide }) => column + wide), 24);
+  const lines = places.reduce((most, { line }) => Math.max(most, line), 0) + 1;
+  const widest = places.reduce((most, { column, width: wide }) => Math.max(most, column + wide), 24);
   const width = Math.ceil(widest * COLUMN + 2 * MARGIN);
   const height = Math.ceil(lines * LINE + 2 * MARGIN);
   const playing = Math.min(Math.max(recording.numStates * STEP_MS, SHORTEST_MS), LONGEST_MS);

@@ -6,6 +6,7 @@ import { element, visible } from "../view/element.js";
 const EVERY_MS = 3000;
 /** While the server is not ready it is asked more often, so that the page begins as soon as it can. */
 const UNREADY_MS = 1000;
+const RATE = "How many tokens the network evaluates in a second; a sample's tokens are, at each of its network calls.";
 
 export class Strip {
   /**
@@ -22,7 +23,7 @@ export class Strip {
     this._waiters = [];
     this.light = element("span", { class: "light", "aria-hidden": "true" });
     this.word = element("span", { class: "word" }, "connecting");
-    this.load = element("span", { class: "load" });
+    this.load = element("span", { class: "load", title: RATE });
     place.append(this.light, this.word, this.load);
     document.addEventListener("visibilitychange", () => this._schedule(0));
     this._schedule(0);
@@ -80,5 +81,10 @@ export class Strip {
 }
 
 function wordsOf({ running, waiting, work_per_s: rate }) {
-  return `${running} running · ${waiting} waiting · ${Math.round(rate).toLocaleString("en")} token passes/s`;
+  return `${running} running · ${waiting} waiting · evaluates ${rounded(rate).toLocaleString("en")} tokens/s`;
+}
+
+/** Two digits that count: a rate that is measured anew each second says no more. */
+function rounded(rate) {
+  return Number(rate.toPrecision(2));
 }

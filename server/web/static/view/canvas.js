@@ -1,5 +1,6 @@
 /** The cells of one run: an element a token, made and drawn only where it can be seen, and where it looks other than before. */
 
+import { endOf } from "../run/ending.js";
 import { element } from "./element.js";
 import { classesOf, givenCells, lookAt, MASK } from "./look.js";
 
@@ -14,7 +15,6 @@ export class Canvas {
     this.element = element("div", { class: "samples" });
     this._samples = [];
     this._run = null;
-    this._drawn = null;
     const seen = (entries) => entries.forEach(({ target, isIntersecting }) => this._see(target, isIntersecting));
     this._watcher = new IntersectionObserver(seen, { rootMargin: "200px" });
     this.element.addEventListener("pointerover", ({ target }) => {
@@ -37,15 +37,24 @@ export class Canvas {
       const prefix = model.frame?.prefix?.length ?? 0;
       this._isGiven = givenCells(recording, { mask, prefix, parameters: run.settings.parameters });
       this._givenAtEnd = recording.done !== null;
+      this._ends = recording.done === null ? [] : this._endsOf(recording);
     }
     if (recording.firstOpen !== this._firstOpen) {
       this._firstOpen = recording.firstOpen;
       for (const { cells } of this._samples) this._mark(cells);
     }
     this._frame = recording.frameAt(index, this._frame);
-    const { _isGiven: isGiven, _colouring: colouring } = this;
-    lookAt(this._frame, this._looks, { recording, mask: vocabulary.mask, isGiven, colouring });
+    const { _isGiven: isGiven, _ends: ends, _colouring: colouring } = this;
+    lookAt(this._frame, this._looks, { recording, mask: vocabulary.mask, isGiven, ends, colouring });
     for (const sample of this._samples) if (sample.seen) this._paint(sample);
+  }
+
+  /** Where the text of each sample ends. */
+  _endsOf({ done, head, numSamples, length }) {
+    return done.samples.slice(0, numSamples).map((sample, index) => {
+      const tokens = head.tokens.subarray(index * length, (index + 1) * length);
+      return endOf(sample, tokens, (id) => this._vocabulary.text(id));
+    });
   }
 
   /** Text of a sample as it is drawn, its masks as ░. */
@@ -111,8 +120,11 @@ export class Canvas {
   /** The elements of a sample, when it comes into sight. */
   _fill({ grid, cells }) {
     const { length } = this._run.recording;
-    for (let position = 0; position < length; position += 1) cells.push(element("span", { "data-position": position }));
-    grid.append(...cells);
+    const made = document.createDocumentFragment();
+    for (let position = 0; position < length; position += 1) {
+      cells.push(made.appendChild(element("span", { "data-position": position })));
+    }
+    grid.append(made);
     this._mark(cells);
   }
 
@@ -162,11 +174,9 @@ function label(cell, vocabulary, id, isMask, ghost) {
     cell.textContent = text;
     delete cell.dataset.ghost;
     cell.toggleAttribute("data-long", !inText && text.length > 7);
-    cell.toggleAttribute("data-begins", !inText && vocabulary.begins(id));
     return;
   }
   cell.textContent = "";
   cell.removeAttribute("data-long");
-  cell.removeAttribute("data-begins");
   if (inText) cell.dataset.ghost = ghost === vocabulary.mask ? " ····" : vocabulary.text(ghost);
 }

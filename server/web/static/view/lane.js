@@ -6,6 +6,7 @@ import { element, visible } from "./element.js";
 
 /** Milliseconds between two texts for a screen reader while a run is playing. */
 const DESCRIBE_MS = 1500;
+const HINT = "Point at a token to see which step set it.";
 
 export class Lane {
   /** @param {{onRetry: (run: import("../run/run.js").Run) => void}} does */
@@ -20,9 +21,14 @@ export class Lane {
     this.again = again;
     this.banner.append(this.bannerText, again);
     this.inspector = element("p", { class: "inspector", dir: "auto" });
-    this.canvas = new Canvas((sample, position) => this._inspect(sample, position));
+    this.canvas = new Canvas((sample, position) => {
+      this._pointed = { sample, position };
+      this._inspect();
+    });
     this.element = element("section", { class: "lane" }, this.title, this.banner, this.canvas.element, this.facts, this.inspector);
     this._described = 0;
+    /** The cell last pointed at. @type {?{sample: number, position: number}} */
+    this._pointed = null;
   }
 
   /** Show this run from now on. @param {import("../run/run.js").Run} run */
@@ -32,8 +38,9 @@ export class Lane {
     this.title.textContent = title;
     this.title.hidden = title === "";
     this.element.setAttribute("aria-label", title === "" ? "Samples" : title);
-    this.inspector.textContent = "";
     this.facts.textContent = "";
+    this._pointed = null;
+    this._inspect();
   }
 
   /** Draw the state at `index`. */
@@ -44,6 +51,7 @@ export class Lane {
     this.canvas.draw(run, index, how);
     const facts = factsOf(run, index);
     if (this.facts.textContent !== facts) this.facts.textContent = facts;
+    this._inspect();
     const now = performance.now();
     if (still || now - this._described > DESCRIBE_MS) {
       this._described = now;
@@ -59,10 +67,16 @@ export class Lane {
     this.banner.setAttribute("role", this.run.status === "failed" ? "alert" : "status");
   }
 
-  _inspect(sample, position) {
+  /** What there is to say of the cell that was pointed at, in the state that is drawn. */
+  _inspect() {
+    const words = () => (this._pointed === null ? HINT : this._wordsOf(this._pointed));
+    const text = this.canvas.frame === null ? "" : words();
+    if (this.inspector.textContent !== text) this.inspector.textContent = text;
+  }
+
+  _wordsOf({ sample, position }) {
     const { frame } = this.canvas;
     const { recording, vocabulary } = this.run;
-    if (frame === null) return;
     const cell = sample * recording.length + position;
     const id = frame.tokens[cell];
     const label = id === vocabulary.mask ? vocabulary.model.mask_token : vocabulary.label(id);
@@ -72,7 +86,7 @@ export class Lane {
     if (frame.times[cell] > 1) parts.push(`set ${frame.times[cell]} times`);
     const logprob = frame.logprobs?.[cell];
     if (logprob !== undefined && !Number.isNaN(logprob)) parts.push(`probability ${Math.exp(logprob).toFixed(3)}`);
-    this.inspector.textContent = parts.join(" · ");
+    return parts.join(" · ");
   }
 }
 
@@ -94,7 +108,7 @@ function factsOf({ recording, status }, index) {
     if (skipped > 0) parts.push(`${skipped} steps needed none`);
     parts.push(`${tokens} tokens in ${seconds.toFixed(2)} s`, `${Math.round(tokens / Math.max(seconds, 1e-3))} tokens/s`);
   }
-  parts.push(`seed ${recording.start.seed}`, recording.start.model);
+  parts.push(`seed ${recording.start.seed}`, visible(recording.start.model));
   if (status === "stopped") parts.push("stopped");
   return parts.join(" · ");
 }

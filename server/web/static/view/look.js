@@ -2,12 +2,14 @@
 
 /** Kinds of cells. */
 export const MASK = 0;
-export const NOISE = 1;
-export const FIXED = 2;
+const NOISE = 1;
+const FIXED = 2;
 export const SET = 3;
 
 export const AGES = 5;
 export const HEATS = 16;
+/** Added to the look of a cell that the text of its sample does not reach. */
+const AFTER = 128;
 
 /** @typedef {"age" | "step" | "confidence"} Colouring */
 
@@ -29,12 +31,12 @@ export function givenCells(recording, { mask, prefix, parameters }) {
 }
 
 /**
- * Looks of all cells into `looks`: kind + 4 × rewritten + 8 × shade, of the ages or of the heats.
+ * Looks of all cells into `looks`: kind + 4 × rewritten + 8 × shade, of the ages or of the heats, + 128 behind the text's end.
  * @param {import("../run/recording.js").Frame} frame
  * @param {{recording: import("../run/recording.js").Recording, mask: number, isGiven: (cell: number) => boolean,
- *   colouring: Colouring}} how
+ *   ends: number[], colouring: Colouring}} how ends: of each sample's text, once it is known
  */
-export function lookAt(frame, looks, { recording, mask, isGiven, colouring }) {
+export function lookAt(frame, looks, { recording, mask, isGiven, ends, colouring }) {
   const { index, tokens, setBy, times, logprobs } = frame;
   const ended = recording.done !== null && index >= recording.numStates;
   const unit = Math.max(1, Math.round(Math.max(recording.numStates, recording.numSteps ?? 0) / 40));
@@ -53,15 +55,20 @@ export function lookAt(frame, looks, { recording, mask, isGiven, colouring }) {
     }
     looks[cell] = kind + (kind === SET && times[cell] > 1 ? 4 : 0) + 8 * shade;
   }
+  if (!ended) return;
+  ends.forEach((end, sample) => {
+    for (let position = end; position < recording.length; position += 1) looks[sample * recording.length + position] += AFTER;
+  });
 }
 
 /** The classes of a cell of this look. @param {Colouring} colouring */
 export function classesOf(look, colouring) {
   const kind = look & 3;
-  const shade = look >> 3;
+  const shade = (look >> 3) & 15;
   const classes = ["cell", ["mask", "noise", "fixed", "set"][kind]];
   if (kind === SET) classes.push(colouring === "age" ? `age-${shade}` : `heat-${shade}`);
   if (look & 4) classes.push("again");
+  if (look & AFTER) classes.push("after");
   return classes.join(" ");
 }
 

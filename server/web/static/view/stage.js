@@ -69,7 +69,8 @@ export class Stage {
   _explain(runs) {
     const processes = new Set(runs.map(({ recording }) => recording?.start.process).filter(Boolean));
     const given = runs.some(({ settings }) => GIVING.some((name) => settings.parameters[name] != null));
-    const key = `${this.how.colouring} ${[...processes]} ${given}`;
+    const isCut = runs.some(({ recording }) => recording?.done?.samples.some(({ finish_reason: reason }) => reason === "stop"));
+    const key = `${this.how.colouring} ${[...processes]} ${given} ${isCut}`;
     if (key === this._explained) return;
     this._explained = key;
     const items = [];
@@ -79,6 +80,7 @@ export class Stage {
     else items.push(scale(this.how.colouring === "step" ? ["first steps", "last steps"] : ["unsure", "sure"]));
     if (processes.has("uniform") || processes.has("hybrid")) items.push(chip("set again", "rewritten"));
     if (given) items.push(chip("fixed", "given"));
+    if (isCut) items.push(chip("set after", "cut off"));
     byId("legend").replaceChildren(...(processes.size === 0 ? [] : items));
     byId("legend").dataset.colouring = this.how.colouring;
   }

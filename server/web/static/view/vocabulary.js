@@ -44,13 +44,6 @@ export class Vocabulary {
     return piece.startsWith(CONTINUES) ? readable(piece.slice(CONTINUES.length)) : ` ${readable(piece)}`;
   }
 
-  /** Whether a word, or a line, begins with this token. */
-  begins(id) {
-    if (!this.isKnown) return true;
-    const piece = this.piece(id);
-    return this.separates ? !piece.startsWith(CONTINUES) : /^\s/.test(piece);
-  }
-
   piece(id) {
     return this.pieces?.[id] ?? String(id);
   }
