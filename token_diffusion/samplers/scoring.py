@@ -27,6 +27,7 @@ from .randomness import Purpose, uniform
 from .rows import Rows
 from .sampler import Outcome, Plan, rank, split
 
+
 @dataclass
 class ScoreRows(Rows):
     """Rows of texts, `open` where they are scored.
