@@ -21,7 +21,7 @@ from .networks.threads import set_threads
 from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run, score
-from .text import Ending, Passage, encode, encode_passage, ending
+from .text import Ending, Passage, check_stops, encode, encode_passage, ending
 
 COMMANDS = {
     "sample": (("absorbing", "uniform"), "ancestral sampling from an absorbing (MDLM) or uniform (UDLM) checkpoint"),
@@ -99,8 +99,7 @@ def sample_text(arguments: argparse.Namespace) -> None:
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
     is_template = arguments.template is not None or arguments.template_ids is not None
     seq_len = 64 if arguments.seq_len is None and not is_template else arguments.seq_len
-    if "" in arguments.stop:
-        raise ParameterError("stop", "hold no empty string", arguments.stop)
+    check_stops(arguments.stop)
     if seq_len is not None:
         SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
         checkpoint.check_seq_len(seq_len)
@@ -171,9 +170,8 @@ def score_texts(arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     if arguments.json:
         asked = {"seed": arguments.seed, "num_times": arguments.num_times, "estimator": estimator}
-        print(
-            json.dumps({"scores": _figures(passages, scores), "ranking": ranking(scores), **asked, "seconds": seconds})
-        )
+        found = {"scores": _figures(passages, scores), "ranking": ranking(scores)}
+        print(json.dumps({**found, **asked, "seconds": round(seconds, 3)}))
         return
     _print_ranking(list(texts.values()), scores)
     if unknown := sum(passage.num_unknown for passage in passages):
@@ -187,7 +185,9 @@ def _read_texts(arguments: argparse.Namespace) -> dict[str, str]:
     if arguments.file is None:
         return {f"texts.{index}": text for index, text in enumerate(arguments.texts)}
     try:
-        lines = arguments.file.read_text(encoding="utf-8").splitlines()
+        lines = arguments.file.read_text(encoding="utf-8-sig").split(
+            "\n"
+        )  # splitlines cuts at form feeds, U+2028, ...
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ParameterError("file", f"be a text file that can be read ({reason})", str(arguments.file)) from error

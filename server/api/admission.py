@@ -29,6 +29,7 @@ from ..work.stream import Stream, Telling
 from ..work.text import TextThread
 from .pieces import PieceTable
 from .protocol.requests import BlockSampleRequest, SampleRequest, SamplingFields
+from .protocol.scoring import ScoreRequest
 from .protocol.values import Process
 
 SEED_BOUND = 2**53
@@ -72,7 +73,7 @@ async def _service(service: OpeningDep) -> Service:
 ServiceDep = Annotated[Service, Depends(_service)]
 
 
-def deadline_of(wire: SamplingFields, settings: Settings) -> Deadline:
+def deadline_of(wire: SamplingFields | ScoreRequest, settings: Settings) -> Deadline:
     """When `wire`, which was read now, is given up. Raises ParameterError for a `timeout_s` that nobody may have."""
     if wire.timeout_s <= 0:
         raise ParameterError("timeout_s", "be > 0", wire.timeout_s)

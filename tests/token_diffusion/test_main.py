@@ -242,10 +242,10 @@ def test_texts_are_ranked_in_a_table(capsys: pytest.CaptureFixture[str], folders
 def test_lines_of_a_file_are_scored_as_texts_are(
     capsys: pytest.CaptureFixture[str], folders: dict[str, Path], tmp_path: Path, process: str
 ) -> None:
-    (tmp_path / "lines.txt").write_text("w1 w2 w3\n\n   \nw4 w5\n", encoding="utf-8")
+    (tmp_path / "lines.txt").write_bytes("\ufeffw1 w2\u2028w3\r\n\n   \nw4\x0cw5\n".encode())
     flags = ("--num_times", "4", "--seed", "3", "--prefix", "w9")
     of_file = as_json(capsys, "score", folders[process], "--file", str(tmp_path / "lines.txt"), *flags)
-    of_texts = as_json(capsys, "score", folders[process], "--texts", "w1 w2 w3", "w4 w5", *flags)
+    of_texts = as_json(capsys, "score", folders[process], "--texts", "w1 w2\u2028w3", "w4\x0cw5", *flags)
     assert of_file["scores"] == of_texts["scores"] and of_file["ranking"] == of_texts["ranking"]
     assert of_file["estimator"] == ("counts" if process == "absorbing" else "times") and of_file["seed"] == 3
     assert [len(each["token_nats"]) for each in of_file["scores"]] == [3, 2]

@@ -75,7 +75,8 @@ def _cross_entropy(logits: Tensor, x: Tensor, mask_token_id: int) -> tuple[Tenso
     """For rows [n, V]: -ln theta_x, [n]."""
     logits = _at_least_float32(logits)
     chosen = logits.gather(-1, x.unsqueeze(-1)).squeeze(-1)
-    return (_log_normaliser(logits, mask_token_id) - chosen,)
+    normaliser = _log_normaliser(logits, mask_token_id)
+    return (normaliser.masked_fill(normaliser == torch.inf, torch.nan) - chosen,)  # with +inf there is no distribution
 
 
 def _flat_noise_reductions(logits: Tensor, x: Tensor, z: Tensor, a: Tensor, mask_token_id: int) -> tuple[Tensor, ...]:

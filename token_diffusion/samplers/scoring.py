@@ -3,6 +3,10 @@
 Each row holds the text whole and shows the network one noised version of it, the row's number k = 0 .. K - 1 being its share of
 time: u is drawn from ((K - k - 1) / K, (K - k) / K], so that together the rows cover (0, 1]. A row is asked once, where the
 bound reads the logits, and has then finished; one whose noise has hit nothing is not asked at all.
+
+Times are t = u^p, p one more than `time_power`: a token that noise hits with probability t^h weighs 1/t, so the variance of its
+p u^(p-1) / t is the integral of u^(ph - 2), infinite for p = 1/h, which is that power. Over a validation set that is no more than
+a logarithm; of a single text, rare and huge values would make most of the error.
 """
 
 from __future__ import annotations
@@ -119,7 +123,7 @@ class Scoring:
         zero = torch.zeros_like(rows.sample)
         u = uniform(rows.seed, rows.sample, zero, zero, Purpose.SCORE_TIME)
         u = 1 - (rows.sample + u) / rows.num_times
-        power = time_power(self.process)
+        power = 1 + time_power(self.process)
         t, weight = (u**power).clamp(min=MIN_T), power * u ** (power - 1)
         seed, sample, step = (each.unsqueeze(1) for each in (rows.seed, rows.sample, zero))
         u_route = uniform(seed, sample, step, rows.position, Purpose.SCORE_ROUTE)
