@@ -170,6 +170,8 @@ def _validation(error: RequestValidationError) -> APIError:
         return APIError(HTTPStatus.BAD_REQUEST, "invalid_request", reason)
     if first["type"] == "extra_forbidden":
         return invalid(f"{name} is not a field of this request, got {_quote(first['input'])}", name)
+    if first["type"] == "string_unicode":  # values with half a character are read, and refused where they are text
+        return invalid(f"{_quote(first['input'])} is not a field of {name or 'this request'}", name or None)
     if first["type"] == "missing" and name:
         return invalid(f"{name} must be given", name)
     if not name:
