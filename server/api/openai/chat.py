@@ -73,7 +73,7 @@ def _read(wire: ChatRequest, checkpoint: Checkpoint, most: int) -> list[Blank]:
         before = before[len(start) :]
     field = "max_tokens" if wire.max_completion_tokens is None else "max_completion_tokens"
     length = room(checkpoint, most, len(before), "messages", field, wire.answer_tokens, CHAT_TOKENS)
-    return [Blank(before, [], length)]
+    return [Blank(tuple(before), (), length)]
 
 
 def _said(message: ChatMessage) -> dict[str, str]:
