@@ -27,6 +27,9 @@ CLIENT_LEFT = 499
 
 SOON = {"Retry-After": str(RESTART_S)}
 
+FINAL = {"X-Should-Retry": "false"}
+"""Obeyed by OpenAI's clients, which else send again whatever ends with 5xx: thrice the work for the same end."""
+
 LONGEST_VALUE = 100
 """Characters of a value that a message quotes."""
 
@@ -123,7 +126,8 @@ def stalled(seconds: float) -> APIError:
 
 def timeout(seconds: float) -> APIError:
     """504: the time that the client or the server allows is over."""
-    return APIError(HTTPStatus.GATEWAY_TIMEOUT, "timeout", f"not finished within {seconds:g} s", "timeout_s")
+    message = f"not finished within {seconds:g} s"
+    return APIError(HTTPStatus.GATEWAY_TIMEOUT, "timeout", message, "timeout_s", FINAL)
 
 
 def cancelled() -> APIError:

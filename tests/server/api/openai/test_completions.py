@@ -299,6 +299,12 @@ def test_a_client_that_waits_no_longer_frees_its_rows(tiny: Mapping[str, Checkpo
         with pytest.raises(InternalServerError, match=r"not finished within 0\.2 s") as late:
             client.completions.create(**asked(model="absorbing"), extra_body={"timeout_s": 0.2})
         assert (late.value.status_code, late.value.type) == (504, "timeout")
+        with pytest.raises(InternalServerError):
+            client.with_options(max_retries=2).completions.create(
+                **asked(model="absorbing"), extra_body={"timeout_s": 0.2}
+            )
+        counted = 'td_requests_total{endpoint="/v1/completions",model="absorbing",outcome="timeout"} 2.0'
+        assert counted in server.get("/metrics").text, "none was sent again"
         stream = client.completions.create(**asked(model="absorbing", stream=True))
         wait_until(lambda: server.engine.jobs.work > 0)
         stream.close()
