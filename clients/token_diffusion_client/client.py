@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
 from typing import Any, Self
 
 import httpx2
@@ -12,6 +14,12 @@ from .protocol.asking import Patience
 from .version import __version__
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """Whom an https:// server has to be certified by; read once, as it takes longer than all else in making a client."""
+    return httpx2.create_ssl_context()
 
 
 class _Settings(Endpoints):
@@ -43,7 +51,10 @@ class _Settings(Endpoints):
         options: dict[str, Any] = {
             "base_url": url,
             "headers": headers,
-            "timeout": httpx2.Timeout(timeout, connect=5.0),
+            "timeout": httpx2.Timeout(timeout, connect=5.0, pool=None),
+            # How many run at a time is said where they are sent, and the server has bounds of its own.
+            "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+            "verify": _trust(),
         }
         super().__init__(**options)
 

@@ -36,6 +36,8 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "max_seq_len": "5",
         "max_num_inference_steps": "6",
         "max_num_samples": "7",
+        "max_num_texts": "17",
+        "max_num_times": "18",
         "max_body_bytes": "8",
         "request_timeout_s": "9.5",
         "reattach_s": "11",
