@@ -21,7 +21,7 @@ from ..answer import answer
 from ..events import SentStream
 from ..middleware.owners import owner_of
 from ..protocol.requests import BlockSampleRequest, SampleRequest, SamplingFields
-from .reading import find, longest
+from .reading import find
 from .requests import OpenAIRequest
 from .sheet import Blank, Sheet
 from .telling import Shape, Telling, stream, whole
@@ -99,7 +99,7 @@ async def _admit(
 
     def prepare() -> list[Sheet]:
         same: dict[Blank, list[int]] = {}
-        for index, blank in enumerate(read(checkpoint, longest(service, checkpoint))):
+        for index, blank in enumerate(read(checkpoint, service.longest(checkpoint))):
             same.setdefault(blank, []).append(index)
         return [
             Sheet(checkpoint, blank, prompts, wire.n, wire.stop or (), ends, wire.diffusing)
