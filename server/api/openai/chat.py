@@ -28,6 +28,9 @@ router = APIRouter(route_class=BoundedRoute, tags=["openai"])
 @router.post("/v1/chat/completions", responses=chunks_of(ChatCompletion, ChatChunk))
 async def chat_completions(wire: ChatRequest, request: Request, service: ServiceDep) -> Response:
     """What the assistant says next, in OpenAI's shape, denoised block by block; 422 where the model has no chat template."""
+    if wire.model is None:
+        chatty = (each.name for each in service.engine.checkpoints.values() if each.tokenizer.chat_template)
+        wire.model = next(chatty, None)
     checkpoint = find(service, wire.model)
     if not checkpoint.tokenizer.chat_template:
         raise ParameterError(

@@ -58,11 +58,10 @@ async def serve(
         raise deadline.error() from None
     except ParameterError as error:
         raise ParameterError(NAMES.get(error.name, error.name), error.rule, error.value) from None
-    jobs = list(sheets)
-    group = submit_together(service, jobs, deadline)
-    request.state.jobs = jobs
+    request.state.jobs = jobs = list(sheets)
     for job in jobs:
         job.request_id = request.state.request_id
+    group = submit_together(service, jobs, deadline)
     head = {
         "id": f"{shape.prefix}-{jobs[0].id.partition('-')[2]}",
         "created": int(time.time()),

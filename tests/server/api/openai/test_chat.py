@@ -52,6 +52,11 @@ def test_a_chat_is_a_completion_of_what_its_template_writes(client: Any, chatty:
     assert other.usage is not None and other.usage.prompt_tokens > len(ids), "control tokens that are typed are text"
 
 
+def test_without_a_model_the_first_that_chats_answers(shop: LiveServer) -> None:
+    answer = shop.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2})
+    assert (answer.status_code, answer.json()["model"]) == (200, "chat")
+
+
 def test_an_answer_can_be_sent_back(client: Any) -> None:
     asked: Any = {"model": "chat", "max_tokens": 4, "seed": 3}
     said = client.chat.completions.create(messages=[{"role": "user", "content": "hi"}], **asked).choices[0].message
