@@ -38,6 +38,9 @@ async def chat_completions(wire: ChatRequest, request: Request, service: Service
         )
     if not wire.messages:
         raise ParameterError("messages", "hold at least one message", [])
+    if wire.max_tokens not in (None, wire.answer_tokens):
+        rule = f"be max_completion_tokens, which is {wire.answer_tokens}, or absent"
+        raise ParameterError("max_tokens", rule, wire.max_tokens)
     return await serve(wire, 1, partial(_read, wire), ChatShape(), request, service)
 
 

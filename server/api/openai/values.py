@@ -81,7 +81,8 @@ def no_nulls(keep: frozenset[str]) -> Callable[[Any], Any]:
 
 
 def nullable(schema: dict[str, Any]) -> None:
-    """The same in a model's schema: every field may be null that may be absent."""
+    """The same in a model's schema: every field may be null that may be absent, unknown ones too, and these nothing else."""
+    schema["additionalProperties"] = {"type": "null"}
     for name, field in schema["properties"].items():
         options = field.get("anyOf", [field])
         if name not in schema.get("required", ()) and not any(option.get("type") == "null" for option in options):

@@ -202,6 +202,7 @@ def test_diffusing_shows_the_whole_each_time(client: Any) -> None:
             "timeout_s": 20,
             "use_beam_search": False,
             "min_tokens": 0,
+            "prompt_logprobs": None,
         },
     ],
 )
