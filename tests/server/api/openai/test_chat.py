@@ -96,7 +96,7 @@ def test_an_end_token_that_was_learnt_ends_the_answer(chatty: Checkpoint) -> Non
         ({"messages": [{"role": "user", "content": "ab " * 200}]}, "messages", "leave room"),
         ({"messages": [{"role": "user", "content": "ab " * 20_000}]}, "messages", "fit into 96 tokens"),
         ({"max_completion_tokens": 96}, "max_completion_tokens", "be at most"),
-        ({"max_completion_tokens": 4, "max_tokens": 5}, "max_tokens", "be max_completion_tokens, which is 4, or absent"),
+        ({"max_completion_tokens": 4, "max_tokens": 5}, "max_tokens", "be max_completion_tokens, which is 4"),
         ({"logprobs": True}, "logprobs", "be absent or False"),
         ({"tools": [{"type": "function"}]}, "tools", "be absent"),
         ({"response_format": {"type": "json_object"}}, "response_format", "be absent"),
