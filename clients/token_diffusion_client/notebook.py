@@ -96,7 +96,8 @@ class Picture:
     def _see(self, event: Event) -> None:
         self.take(event)
         now = time.monotonic()
-        if isinstance(event, DoneEvent) or now - self._drawn > PAUSE_S:
+        is_due = isinstance(event, DoneEvent) or now - self._drawn > PAUSE_S
+        if is_due and self._handle is not None:  # it is None where there is no notebook, which could draw it anew
             self._handle.update(self)
             self._drawn = now
 
