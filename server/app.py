@@ -183,7 +183,7 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "X-Request-Id", "traceparent"],
+                allow_headers=["*"],  # client libraries have theirs, OpenAI's a dozen
                 expose_headers=["X-Request-Id", "X-Sample-Id", "Retry-After"],
             )
         )

@@ -27,6 +27,9 @@ CLIENT_LEFT = 499
 
 SOON = {"Retry-After": str(RESTART_S)}
 
+FINAL = {"X-Should-Retry": "false"}
+"""Obeyed by OpenAI's clients, which else send again whatever ends with 5xx: thrice the work for the same end."""
+
 LONGEST_VALUE = 100
 """Characters of a value that a message quotes."""
 
@@ -123,7 +126,8 @@ def stalled(seconds: float) -> APIError:
 
 def timeout(seconds: float) -> APIError:
     """504: the time that the client or the server allows is over."""
-    return APIError(HTTPStatus.GATEWAY_TIMEOUT, "timeout", f"not finished within {seconds:g} s", "timeout_s")
+    message = f"not finished within {seconds:g} s"
+    return APIError(HTTPStatus.GATEWAY_TIMEOUT, "timeout", message, "timeout_s", FINAL)
 
 
 def cancelled() -> APIError:
@@ -170,6 +174,8 @@ def _validation(error: RequestValidationError) -> APIError:
         return APIError(HTTPStatus.BAD_REQUEST, "invalid_request", reason)
     if first["type"] == "extra_forbidden":
         return invalid(f"{name} is not a field of this request, got {_quote(first['input'])}", name)
+    if first["type"] == "string_unicode":  # values with half a character are read, and refused where they are text
+        return invalid(f"{_quote(first['input'])} is not a field of {name or 'this request'}", name or None)
     if first["type"] == "missing" and name:
         return invalid(f"{name} must be given", name)
     if not name:

@@ -49,6 +49,11 @@ class Service:
         """The requests by their id."""
         return Register(self.engine, self.settings.reattach_s)
 
+    def longest(self, checkpoint: Checkpoint) -> int:
+        """Most tokens of a sequence, those of the frame included."""
+        limit = self.settings.max_seq_len
+        return limit if checkpoint.max_seq_len is None else min(limit, checkpoint.max_seq_len)
+
     @cached_property
     def pieces(self) -> dict[str, PieceTable]:
         """The vocabularies that were asked for, by model."""
@@ -78,7 +83,7 @@ def deadline_of(wire: SamplingFields | ScoreRequest, settings: Settings) -> Dead
     if wire.timeout_s <= 0:
         raise ParameterError("timeout_s", "be > 0", wire.timeout_s)
     if "timeout_s" in wire.model_fields_set:
-        _check_at_most("timeout_s", wire.timeout_s, settings.request_timeout_s)
+        check_at_most("timeout_s", wire.timeout_s, settings.request_timeout_s)
     return Deadline.after(min(wire.timeout_s, settings.request_timeout_s))
 
 
@@ -175,9 +180,9 @@ def _named(checkpoints: Mapping[str, Checkpoint]) -> str:
 
 
 def _check_limits(wire: SampleRequest, settings: Settings) -> None:
-    _check_at_most("num_samples", wire.num_samples, settings.max_num_samples)
+    check_at_most("num_samples", wire.num_samples, settings.max_num_samples)
     if wire.num_inference_steps is not None:
-        _check_at_most("num_inference_steps", wire.num_inference_steps, settings.max_num_inference_steps)
+        check_at_most("num_inference_steps", wire.num_inference_steps, settings.max_num_inference_steps)
     if wire.stream_every < 1:
         raise ParameterError("stream_every", "be >= 1", wire.stream_every)
     if wire.keyframe_every is not None and wire.keyframe_every < 1:
@@ -189,7 +194,7 @@ def _check_limits(wire: SampleRequest, settings: Settings) -> None:
 
 
 def _check_seq_len(seq_len: int, settings: Settings, checkpoint: Checkpoint) -> None:
-    _check_at_most("seq_len", seq_len, settings.max_seq_len)
+    check_at_most("seq_len", seq_len, settings.max_seq_len)
     checkpoint.check_seq_len(seq_len)
 
 
@@ -206,7 +211,8 @@ def _check_work(sampler: Sampler, tokens: Sequence[int], parameters: SamplingPar
     return work
 
 
-def _check_at_most(name: str, value: float, limit: float) -> None:
+def check_at_most(name: str, value: float, limit: float) -> None:
+    """Raises ParameterError for more than a setting allows."""
     if value > limit:
         raise ParameterError(
             name, f"be at most {limit if isinstance(limit, int) else format(limit, 'g')} on this server", value

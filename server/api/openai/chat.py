@@ -28,6 +28,9 @@ router = APIRouter(route_class=BoundedRoute, tags=["openai"])
 @router.post("/v1/chat/completions", responses=chunks_of(ChatCompletion, ChatChunk))
 async def chat_completions(wire: ChatRequest, request: Request, service: ServiceDep) -> Response:
     """What the assistant says next, in OpenAI's shape, denoised block by block; 422 where the model has no chat template."""
+    if wire.model is None:
+        chatty = (each.name for each in service.engine.checkpoints.values() if each.tokenizer.chat_template)
+        wire.model = next(chatty, None)
     checkpoint = find(service, wire.model)
     if not checkpoint.tokenizer.chat_template:
         raise ParameterError(
@@ -35,6 +38,9 @@ async def chat_completions(wire: ChatRequest, request: Request, service: Service
         )
     if not wire.messages:
         raise ParameterError("messages", "hold at least one message", [])
+    if wire.max_tokens not in (None, wire.answer_tokens):
+        rule = f"be max_completion_tokens, which is {wire.answer_tokens}, or absent"
+        raise ParameterError("max_tokens", rule, wire.max_tokens)
     return await serve(wire, 1, partial(_read, wire), ChatShape(), request, service)
 
 
@@ -73,7 +79,7 @@ def _read(wire: ChatRequest, checkpoint: Checkpoint, most: int) -> list[Blank]:
         before = before[len(start) :]
     field = "max_tokens" if wire.max_completion_tokens is None else "max_completion_tokens"
     length = room(checkpoint, most, len(before), "messages", field, wire.answer_tokens, CHAT_TOKENS)
-    return [Blank(before, [], length)]
+    return [Blank(tuple(before), (), length)]
 
 
 def _said(message: ChatMessage) -> dict[str, str]:

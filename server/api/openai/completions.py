@@ -57,7 +57,7 @@ def _read(wire: CompletionRequest, checkpoint: Checkpoint, most: int) -> list[Bl
         before = _ids(checkpoint, prompt, most)
         length = room(checkpoint, most, len(before) + len(after), "prompt", "max_tokens", asked, wire.max_tokens)
         shown = prompt if isinstance(prompt, str) else decode(checkpoint.tokenizer, prompt)
-        blanks.append(Blank(before, after, length, shown if wire.echo else ""))
+        blanks.append(Blank(tuple(before), tuple(after), length, shown if wire.echo else ""))
     return blanks
 
 

@@ -9,7 +9,7 @@ from token_diffusion.checkpoint import Checkpoint
 from ...errors import ErrorEvent
 from ..admission import Service, ServiceDep
 from .answers import ModelCard, ModelList
-from .reading import find, longest
+from .reading import find
 
 router = APIRouter(tags=["openai"])
 
@@ -31,5 +31,5 @@ def _card(service: Service, checkpoint: Checkpoint) -> ModelCard:
         id=checkpoint.name,
         created=int(checkpoint.path.stat().st_mtime),
         owned_by="token-diffusion",
-        max_model_len=longest(service, checkpoint),
+        max_model_len=service.longest(checkpoint),
     )

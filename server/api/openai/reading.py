@@ -22,12 +22,6 @@ def find(service: Service, name: str | None) -> Checkpoint:
     return checkpoints[name]
 
 
-def longest(service: Service, checkpoint: Checkpoint) -> int:
-    """Most tokens of a sequence, those of the frame included."""
-    limit = service.settings.max_seq_len
-    return limit if checkpoint.max_seq_len is None else min(limit, checkpoint.max_seq_len)
-
-
 def room(
     checkpoint: Checkpoint, most: int, num_given: int, given: str, field: str, asked: int | None, default: int
 ) -> int:

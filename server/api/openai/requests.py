@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 from ..protocol.requests import SamplingFields
 from ..protocol.values import LARGEST, Count, Stop, Text, Whole, bounds
-from .values import Only, no_nulls, nullable, prompts, texts
+from .values import Only, TopK, no_nulls, nullable, prompts, texts
 
 BLOCK_SIZE = 16
 """Tokens of a block: how much of an answer comes at a time, and about how much of it is thought of together."""
@@ -54,6 +54,8 @@ class OpenAIRequest(SamplingFields):
     """steps of the time grid, for each block; absent: as many as it has tokens; null: the continuous-time limit"""
     block_size: Annotated[Whole, bounds(minimum=1, maximum=LARGEST)] | None = BLOCK_SIZE
     """tokens of a block: blocks are filled from left to right, and streamed as they are; null: everywhere at once"""
+    top_k: TopK = 0
+    """most probable tokens kept; 0 keeps all, and so does -1, as other servers have it"""
     stop: Stop | None = None
     """an answer ends before the first of these strings in it; what is given does not count"""
     stream: bool = False
@@ -87,7 +89,7 @@ class CompletionRequest(OpenAIRequest):
     """Go on after each prompt, or fill in what stands between it and the suffix."""
 
     prompt: Prompts = Field(default=[""])
-    """texts, or their token ids; several are several requests in one"""
+    """texts, or their token ids; several are several requests in one, and those that are the same get different answers"""
     suffix: Text | None = None
     """text that follows the answer: it is filled in, max_tokens long"""
     max_tokens: Count = COMPLETION_TOKENS
@@ -108,9 +110,9 @@ class TextPart(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """What somebody said."""
+    """What somebody said; an answer of ours can be sent back as it is, its nulls too."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, json_schema_extra=nullable)
 
     role: Literal["system", "developer", "user", "assistant"]
     """developer is another word for system"""
@@ -122,6 +124,8 @@ class ChatMessage(BaseModel):
     annotations: Annotated[Any, Only([])] = None
     tool_calls: Annotated[Any, Only([])] = None
     function_call: Annotated[Any, Only()] = None
+
+    _nulls = model_validator(mode="before")(no_nulls(frozenset()))
 
 
 class ChatRequest(OpenAIRequest):

@@ -21,7 +21,7 @@ from ..answer import answer
 from ..events import SentStream
 from ..middleware.owners import owner_of
 from ..protocol.requests import BlockSampleRequest, SampleRequest, SamplingFields
-from .reading import find, longest
+from .reading import find
 from .requests import OpenAIRequest
 from .sheet import Blank, Sheet
 from .telling import Shape, Telling, stream, whole
@@ -58,11 +58,10 @@ async def serve(
         raise deadline.error() from None
     except ParameterError as error:
         raise ParameterError(NAMES.get(error.name, error.name), error.rule, error.value) from None
-    jobs = list(sheets)
-    group = submit_together(service, jobs, deadline)
-    request.state.jobs = jobs
+    request.state.jobs = jobs = list(sheets)
     for job in jobs:
         job.request_id = request.state.request_id
+    group = submit_together(service, jobs, deadline)
     head = {
         "id": f"{shape.prefix}-{jobs[0].id.partition('-')[2]}",
         "created": int(time.time()),
@@ -87,7 +86,7 @@ async def _admit(
     service: Service,
     deadline: Deadline,
 ) -> dict[Job[SamplingParameters], Sheet]:
-    """The jobs, one a prompt, none of them submitted, with their sheets.
+    """The jobs, one for all prompts that are the same, none of them submitted, with their sheets.
 
     Raises:
         APIError, ParameterError: by our own names of the fields.
@@ -98,10 +97,12 @@ async def _admit(
     own = _sampling(wire)
 
     def prepare() -> list[Sheet]:
-        blanks = read(checkpoint, longest(service, checkpoint))
+        same: dict[Blank, list[int]] = {}
+        for index, blank in enumerate(read(checkpoint, service.longest(checkpoint))):
+            same.setdefault(blank, []).append(index)
         return [
-            Sheet(checkpoint, blank, index * wire.n, wire.n, wire.stop or (), ends, wire.diffusing)
-            for index, blank in enumerate(blanks)
+            Sheet(checkpoint, blank, prompts, wire.n, wire.stop or (), ends, wire.diffusing)
+            for blank, prompts in same.items()
         ]
 
     async with deadline.bound():
@@ -109,7 +110,7 @@ async def _admit(
     sheets: dict[Job[SamplingParameters], Sheet] = {}
     for sheet in prepared:
         tokens = sheet.blank.tokens(checkpoint.facts.frame)
-        ours = _ours(wire, own, len(tokens), sheet.blank.length, service.settings.max_num_inference_steps)
+        ours = _ours(wire, own, sheet, len(tokens), service.settings.max_num_inference_steps)
         path = request.url.path
         sheets[await admit(service, ours, [checkpoint.process], path, owner, deadline, tokens)] = sheet
     return sheets
@@ -121,10 +122,11 @@ def _sampling(wire: OpenAIRequest) -> dict[str, Any]:
     return own | {"seed": secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed}
 
 
-def _ours(wire: OpenAIRequest, own: Mapping[str, Any], seq_len: int, length: int, max_steps: int) -> SampleRequest:
-    """The request for the answers to one prompt, `length` tokens of `seq_len`, as to /sample or /sample/block."""
+def _ours(wire: OpenAIRequest, own: Mapping[str, Any], sheet: Sheet, seq_len: int, max_steps: int) -> SampleRequest:
+    """The request for the answers on `sheet`, as to /sample or /sample/block."""
+    length = sheet.blank.length
     fields = {"num_inference_steps": min(length, wire.block_size or length, max_steps), **own, "model": wire.model}
-    fields |= {"num_samples": wire.n, "seq_len": seq_len, "stream": wire.stream}
+    fields |= {"num_samples": sheet.num_answers, "seq_len": seq_len, "stream": wire.stream}
     if wire.block_size is None:
         return SampleRequest(**fields)
     return BlockSampleRequest(**fields, block_size=wire.block_size)

@@ -23,8 +23,8 @@ class Blank:
     shown: text that answers begin with.
     """
 
-    before: list[int]
-    after: list[int]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
     length: int
     shown: str = ""
 
@@ -50,7 +50,8 @@ class Sheet:
     """All answers of one job, to `blank`, which are told in pieces.
 
     Args:
-        first: the index of the first answer among all of the request.
+        prompts: which prompts of the request are this one; asked more than once, it gets further answers, and no second copy of
+            the first. n: answers to each.
         stop, ends: what a text ends before, see `Flow`.
         diffusing: pieces have the whole text as it is, masks shown, instead of what is final and new.
     """
@@ -59,22 +60,32 @@ class Sheet:
         self,
         checkpoint: Checkpoint,
         blank: Blank,
-        first: int,
-        num_answers: int,
+        prompts: Sequence[int],
+        n: int,
         stop: Sequence[str],
         ends: Collection[int],
         diffusing: bool,
     ) -> None:
         self.blank = blank
-        self._first, self._diffusing, self._shown = first, diffusing, blank.shown
+        self._num_prompts, self._diffusing, self._shown = len(prompts), diffusing, blank.shown
+        self._indices = [prompt * n + answer for prompt in prompts for answer in range(n)]
         self._start = len(checkpoint.facts.frame.prefix) + len(blank.before)
         self._length = blank.length
         # Absorbing: what has left the mask stays as it is. Others rewrite whatever is in the block that they are in.
         absorbing = checkpoint.process == "absorbing"
         self._mask = checkpoint.scheduler.config["mask_token_id"] if absorbing else None
         self._spelling = Spelling(checkpoint.tokenizer, blank.before)
-        self._flows = [Flow(self._spelling, stop, ends) for _ in range(num_answers)]
-        self._final = np.zeros(num_answers, dtype=np.int64)
+        self._flows = [Flow(self._spelling, stop, ends) for _ in self._indices]
+        self._final = np.zeros(self.num_answers, dtype=np.int64)
+
+    @property
+    def num_answers(self) -> int:
+        return len(self._indices)
+
+    @property
+    def num_given(self) -> int:
+        """Tokens of its prompts, as often as they were asked."""
+        return self.blank.num_given * self._num_prompts
 
     @property
     def complete(self) -> bool:
@@ -107,10 +118,10 @@ class Sheet:
                 if flow.finish_reason is None and sample not in touched:
                     continue
                 whole = flow.text if flow.finish_reason else self._spelling.text(row, keep_masks=True)
-                told.append(Piece(self._first + sample, self._shown + whole, flow.finish_reason))
+                told.append(Piece(self._indices[sample], self._shown + whole, flow.finish_reason))
             elif more or flow.finish_reason is not None:
                 shown = self._shown if begins else ""
-                told.append(Piece(self._first + sample, shown + more, flow.finish_reason))
+                told.append(Piece(self._indices[sample], shown + more, flow.finish_reason))
         return told
 
     def _final_in(self, news: News) -> np.ndarray:

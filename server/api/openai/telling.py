@@ -81,7 +81,7 @@ class Telling:
 
     @property
     def usage(self) -> Usage:
-        prompts = sum(sheet.blank.num_given for sheet in self._sheets.values())
+        prompts = sum(sheet.num_given for sheet in self._sheets.values())
         answers = sum(sheet.num_tokens for sheet in self._sheets.values())
         return Usage(prompt_tokens=prompts, completion_tokens=answers, total_tokens=prompts + answers)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from token_diffusion.text import has_surrogates
+
+from ..protocol.values import LARGEST, Whole, bounds
 
 PROMPTS = "be a string, a list of strings, a list of token ids, or a list of lists of token ids"
 
@@ -32,6 +34,13 @@ class Only:
             neutral = "".join(f" or {each!r}" for each in self.neutral)
             raise ValueError(f"be absent{neutral}, as this server does nothing else with it")
         return value
+
+
+def _all_if_negative(value: object) -> object:
+    return 0 if value == -1 else value
+
+
+TopK = Annotated[Whole, BeforeValidator(_all_if_negative), bounds(minimum=-1, maximum=LARGEST)]
 
 
 def prompts(value: object) -> list[str | list[int]]:
@@ -72,10 +81,11 @@ def no_nulls(keep: frozenset[str]) -> Callable[[Any], Any]:
 
 
 def nullable(schema: dict[str, Any]) -> None:
-    """The same in a model's schema: every field may be null."""
+    """The same in a model's schema: every field may be null that may be absent, unknown ones too, and these nothing else."""
+    schema["additionalProperties"] = {"type": "null"}
     for name, field in schema["properties"].items():
         options = field.get("anyOf", [field])
-        if not any(option.get("type") == "null" for option in options):
+        if name not in schema.get("required", ()) and not any(option.get("type") == "null" for option in options):
             outer = {key: field[key] for key in ("default", "description", "title") if key in field}
             inner = [
                 {key: option[key] for key in option if key not in outer or "anyOf" in field} for option in options

@@ -27,7 +27,7 @@ from ...work.deadline import Deadline
 from ...work.group import Group
 from ...work.jobs import Job, new_id
 from ...work.stream import Stream
-from ..admission import SEED_BOUND, Service, ServiceDep, choose_loaded, deadline_of
+from ..admission import SEED_BOUND, Service, ServiceDep, check_at_most, choose_loaded, deadline_of
 from ..answer import answer
 from ..middleware.bodies import BoundedRoute
 from ..middleware.owners import owner_of
@@ -79,12 +79,11 @@ async def _admit(service: Service, wire: ScoreRequest, owner: Owner, deadline: D
     service.engine.check_room(owner)
     settings, checkpoint = service.settings, choose_loaded(service.engine.checkpoints, wire.model)
     num_times = _check_limits(wire, settings)
-    process = checkpoint.scheduler.process
-    estimator = estimator_of(process, wire.estimator)
-    longest = min(settings.max_seq_len, checkpoint.max_seq_len or settings.max_seq_len)
+    most = service.longest(checkpoint)
+    estimator = estimator_of(checkpoint.scheduler.process, wire.estimator)
 
     def encode() -> list[Passage]:
-        options: dict[str, Any] = {"prefix": wire.prefix, "max_tokens": longest, "frame": checkpoint.facts.frame}
+        options: dict[str, Any] = {"prefix": wire.prefix, "max_tokens": most, "frame": checkpoint.facts.frame}
         return [
             encode_passage(checkpoint.tokenizer, text, name=f"texts.{index}", **options)
             for index, text in enumerate(wire.texts)
@@ -109,8 +108,8 @@ def _check_limits(wire: ScoreRequest, settings: Settings) -> int:
     if len(wire.texts) > settings.max_num_texts:
         rule = f"hold at most {settings.max_num_texts} texts on this server"
         raise ParameterError("texts", rule, f"{len(wire.texts)} texts")
-    if "num_times" in wire.model_fields_set and wire.num_times > settings.max_num_times:
-        raise ParameterError("num_times", f"be at most {settings.max_num_times} on this server", wire.num_times)
+    if "num_times" in wire.model_fields_set:
+        check_at_most("num_times", wire.num_times, settings.max_num_times)
     if wire.num_times < 1:
         raise ParameterError("num_times", "be >= 1", wire.num_times)
     return min(wire.num_times, settings.max_num_times)

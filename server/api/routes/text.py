@@ -36,7 +36,7 @@ router = APIRouter(route_class=BoundedRoute, tags=["text"])
 async def tokenize(wire: TokenizeRequest, request: Request, service: ServiceDep) -> Tokens:
     """The tokens of a text, as they would stand in a prompt; one that is too long for the model is counted all the same."""
     checkpoint = choose_loaded(service.engine.checkpoints, wire.model)
-    longest = min(service.settings.max_seq_len, checkpoint.max_seq_len or service.settings.max_seq_len)
+    longest = service.longest(checkpoint)
 
     def work() -> Tokens:
         ids = plain_ids(checkpoint.tokenizer, "prompt", wire.prompt, longest)

@@ -32,6 +32,7 @@ def test_a_preflight_needs_no_key_and_a_refusal_can_be_read_by_the_page(guarded:
         ("POST", "authorization, content-type"),
         ("DELETE", "authorization"),
         ("GET", "last-event-id"),
+        ("POST", "authorization, content-type, x-stainless-lang, x-stainless-retry-count, openai-organization"),
     ]:
         asked = {
             "Origin": "http://page",
@@ -41,6 +42,8 @@ def test_a_preflight_needs_no_key_and_a_refusal_can_be_read_by_the_page(guarded:
         preflight = httpx2.options(guarded.url + "/sample", headers=asked)
         assert preflight.status_code == 200
         assert preflight.headers["access-control-allow-origin"] == "http://page"
+        allowed = preflight.headers["access-control-allow-headers"].lower()
+        assert set(names.split(", ")) <= set(allowed.split(", "))
     refused = guarded.get("/info", headers={"Origin": "http://page"})
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "http://page"

@@ -52,6 +52,22 @@ def test_a_chat_is_a_completion_of_what_its_template_writes(client: Any, chatty:
     assert other.usage is not None and other.usage.prompt_tokens > len(ids), "control tokens that are typed are text"
 
 
+def test_without_a_model_the_first_that_chats_answers(shop: LiveServer) -> None:
+    answer = shop.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2})
+    assert (answer.status_code, answer.json()["model"]) == (200, "chat")
+
+
+def test_an_answer_can_be_sent_back(client: Any) -> None:
+    asked: Any = {"model": "chat", "max_tokens": 4, "seed": 3}
+    said = client.chat.completions.create(messages=[{"role": "user", "content": "hi"}], **asked).choices[0].message
+    assert said.to_dict()["refusal"] is None
+    more = [{"role": "user", "content": "hi"}, said, {"role": "user", "content": "on"}]
+    plain = [more[0], {"role": "assistant", "content": said.content}, more[2]]
+    answers = [client.chat.completions.create(messages=messages, **asked) for messages in (more, plain)]
+    assert answers[0].choices[0].message == answers[1].choices[0].message
+    assert answers[0].usage == answers[1].usage
+
+
 def test_an_end_token_that_was_learnt_ends_the_answer(chatty: Checkpoint) -> None:
     end = chatty.tokenizer.eos_token_id
     with serving({"chat": fond(chatty, end)}) as server, client_of(server) as client:
@@ -73,11 +89,14 @@ def test_an_end_token_that_was_learnt_ends_the_answer(chatty: Checkpoint) -> Non
         ({"messages": []}, "messages", "at least one message"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "'assistant'"),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "must be given"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages.0.content", "must be given"),
+        ({"messages": [{"role": "user", "content": "x", "refusal": "no"}]}, "messages.0.refusal", "be absent"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content", "be text"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content", "surrogate"),
         ({"messages": [{"role": "user", "content": "ab " * 200}]}, "messages", "leave room"),
         ({"messages": [{"role": "user", "content": "ab " * 20_000}]}, "messages", "fit into 96 tokens"),
         ({"max_completion_tokens": 96}, "max_completion_tokens", "be at most"),
+        ({"max_completion_tokens": 4, "max_tokens": 5}, "max_tokens", "be max_completion_tokens, which is 4"),
         ({"logprobs": True}, "logprobs", "be absent or False"),
         ({"tools": [{"type": "function"}]}, "tools", "be absent"),
         ({"response_format": {"type": "json_object"}}, "response_format", "be absent"),

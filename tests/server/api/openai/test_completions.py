@@ -98,6 +98,16 @@ def test_each_prompt_is_answered_as_if_alone(client: Any) -> None:
     assert sorted(streamed) == [0, 1, 2, 3]
 
 
+def test_a_prompt_that_is_asked_again_gets_further_answers(client: Any) -> None:
+    further = client.completions.create(**asked(model="absorbing", n=4))
+    again = client.completions.create(**asked(model="absorbing", prompt=["w3 w4 w5", "w9", "w3 w4 w5"], n=2))
+    answers = [choice.text for choice in further.choices]
+    assert len(set(answers)) == 4
+    assert [again.choices[index].text for index in (0, 1, 4, 5)] == answers
+    assert again.usage is not None and (again.usage.prompt_tokens, again.usage.completion_tokens) == (7, 144)
+    assert texts(client, **asked(model="absorbing", prompt=["w3 w4 w5"] * 4)) == dict(enumerate(answers))
+
+
 def test_what_stands_before_a_suffix_is_filled_in(shop: LiveServer, client: Any) -> None:
     answer = client.completions.create(**asked(model="absorbing", max_tokens=3, suffix="w9 w8", echo=True))
     assert answer.choices[0].text.startswith("w3 w4 w5 w") and len(answer.choices[0].text.split()) == 6
@@ -187,11 +197,12 @@ def test_diffusing_shows_the_whole_each_time(client: Any) -> None:
         },
         {
             "num_inference_steps": None,
-            "top_k": 3,
+            "top_k": -1,
             "min_p": 0.1,
             "timeout_s": 20,
             "use_beam_search": False,
             "min_tokens": 0,
+            "prompt_logprobs": None,
         },
     ],
 )
@@ -224,6 +235,7 @@ def test_bodies_of_load_generators_are_taken(shop: LiveServer, fields: dict[str,
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 96}, "max_tokens"),
         ({"max_tokens": 2**70}, "max_tokens"),
+        ({"top_k": -2}, "top_k"),
         ({"stop": ""}, "stop"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"stop": 3}, "stop"),
@@ -288,6 +300,12 @@ def test_a_client_that_waits_no_longer_frees_its_rows(tiny: Mapping[str, Checkpo
         with pytest.raises(InternalServerError, match=r"not finished within 0\.2 s") as late:
             client.completions.create(**asked(model="absorbing"), extra_body={"timeout_s": 0.2})
         assert (late.value.status_code, late.value.type) == (504, "timeout")
+        with pytest.raises(InternalServerError):
+            client.with_options(max_retries=2).completions.create(
+                **asked(model="absorbing"), extra_body={"timeout_s": 0.2}
+            )
+        counted = 'td_requests_total{endpoint="/v1/completions",model="absorbing",outcome="timeout"} 2.0'
+        assert counted in server.get("/metrics").text, "none was sent again"
         stream = client.completions.create(**asked(model="absorbing", stream=True))
         wait_until(lambda: server.engine.jobs.work > 0)
         stream.close()

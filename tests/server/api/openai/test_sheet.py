@@ -19,11 +19,12 @@ pytest_plugins = ["tests.server_fixtures"]
 
 MASK = tiny_tokenizer().mask_token_id
 W1, W2, W3, W4, W5, W6 = tiny_tokenizer()("w1 w2 w3 w4 w5 w6")["input_ids"]
-BLANK = Blank([W1, W2], [W6], 4)
+BLANK = Blank((W1, W2), (W6,), 4)
 
 
-def sheet(checkpoint: Checkpoint, num_answers: int = 1, **options: Any) -> Sheet:
-    return Sheet(checkpoint, BLANK, 10, num_answers, **{"stop": (), "ends": (), "diffusing": False, **options})
+def sheet(checkpoint: Checkpoint, n: int = 1, prompts: Sequence[int] | None = None, **options: Any) -> Sheet:
+    """One whose answers are the tenth and those behind it, if nothing else is said."""
+    return Sheet(checkpoint, BLANK, prompts or [10 // n], n, **{"stop": (), "ends": (), "diffusing": False, **options})
 
 
 def news(*rows: Sequence[int], blocks: Sequence[BlockEnd] = (), last: bool = False) -> News:
@@ -57,6 +58,13 @@ def test_absorbing_tells_what_has_no_mask_before_it(tiny: Mapping[str, Checkpoin
         [Piece(10, " w2 w4", "length"), Piece(11, " w4 w3 w6", "length")],
     ]
     assert each.complete and each.num_tokens == 8
+
+
+def test_a_prompt_that_is_asked_again_has_its_answers_in_its_places(tiny: Mapping[str, Checkpoint]) -> None:
+    each = sheet(tiny["absorbing"], 2, [0, 3])
+    assert (each.num_answers, each.num_given) == (4, 6)
+    [pieces] = told(each, news([W1] * 4, [W2] * 4, [W3] * 4, [W4] * 4, last=True))
+    assert [(piece.index, piece.text[:3]) for piece in pieces] == [(0, " w1"), (1, " w2"), (6, " w3"), (7, " w4")]
 
 
 @pytest.mark.parametrize("process", ["uniform", "hybrid"])

@@ -296,8 +296,8 @@ def test_what_cannot_be_served_is_422_with_name_rule_and_value(
         (b'{"temperature": Infinity}', 422, "temperature must be a finite number, got inf"),
         (b'{"temperature": 1e999}', 422, "temperature must be a finite number, got inf"),
         (b'{"prompt": "\\ud800"}', 422, "prompt must hold no half of a surrogate pair"),
-        (b'{"\\ud800": 1}', 422, ""),
         (b'{"' + b"x" * 10_000 + b'": 1}', 422, "... is not a field"),
+        (b'{"\\ud800": 1}', 422, "'\\ud800' is not a field of this request"),
         (b'{"prompt": "' + b"x" * 1_000_000 + b'"}', 413, "the body must be at most 69632 bytes"),
     ],
 )
