@@ -16,8 +16,8 @@ import pytest
 import server.api.admission
 import server.api.events
 from tests.live_server import LiveServer, faked, serving
-from token_diffusion import text
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.text import encoding
 
 pytest_plugins = ["tests.server_fixtures"]
 
@@ -31,7 +31,7 @@ def served(tiny: Mapping[str, Checkpoint]) -> Iterator[LiveServer]:
 
 
 def test_a_text_that_cannot_fit_is_refused_by_its_length(served: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_plain", lambda *_: pytest.fail("it was tokenised"))
+    monkeypatch.setattr(encoding, "_plain", lambda *_: pytest.fail("it was tokenised"))
     refused = served.post("/sample", SMALL | {"prompt": "w1 " * 500})
     rule = "prompt must fit into seq_len = 4 tokens, each of at most 100 characters, got '1500 characters'"
     assert (refused.status_code, refused.json()["error"]["message"]) == (422, rule)

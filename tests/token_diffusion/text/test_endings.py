@@ -11,10 +11,10 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
-from token_diffusion import text as module
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame
 from token_diffusion.text import OPEN, Ending, decode, encode, ending
+from token_diffusion.text import endings as module
 
 
 def spaced_tokenizer() -> PreTrainedTokenizerFast:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from .errors import ParameterError
-from .facts import UNKNOWN, Facts, Frame
-from .plain import LostToken, plain
+from ..errors import ParameterError
+from ..facts import UNKNOWN, Frame
+from ..plain import LostToken, plain
 
 OPEN = -1
 """Marks a position that the sampler fills in."""
@@ -89,65 +85,6 @@ def plain_ids(
         return _plain(tokenizer, text, continuing=continuing)
 
 
-@dataclass(frozen=True)
-class Passage:
-    """A sequence's `tokens`, of which `given` positions are neither noised nor counted, as in training: frame, prefix, and
-    tokens that stand for something that the tokenizer does not know.
-
-    start, end: where the text itself lies, after frame and prefix. num_unknown: of its tokens.
-    """
-
-    tokens: list[int]
-    given: tuple[int, ...]
-    start: int
-    end: int
-    num_unknown: int
-
-    @property
-    def text_tokens(self) -> list[int]:
-        """The text's own."""
-        return self.tokens[self.start : self.end]
-
-
-def encode_passage(
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    *,
-    prefix: str | None = None,
-    max_tokens: int | None = None,
-    frame: Frame = UNKNOWN.frame,
-    name: str = "text",
-) -> Passage:
-    """A text to be scored, after a prefix if there is one. Control tokens typed in either are ordinary text.
-
-    The ids are those of the prefix and then those of the text, each tokenised in its place: where the two meet no token holds
-    parts of both, and the text begins with a space only if it is written there.
-
-    Args:
-        max_tokens: bound of the sequence's length. name: of the text, for errors.
-
-    Raises:
-        ParameterError: there is no known token in the text, it does not fit, it is no Unicode, or it spells a control token that
-            the tokenizer cannot write as text; or the prefix is so.
-    """
-    room = sys.maxsize if max_tokens is None else max_tokens - len(frame)
-    before = plain_ids(tokenizer, "prefix", prefix or "", room)
-    ids = plain_ids(tokenizer, name, text, room, continuing=bool(before))
-    if not ids:
-        raise ParameterError(name, "hold at least one token", text)
-    if len(before) + len(ids) > room:
-        parts = (f"{len(frame)} of them the frame's",) * bool(frame) + (f"{len(before)} the prefix's",) * bool(before)
-        rule = ", ".join([f"fit into {max_tokens} tokens", *parts])
-        raise ParameterError(name, rule, f"{len(ids)} tokens")
-    tokens, start = frame.around(before + ids), len(frame.prefix) + len(before)
-    end, special = start + len(ids), set(tokenizer.all_special_ids)
-    given = [position for position, id in enumerate(tokens) if not start <= position < end or id in special]
-    unknown = len(given) - (len(tokens) - len(ids))
-    if unknown == len(ids):
-        raise ParameterError(name, "hold at least one token that the tokenizer knows", text)
-    return Passage(tokens, tuple(given), start, end, unknown)
-
-
 def check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
     """Raises `ParameterError` for what is no id of the vocabulary."""
     for id in ids:
@@ -189,90 +126,6 @@ def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep
     """Text without special tokens; `keep_masks` shows the masks of an unfinished state."""
     hidden = set(tokenizer.all_special_ids) - ({tokenizer.mask_token_id} if keep_masks else set())
     return str(tokenizer.decode([token for token in token_ids if token not in hidden]))
-
-
-@dataclass(frozen=True)
-class Ending:
-    """The text of a sample to its end. stopped: it has one, an end token or a stop string, before its tokens do."""
-
-    text: str
-    stopped: bool
-
-    @property
-    def reason(self) -> Literal["stop", "length"]:
-        """Why it ends there, in OpenAI's words."""
-        return "stop" if self.stopped else "length"
-
-
-def ending(
-    tokenizer: PreTrainedTokenizerBase,
-    tokens: Sequence[int],
-    canvas: Sequence[int],
-    *,
-    stop: Sequence[str] = (),
-    facts: Facts = UNKNOWN,
-) -> Ending:
-    """Where a sample ends: nothing behind its end is part of its text.
-
-    That is before the first end token that the model has learnt and was drawn, unless fixed text comes after it, or before the
-    first stop string that has a drawn token in it: one that stands in a prompt, or in fixed text of a template, does not count.
-
-    Args:
-        tokens: [seq_len], the sample. canvas: [seq_len], negative where they were drawn, as `encode` made it.
-    """
-    text_ends = len(tokens) - len(facts.frame.suffix)
-    after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] >= 0), 0)
-    ends = facts.ends(tokenizer)
-    end = next((index for index in range(after, text_ends) if tokens[index] in ends), None)
-    hidden = set(tokenizer.all_special_ids)
-    seen = [index for index in range(len(tokens) if end is None else end) if tokens[index] not in hidden]
-    shown, is_drawn = [tokens[index] for index in seen], [canvas[index] < 0 for index in seen]
-    text = str(tokenizer.decode(shown))
-    if any(each in text for each in stop):
-        for start, stop_at in _drawn(tokenizer, shown, is_drawn):
-            found = [text.find(each, max(0, start - len(each) + 1)) for each in stop]
-            if at := [index for index in found if 0 <= index < stop_at]:
-                return Ending(text[: min(at)], True)
-    return Ending(text, end is not None)
-
-
-def check_stops(stop: str | Sequence[str]) -> list[str]:
-    """Stop strings as a list. Raises `ParameterError` for one that is empty, as every text would end with it at once."""
-    strings = [stop] if isinstance(stop, str) else list(stop)
-    if not all(isinstance(each, str) and each for each in strings):
-        raise ParameterError("stop", "hold no empty string" if "" in strings else "be strings", stop)
-    return strings
-
-
-CONTEXT = 8
-"""Tokens before a token by which a decoder knows what to make of it: a character has four bytes at most."""
-
-
-def _drawn(
-    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], is_drawn: Sequence[bool]
-) -> Iterator[tuple[int, int]]:
-    """The stretches of characters, from their first to before their last, to which drawn tokens contribute.
-
-    A token's characters depend on those before it (half of a character, a space that only stands within a text), so that each
-    run of tokens is decoded behind a few of its own.
-    """
-    start = length = 0  # of the run's tokens; of the characters before it
-    for drawn, run in groupby(is_drawn):
-        end = start + sum(1 for _ in run)
-        context = tokens[max(0, start - CONTEXT) : start]
-        before, both = (str(tokenizer.decode(list(ids))) for ids in (context, [*context, *tokens[start:end]]))
-        settled = _common(before.rstrip("\ufffd"), both)  # the rest is a character that is not whole yet
-        first, length = length - len(before) + settled, length + len(both) - len(before)
-        if drawn and first < length:
-            yield first, length
-        start = end
-
-
-def _common(one: str, other: str) -> int:
-    """Characters that both begin with."""
-    return next(
-        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
 
 
 def _only(given: dict[str, str | Sequence[int] | None]) -> tuple[str, str | Sequence[int] | None]:
