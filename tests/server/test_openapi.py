@@ -120,6 +120,7 @@ def test_schemathesis_finds_nothing_in_all_its_phases(limited: LiveServer, tmp_p
     configuration = tmp_path / "schemathesis.toml"
     configuration.write_text(
         "[checks]\nnot_a_server_error.expected-statuses = ['2xx', '3xx', '4xx', 504]\npositive_data_acceptance.enabled = false\n"
+        "negative_data_rejection.expected-statuses = ['4xx', 504]\n"
     )
     run = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration), "run"]
     options = [
