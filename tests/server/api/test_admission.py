@@ -16,6 +16,7 @@ import pytest
 import server.api.admission
 import server.api.events
 from tests.live_server import LiveServer, faked, serving
+from token_diffusion import text
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.text import encoding
 
