@@ -84,7 +84,7 @@ def accelerate(words: Sequence[str], workplace: Workplace) -> None:
 
 
 def elsewhere(words: Sequence[str], workplace: Workplace) -> None:
-    """For a machine that is not here."""
+    """For a machine or a program that is not here."""
     assert all((ROOT / word).exists() for word in words if word.startswith("deploy/"))
 
 
@@ -125,7 +125,7 @@ PROGRAMS: dict[str, Callable[[Sequence[str], Workplace], None]] = {
     "pip": pip,
     "docker": docker,
     "accelerate": accelerate,
-    **dict.fromkeys(("serve", "kubectl", "kill"), elsewhere),
+    **dict.fromkeys(("serve", "kubectl", "kill", "guidellm"), elsewhere),
 }
 MODULES: dict[str, Callable[[Sequence[str], Workplace], object]] = {
     "clients": run_clients,
