@@ -102,8 +102,8 @@ async def admit(
         tokens: [seq_len] with OPEN holes, where somebody else has read its text.
 
     Raises:
-        APIError, ParameterError: 422; 429 if there is no room for this owner, before anything is looked at.
-        TimeoutError: its text was not read before `deadline`.
+        APIError, ParameterError: 422; 429 if there is no room for this owner, before anything is looked at; 504 if its text was
+            not read before `deadline`.
     """
     service.engine.check_room(owner)
     stream = Stream(Telling(wire.stream_every, wire.include_text, wire.keyframe_every, wire.stop or ()))

@@ -79,11 +79,11 @@ class Narrator:
         try:
             async for told in self._told(reader):
                 yield told
-        except TimeoutError:
-            yield self._id(self._job.stream.place) + 1, self._deadline.error().event
+        except APIError as error:
+            yield self._id(self._job.stream.place) + 1, error.event
 
     async def _told(self, reader: Reader) -> AsyncIterator[Told | None]:
-        """The same; TimeoutError if the text thread is not done in time."""
+        """The same; APIError, 504, if the text thread is not done in time."""
         while True:
             news = await reader.read(HEARTBEAT_S)
             if news is None:
@@ -108,13 +108,6 @@ class Narrator:
             raise news.error
         assert news.result is not None
         return await self.answer(news.result)
-
-    async def answer(self, result: Result) -> DoneEvent:
-        """The last event of a job that ended well. Raises APIError, 504, if its text is not there in time."""
-        try:
-            return await self._done(result)
-        except TimeoutError:
-            raise self._deadline.error() from None
 
     @property
     def _blocks(self) -> int:
@@ -164,9 +157,10 @@ class Narrator:
         if error is not None:
             return error.event
         assert result is not None
-        return await self._done(result)
+        return await self.answer(result)
 
-    async def _done(self, result: Result) -> DoneEvent:
+    async def answer(self, result: Result) -> DoneEvent:
+        """The last event of a job that ended well. Raises APIError, 504, if its text is not there in time."""
         endings = await self._endings(result)
         samples = zip(endings, result.tokens, strict=True)
         stream = self._job.stream

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from ..errors import APIError, timeout
@@ -19,9 +21,14 @@ class Deadline:
     def after(cls, seconds: float) -> Deadline:
         return cls(seconds, asyncio.get_running_loop().time() + seconds)
 
-    def bound(self) -> asyncio.Timeout:
-        """A context that ends with TimeoutError once it is over."""
-        return asyncio.timeout_at(self.due)
+    @asynccontextmanager
+    async def bound(self) -> AsyncIterator[None]:
+        """A context that ends with APIError, 504, once it is over."""
+        try:
+            async with asyncio.timeout_at(self.due):
+                yield
+        except TimeoutError:
+            raise self.error() from None
 
     def error(self) -> APIError:
         return timeout(self.seconds)

@@ -54,8 +54,6 @@ async def serve(
     ends = () if wire.ignore_eos else checkpoint.facts.ends(checkpoint.tokenizer)
     try:
         sheets = await _admit(wire, checkpoint, read, ends, request, service, deadline)
-    except TimeoutError:
-        raise deadline.error() from None
     except ParameterError as error:
         raise ParameterError(NAMES.get(error.name, error.name), error.rule, error.value) from None
     request.state.jobs = jobs = list(sheets)
@@ -90,7 +88,6 @@ async def _admit(
 
     Raises:
         APIError, ParameterError: by our own names of the fields.
-        TimeoutError: the text was not read before `deadline`.
     """
     owner = owner_of(request)
     service.engine.check_room(owner)

@@ -86,11 +86,8 @@ class Telling:
         return Usage(prompt_tokens=prompts, completion_tokens=answers, total_tokens=prompts + answers)
 
     async def _decoded(self, work: Callable[[], list[Piece]]) -> list[Piece]:
-        try:
-            async with self._deadline.bound():
-                return await self._text.run(work)
-        except TimeoutError:
-            raise self._deadline.error() from None
+        async with self._deadline.bound():
+            return await self._text.run(work)
 
 
 async def whole(telling: Telling, shape: Shape, head: Mapping[str, Any]) -> BaseModel:

@@ -44,10 +44,7 @@ async def sample_hybrid(wire: HybridSampleRequest, request: Request, service: Se
 async def _answer(wire: SampleRequest, request: Request, service: Service, processes: Sequence[Process]) -> Response:
     """Admit, submit, and answer with a stream of events or with the last one."""
     deadline = deadline_of(wire, service.settings)
-    try:
-        job = await admit(service, wire, processes, request.url.path, owner_of(request), deadline)
-    except TimeoutError:
-        raise deadline.error() from None
+    job = await admit(service, wire, processes, request.url.path, owner_of(request), deadline)
     job.request_id, request.state.jobs = request.state.request_id, [job]
     log.debug("%s: %s with %s", job, request.url.path, job.parameters)
     register = service.register

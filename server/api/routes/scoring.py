@@ -58,10 +58,7 @@ class Admitted:
 async def score(wire: ScoreRequest, request: Request, service: ServiceDep) -> Response:
     """How likely texts are, by a checkpoint of any process: an upper bound on -log p each, its error, and their ranking."""
     deadline = deadline_of(wire, service.settings)
-    try:
-        admitted = await _admit(service, wire, owner_of(request), deadline)
-    except TimeoutError:
-        raise deadline.error() from None
+    admitted = await _admit(service, wire, owner_of(request), deadline)
     for job in admitted.jobs:
         job.request_id = request.state.request_id
     request.state.jobs = admitted.jobs
@@ -73,8 +70,8 @@ async def _admit(service: Service, wire: ScoreRequest, owner: Owner, deadline: D
     """The jobs that `wire` asks for, not yet submitted.
 
     Raises:
-        APIError, ParameterError: 422; 429 if there is no room for this owner, before anything is looked at.
-        TimeoutError: its texts were not read before `deadline`.
+        APIError, ParameterError: 422; 429 if there is no room for this owner, before anything is looked at; 504 if its texts
+            were not read before `deadline`.
     """
     service.engine.check_room(owner)
     settings, checkpoint = service.settings, choose_loaded(service.engine.checkpoints, wire.model)
@@ -136,11 +133,8 @@ async def _scored(service: Service, admitted: Admitted, group: Group, deadline: 
             scores.append(summarise(result, job.parameters.given))
         return _answer(admitted, scores)
 
-    try:
-        async with deadline.bound():
-            return await service.text.run(body)
-    except TimeoutError:
-        raise deadline.error() from None
+    async with deadline.bound():
+        return await service.text.run(body)
 
 
 def _answer(admitted: Admitted, scores: Sequence[Score]) -> Scored:

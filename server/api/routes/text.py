@@ -95,8 +95,5 @@ def _table(service: Service, checkpoint: Checkpoint) -> PieceTable:
 
 async def _in_text_thread(work: Callable[[], T], request: Request, service: Service) -> T:
     deadline = Deadline.after(min(PATIENCE_S, service.settings.request_timeout_s))
-    try:
-        async with deadline.bound():
-            return await service.text.run(work, owner_of(request))
-    except TimeoutError:
-        raise deadline.error() from None
+    async with deadline.bound():
+        return await service.text.run(work, owner_of(request))
