@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from token_diffusion import __version__
 from token_diffusion.checkpoint import open_checkpoint
+from token_diffusion.engine.cost import enough_tokens
 from token_diffusion.networks.memory import prepare
 from token_diffusion.networks.threads import set_threads
 from token_diffusion.plain import plain
@@ -42,10 +43,6 @@ from .work.engine import Engine
 from .work.room import Bounds
 from .work.text import TextThread
 from .work.watchdog import Watchdog
-
-CPU_BATCH_TOKENS, BATCH_TOKENS = 2048, 65536
-"""Tokens of a forward pass beyond which more of them take longer and are not cheaper each (measured for the CPU)."""
-
 
 STOP_S = 1.0
 """Seconds that the engine's thread may take to come back from the step it is in; it is left behind then."""
@@ -157,7 +154,7 @@ def start_loading(settings: Settings) -> Future[Engine]:
         return Engine(
             checkpoints,
             bounds=Bounds.of(settings),
-            max_batch_tokens=settings.max_batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else BATCH_TOKENS),
+            max_batch_tokens=settings.max_batch_tokens or enough_tokens(torch.device(device)),
             determinism=settings.determinism,
         )
 

@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from .diffusion.scheduler import TokenDiffusionScheduler
 from .engine.batch import Batch
+from .engine.cost import enough_tokens
 from .engine.scores import Score, summarise
 from .engine.updates import Scores, Update
 from .errors import ParameterError
 from .networks.denoiser import MaskedLMDenoiser
 from .samplers.parameters import Estimator, SamplingParameters, ScoringParameters
-
-BATCH_TOKENS = {"cpu": 2048}
-"""Tokens of a forward pass that scores: more of them at a time take longer, and are not cheaper each."""
-ACCELERATOR_BATCH_TOKENS = 65536
 
 
 @dataclass(frozen=True)
@@ -185,7 +182,7 @@ def score(
     ]
     with evaluating(denoiser):
         batch = Batch(denoiser, scheduler, device=device)
-        batch.max_tokens = max_batch_tokens or BATCH_TOKENS.get(batch.device.type, ACCELERATOR_BATCH_TOKENS)
+        batch.max_tokens = max_batch_tokens or enough_tokens(batch.device)
         for key, (text, its) in enumerate(zip(tokens, parameters, strict=True)):
             batch.add(key, text, its)
         found: dict[Any, Score] = {}

@@ -8,6 +8,10 @@ PRIOR = {"cpu": (2e-3, 2e-5)}
 """(fixed, token) until something is measured: on a CPU a pass takes as long as a hundred tokens, however few it has."""
 ACCELERATOR = (5e-3, 2e-7)
 
+ENOUGH_TOKENS = {"cpu": 2048}
+"""Tokens of a forward pass beyond which more of them take longer and are not cheaper each (measured for the CPU)."""
+ACCELERATOR_ENOUGH_TOKENS = 65536
+
 WARM_UP = 3
 """Passes that are not measured: the first ones allocate, compile, load."""
 FORGET = 0.98
@@ -16,6 +20,11 @@ OUTLIER = 2.0
 """A pass that takes longer than so many times what was expected counts as one that takes that."""
 TRUST = 2.0
 """The prior's ratio weighs as much as so many passes at either end of what was seen."""
+
+
+def enough_tokens(device: torch.device) -> int:
+    """The largest forward pass that is worth its time, in tokens, padding included."""
+    return ENOUGH_TOKENS.get(device.type, ACCELERATOR_ENOUGH_TOKENS)
 
 
 class Cost:
