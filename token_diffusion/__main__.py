@@ -185,9 +185,8 @@ def _read_texts(arguments: argparse.Namespace) -> dict[str, str]:
     if arguments.file is None:
         return {f"texts.{index}": text for index, text in enumerate(arguments.texts)}
     try:
-        lines = arguments.file.read_text(encoding="utf-8-sig").split(
-            "\n"
-        )  # splitlines cuts at form feeds, U+2028, ...
+        # Not splitlines, which cuts at form feeds, U+2028 and others, too.
+        lines = arguments.file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ParameterError("file", f"be a text file that can be read ({reason})", str(arguments.file)) from error

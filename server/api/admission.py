@@ -87,6 +87,18 @@ def deadline_of(wire: SamplingFields | ScoreRequest, settings: Settings) -> Dead
     return Deadline.after(min(wire.timeout_s, settings.request_timeout_s))
 
 
+def seed_of(wire: SamplingFields | ScoreRequest) -> int:
+    """The one that was asked for, or else one that is drawn now."""
+    return secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed
+
+
+def belongs(jobs: Sequence[Job[Any]], request: Request) -> None:
+    """These answer `request`: they have its id, and whoever looks at it afterwards finds them."""
+    for job in jobs:
+        job.request_id = request.state.request_id
+    request.state.jobs = jobs
+
+
 async def admit(
     service: Service,
     wire: SampleRequest,
@@ -146,10 +158,8 @@ def submit_together(service: Service, jobs: Sequence[Job[Any]], deadline: Deadli
     Raises:
         APIError: 422 if they are too much together, 429 if there is no room for all of them; then none is submitted.
     """
-    work, most = sum(job.work for job in jobs), service.settings.max_request_work
-    if work > most:
-        parts = f"the {len(jobs)} parts of this request may need {work} token passes together"
-        raise invalid(f"{parts}; this server takes at most {most} a request")
+    work = sum(job.work for job in jobs)
+    check_price(work, f"the {len(jobs)} parts of this request may need {work} token passes together", service.settings)
     return Group(service.engine, jobs, deadline)
 
 
@@ -201,14 +211,21 @@ def _check_seq_len(seq_len: int, settings: Settings, checkpoint: Checkpoint) -> 
 def _check_work(sampler: Sampler, tokens: Sequence[int], parameters: SamplingParameters, settings: Settings) -> int:
     """The price of the request. Raises APIError, 422, with what makes it up if it is too much."""
     work = price(sampler, tokens, parameters)
-    if work > settings.max_request_work:
-        blocks = "" if parameters.block_size is None else f" and block_size {parameters.block_size}"
-        raise invalid(
-            f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {sampler.evaluations(tokens, parameters)} forward"
-            f" passes, which num_inference_steps {parameters.num_inference_steps}{blocks} may need, are {work} token passes; "
-            f"this server takes at most {settings.max_request_work} a request"
-        )
+    passes = work // (parameters.num_samples * len(tokens))
+    blocks = "" if parameters.block_size is None else f" and block_size {parameters.block_size}"
+    check_price(
+        work,
+        f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {passes} forward"
+        f" passes, which num_inference_steps {parameters.num_inference_steps}{blocks} may need, are {work} token passes",
+        settings,
+    )
     return work
+
+
+def check_price(work: int, made_of: str, settings: Settings) -> None:
+    """Raises APIError, 422, with what makes up the price, if it is too much."""
+    if work > settings.max_request_work:
+        raise invalid(f"{made_of}; this server takes at most {settings.max_request_work} a request")
 
 
 def check_at_most(name: str, value: float, limit: float) -> None:
@@ -228,6 +245,6 @@ def _parameters(wire: SampleRequest) -> SamplingParameters:
         top_p=wire.top_p,
         top_k=wire.top_k,
         min_p=wire.min_p,
-        seed=secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed,
+        seed=seed_of(wire),
         block_size=wire.block_size if isinstance(wire, BlockSampleRequest) else None,
     )

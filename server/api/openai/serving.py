@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from token_diffusion.samplers.parameters import SamplingParameters
 
 from ...work.deadline import Deadline
 from ...work.jobs import Job
-from ..admission import SEED_BOUND, Service, admit, deadline_of, submit_together
+from ..admission import Service, admit, belongs, deadline_of, seed_of, submit_together
 from ..answer import answer
 from ..events import SentStream
 from ..middleware.owners import owner_of
@@ -56,9 +55,8 @@ async def serve(
         sheets = await _admit(wire, checkpoint, read, ends, request, service, deadline)
     except ParameterError as error:
         raise ParameterError(NAMES.get(error.name, error.name), error.rule, error.value) from None
-    request.state.jobs = jobs = list(sheets)
-    for job in jobs:
-        job.request_id = request.state.request_id
+    jobs = list(sheets)
+    belongs(jobs, request)
     group = submit_together(service, jobs, deadline)
     head = {
         "id": f"{shape.prefix}-{jobs[0].id.partition('-')[2]}",
@@ -116,7 +114,7 @@ async def _admit(
 def _sampling(wire: OpenAIRequest) -> dict[str, Any]:
     """What was asked for in words that any request of ours knows, and a seed, as all prompts have one."""
     own = {name: getattr(wire, name) for name in SamplingFields.model_fields if name in wire.model_fields_set}
-    return own | {"seed": secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed}
+    return own | {"seed": seed_of(wire)}
 
 
 def _ours(wire: OpenAIRequest, own: Mapping[str, Any], sheet: Sheet, seq_len: int, max_steps: int) -> SampleRequest:

@@ -9,7 +9,7 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ..admission import Service, ServiceDep, admit, deadline_of
+from ..admission import Service, ServiceDep, admit, belongs, deadline_of
 from ..answer import answer
 from ..events import EventStream, Narrator
 from ..middleware.bodies import BoundedRoute
@@ -45,7 +45,7 @@ async def _answer(wire: SampleRequest, request: Request, service: Service, proce
     """Admit, submit, and answer with a stream of events or with the last one."""
     deadline = deadline_of(wire, service.settings)
     job = await admit(service, wire, processes, request.url.path, owner_of(request), deadline)
-    job.request_id, request.state.jobs = request.state.request_id, [job]
+    belongs([job], request)
     log.debug("%s: %s with %s", job, request.url.path, job.parameters)
     register = service.register
     entry = register.submit(job, deadline, keep=wire.on_disconnect == "keep")

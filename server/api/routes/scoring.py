@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +19,22 @@ from token_diffusion.samplers.price import price
 from token_diffusion.samplers.scoring import estimator_of
 from token_diffusion.text import Passage, encode_passage
 
-from ...errors import invalid
 from ...owners.owner import Owner
 from ...settings import Settings
 from ...work.deadline import Deadline
 from ...work.group import Group
 from ...work.jobs import Job, new_id
 from ...work.stream import Stream
-from ..admission import SEED_BOUND, Service, ServiceDep, check_at_most, choose_loaded, deadline_of
+from ..admission import (
+    Service,
+    ServiceDep,
+    belongs,
+    check_at_most,
+    check_price,
+    choose_loaded,
+    deadline_of,
+    seed_of,
+)
 from ..answer import answer
 from ..middleware.bodies import BoundedRoute
 from ..middleware.owners import owner_of
@@ -59,9 +66,7 @@ async def score(wire: ScoreRequest, request: Request, service: ServiceDep) -> Re
     """How likely texts are, by a checkpoint of any process: an upper bound on -log p each, its error, and their ranking."""
     deadline = deadline_of(wire, service.settings)
     admitted = await _admit(service, wire, owner_of(request), deadline)
-    for job in admitted.jobs:
-        job.request_id = request.state.request_id
-    request.state.jobs = admitted.jobs
+    belongs(admitted.jobs, request)
     with Group(service.engine, admitted.jobs, deadline) as group:
         return await answer(_scored(service, admitted, group, deadline), request)
 
@@ -88,7 +93,7 @@ async def _admit(service: Service, wire: ScoreRequest, owner: Owner, deadline: D
 
     async with deadline.bound():
         passages = await service.text.run(encode, owner)
-    id, seed = new_id(settings.instance), secrets.randbelow(SEED_BOUND) if wire.seed is None else wire.seed
+    id, seed = new_id(settings.instance), seed_of(wire)
     sampler, jobs = make_sampler(checkpoint.scheduler, ScoringParameters), []
     for index, passage in enumerate(passages):
         parameters = ScoringParameters(len(passage.tokens), num_times, estimator, seed, passage.given)
@@ -115,11 +120,8 @@ def _check_limits(wire: ScoreRequest, settings: Settings) -> int:
 def _check_work(jobs: Sequence[Job[ScoringParameters]], num_times: int, settings: Settings) -> None:
     """Raises APIError, 422, with what makes up the price if it is too much."""
     work, tokens = sum(job.work for job in jobs), sum(len(job.tokens) for job in jobs)
-    if work > settings.max_request_work:
-        raise invalid(
-            f"num_times {num_times} x {tokens} tokens of all texts, prefix and frame included, are {work} token passes; "
-            f"this server takes at most {settings.max_request_work} a request"
-        )
+    parts = f"num_times {num_times} x {tokens} tokens of all texts, prefix and frame included"
+    check_price(work, f"{parts}, are {work} token passes", settings)
 
 
 async def _scored(service: Service, admitted: Admitted, group: Group, deadline: Deadline) -> Scored:
