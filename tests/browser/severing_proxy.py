@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.clients.cutting_proxy import pump
+
 
 @dataclass
 class Proxy:
@@ -32,21 +34,14 @@ class Proxy:
         with contextlib.suppress(OSError), client, socket.create_connection((host, int(port))) as server:
             ends = {client, server}
             self.open |= ends
-            back = threading.Thread(target=_pump, args=(client, server))
+            back = threading.Thread(target=pump, args=(client, server))
             back.start()
-            _pump(server, client)
+            pump(server, client)
             for end in ends:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
             back.join()
             self.open -= ends
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(2**16):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
 
 
 @contextmanager

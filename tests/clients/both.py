@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 
 import pytest
 
+import token_diffusion_client.drivers
 from token_diffusion_client import AsyncClient, Client
 
 
@@ -59,3 +60,16 @@ async def _next(events: AsyncGenerator[Any]) -> Any:
 def connect(request: pytest.FixtureRequest) -> type[Client]:
     """Makes a client; each test that asks for it is tried with both."""
     return cast("type[Client]", request.param)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses before each try, which take no time."""
+    taken: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        taken.append(seconds)
+
+    monkeypatch.setattr(token_diffusion_client.drivers, "sleep", taken.append)
+    monkeypatch.setattr(token_diffusion_client.drivers, "sleep_awaiting", sleep)
+    return taken

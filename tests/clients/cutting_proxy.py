@@ -27,7 +27,7 @@ class Proxy:
     def carry(self, client: socket.socket, upstream: tuple[str, int]) -> None:
         left = self.cuts.pop(0) if self.cuts else None
         with client, socket.create_connection(upstream) as server:
-            back = threading.Thread(target=_pump, args=(client, server))
+            back = threading.Thread(target=pump, args=(client, server))
             back.start()
             with contextlib.suppress(OSError):
                 while data := server.recv(2**16 if left is None else max(left, 1)):
@@ -45,7 +45,8 @@ class Proxy:
             back.join()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    """What one end says, to the other, until it has said all."""
     with contextlib.suppress(OSError):
         while data := source.recv(2**16):
             sink.sendall(data)

@@ -73,9 +73,9 @@ class Page {
       const openapi = await this.client.openapi();
       if (turn === this._turn) this._learn(openapi, models);
     } catch (error) {
-      if (error.code === 401) this.key.refused(error);
-      else this._notice(`The page cannot begin: ${error.message}. Trying again.`);
-      if (error.code !== 401) setTimeout(() => turn === this._turn && this._start(), 2000);
+      if (error.code === 401) return this.key.refused(error);
+      this._notice(`The page cannot begin: ${error.message}. Trying again.`);
+      setTimeout(() => turn === this._turn && this._start(), 2000);
     }
   }
 

@@ -9,24 +9,10 @@ from typing import Any
 
 import pytest
 
-import token_diffusion_client.drivers
 from tests.clients.scripted_server import DONE, EVENTS, Reply, answer, envelope, scripted, sse
 from token_diffusion_client import Client, DoneEvent, SampleError
 
 pytest_plugins = ["tests.clients.both"]
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses before each try, which take no time."""
-    taken: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        taken.append(seconds)
-
-    monkeypatch.setattr(token_diffusion_client.drivers, "sleep", taken.append)
-    monkeypatch.setattr(token_diffusion_client.drivers, "sleep_awaiting", sleep)
-    return taken
 
 
 def busy(status: int, then: Reply | None = None, retry_after: str | None = None) -> Reply:

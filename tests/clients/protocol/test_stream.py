@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import token_diffusion_client.drivers
 import token_diffusion_client.protocol.stream
 from tests.clients.cutting_proxy import cutting
 from tests.clients.scripted_server import EVENTS, Reply, Scripted, answer, envelope, scripted, sse
@@ -39,19 +38,6 @@ REQUEST: dict[str, Any] = {"prompt": "w3 w4", "num_samples": 2, "seq_len": 20, "
 LONG: dict[str, Any] = {"seq_len": 64, "num_inference_steps": 1000, "seed": 3}
 
 ID = {"X-Sample-Id": "smp-1"}
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses before each try, which take no time."""
-    taken: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        taken.append(seconds)
-
-    monkeypatch.setattr(token_diffusion_client.drivers, "sleep", taken.append)
-    monkeypatch.setattr(token_diffusion_client.drivers, "sleep_awaiting", sleep)
-    return taken
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 /** The text box for prompt and template: a text with holes is a template, one without is a prompt. */
 
-import { element } from "../view/element.js";
+import { complain, element } from "../view/element.js";
 
 /** Three underscores are a hole of one token, each further one a token more. */
 const HOLE = /_{3,}/g;
@@ -60,10 +60,7 @@ export class Composer {
 
   /** Show a message next to the box; null for none. */
   complain(message) {
-    this.problem.textContent = message ?? "";
-    this.problem.hidden = message === null;
-    if (message === null) this.input.removeAttribute("aria-invalid");
-    else this.input.setAttribute("aria-invalid", "true");
+    complain(this.input, this.problem, message);
   }
 
   /** The spelling of a mask in the model that is asked. */

@@ -1,6 +1,6 @@
 /** One control of the form, made from a field of the schema: reads and shows a value, and says what is wrong with it. */
 
-import { element } from "../view/element.js";
+import { complain, element } from "../view/element.js";
 
 let count = 0;
 
@@ -54,10 +54,7 @@ export class FieldControl {
 
   /** Show a message next to the control; null for none. */
   complain(message) {
-    this.problem.textContent = message ?? "";
-    this.problem.hidden = message === null;
-    if (message === null) this.input.removeAttribute("aria-invalid");
-    else this.input.setAttribute("aria-invalid", "true");
+    complain(this.input, this.problem, message);
   }
 }
 

@@ -23,6 +23,14 @@ export function byId(id) {
   return found;
 }
 
+/** Say what is wrong with an input in the element next to it; null for nothing. */
+export function complain(input, problem, message) {
+  problem.textContent = message ?? "";
+  problem.hidden = message === null;
+  if (message === null) input.removeAttribute("aria-invalid");
+  else input.setAttribute("aria-invalid", "true");
+}
+
 /** Text safe to show on a line: control characters as the symbols that Unicode has for them, line ends as ↵. */
 export function visible(text) {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/gu, symbol);
