@@ -16,8 +16,8 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from token_diffusion.networks.memory import prepare
-from token_diffusion.networks.threads import set_threads
+from token_diffusion.networks.cpu.memory import prepare
+from token_diffusion.networks.cpu.threads import set_threads
 
 from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, training
 from .environment import provenance

@@ -16,8 +16,8 @@ from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, Bert
 
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import DTYPES, Checkpoint, load_checkpoint, save_checkpoint
+from token_diffusion.networks.cpu.packing import pack_where_it_pays
 from token_diffusion.networks.denoiser import MaskedLMDenoiser
-from token_diffusion.networks.packing import pack_where_it_pays
 
 from . import ROOT
 

@@ -3,7 +3,7 @@
     python -m benchmarks packing [--quick]
 
 Forward passes as the samplers make them: the body over rows x tokens, the head at a few positions or at all. "Used here" says
-whether `load_checkpoint` packs on this machine (token_diffusion/networks/packing.py); both are measured where oneDNN has them.
+whether `load_checkpoint` packs on this machine (networks/cpu/packing.py); both are measured where oneDNN has them.
 And how often the rounding of a row depends on the rows beside it: its logits alone, bit for bit against those among others.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from token_diffusion.networks.cpu.packing import is_supported, pack, pays
 from token_diffusion.networks.denoiser import Denoiser, MaskedLMDenoiser
-from token_diffusion.networks.packing import is_supported, pack, pays
 
 from .environment import timed
 from .figures import median

@@ -3,7 +3,7 @@
     python -m benchmarks samplers [--only mdlm udlm hybrid block] [--quick]
 
 Textbook, ours and limit take turns in one process on the same weights: the textbook on the network as transformers loads
-it, ours and the limit on what `load_checkpoint` makes of it (token_diffusion/networks/packing.py), all with the same allocator. A
+it, ours and the limit on what `load_checkpoint` makes of it (networks/cpu/packing.py), all with the same allocator. A
 ratio is the median over the rounds of the two times of that round. Ours and the limit run whole. Of a textbook loop, which
 may take many minutes, a few steps are timed, spread evenly over its grid, each on a state noised as that step would find it;
 their mean is multiplied by the number of steps, which is counted in a dry run of the same loop on a network of 64 tokens: how

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from token_diffusion.networks.memory import prepare
+from token_diffusion.networks.cpu.memory import prepare
 from trainer.data.feed import Feed
 
 from .environment import timed

@@ -15,8 +15,8 @@ from starlette.middleware.cors import CORSMiddleware
 from token_diffusion import __version__
 from token_diffusion.checkpoint import open_checkpoint
 from token_diffusion.engine.cost import enough_tokens
-from token_diffusion.networks.memory import prepare
-from token_diffusion.networks.threads import set_threads
+from token_diffusion.networks.cpu.memory import prepare
+from token_diffusion.networks.cpu.threads import set_threads
 from token_diffusion.plain import plain
 
 from .api.admission import Service

@@ -16,8 +16,8 @@ from transformers.utils import logging as transformers_logging
 from .checkpoint import DTYPES, load_checkpoint
 from .engine.scores import Score, ranking
 from .errors import ParameterError
-from .networks.memory import prepare
-from .networks.threads import set_threads
+from .networks.cpu.memory import prepare
+from .networks.cpu.threads import set_threads
 from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run, score

@@ -23,11 +23,11 @@ from .diffusion.scheduler import TokenDiffusionScheduler
 from .errors import ParameterError, in_short
 from .facts import UNKNOWN, Facts, read_facts
 from .networks.behaviour import check_masks
+from .networks.cpu.packing import pack_where_it_pays
+from .networks.cpu.quantization import quantised
 from .networks.denoiser import Denoiser, MaskedLMDenoiser
 from .networks.groups import Batching
 from .networks.masked_lm import max_positions as max_positions
-from .networks.packing import pack_where_it_pays
-from .networks.quantization import quantised
 from .networks.transformer import TokenDiffusionConfig
 from .networks.weights import check_headers, check_logits, quiet, read_masked_lm
 from .plain import writes_text

@@ -78,7 +78,7 @@ def _summary() -> str:
 
 def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
     """The command's work. What it needs is imported here, so that help and mistakes in flags answer at once."""
-    from token_diffusion.networks.memory import prepare
+    from token_diffusion.networks.cpu.memory import prepare
 
     prepare()
     if command == "tokenizer":
@@ -91,7 +91,7 @@ def _runner(command: str) -> Callable[[Any, Sequence[str]], int]:
 
         return run_tokenizer
 
-    from token_diffusion.networks.threads import set_threads
+    from token_diffusion.networks.cpu.threads import set_threads
 
     set_threads()
     if command == "evaluate":

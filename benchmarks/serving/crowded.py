@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import httpx2
 import torch
 
-from token_diffusion.networks.threads import available_cpus
+from token_diffusion.networks.cpu.threads import available_cpus
 
 from ..figures import median
 from ..models import DEMOS

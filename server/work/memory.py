@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from token_diffusion.networks.memory import give_back
+from token_diffusion.networks.cpu.memory import give_back
 
 EVERY_S = 60.0
 

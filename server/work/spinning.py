@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from token_diffusion.networks.threads import affinity
+from token_diffusion.networks.cpu.threads import affinity
 
 CROWDED, LOOK_S = 0.2, 0.1
 """Share of the time in which the engine could have computed that it waited for a CPU, over so many seconds of that time: above

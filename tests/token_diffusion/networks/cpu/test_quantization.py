@@ -13,7 +13,7 @@ from tests.tiny import save_tiny
 from token_diffusion import ParameterError
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.engine.batch import Batch
-from token_diffusion.networks.quantization import quantised
+from token_diffusion.networks.cpu.quantization import quantised
 from token_diffusion.networks.rowwise import Rowwise
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.text import OPEN

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from token_diffusion.networks import memory
-from token_diffusion.networks.memory import give_back, prepare
-from token_diffusion.networks.packing import is_supported
+from token_diffusion.networks.cpu import memory
+from token_diffusion.networks.cpu.memory import give_back, prepare
+from token_diffusion.networks.cpu.packing import is_supported
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's")
 
 PROGRAM = '''
@@ -26,8 +26,8 @@ import resource
 import sys
 from pathlib import Path
 import torch
-from token_diffusion.networks.memory import give_back, prepare
-from token_diffusion.networks.packing import pack
+from token_diffusion.networks.cpu.memory import give_back, prepare
+from token_diffusion.networks.cpu.packing import pack
 
 def faults(first: int) -> int:
     """Of twenty tensors of about 20 MB, each a little larger than those before it, so that each is new to glibc."""

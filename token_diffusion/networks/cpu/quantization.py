@@ -7,9 +7,9 @@ import warnings
 import torch
 from torch import nn
 
-from ..errors import ParameterError
-from .denoiser import Denoiser, MaskedLMDenoiser
-from .rowwise import Rowwise
+from ...errors import ParameterError
+from ..denoiser import Denoiser, MaskedLMDenoiser
+from ..rowwise import Rowwise
 
 
 def quantised(denoiser: MaskedLMDenoiser) -> Denoiser:

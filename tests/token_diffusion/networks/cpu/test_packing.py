@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from tests.tiny import save_tiny, tiny_model
 from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
-from token_diffusion.networks import packing
-from token_diffusion.networks.packing import PackedLinear, is_supported, pack
+from token_diffusion.networks.cpu import packing
+from token_diffusion.networks.cpu.packing import PackedLinear, is_supported, pack
 
 pytestmark = pytest.mark.skipif(not is_supported(torch.float32), reason="oneDNN is not there")
 HAS_BFLOAT16 = is_supported(torch.bfloat16)

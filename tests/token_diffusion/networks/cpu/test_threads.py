@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from token_diffusion.networks.threads import available_cpus, set_threads
+from token_diffusion.networks.cpu.threads import available_cpus, set_threads
 
 V1 = "30 25 0:28 {mounted} /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
 V1_MEMORY = "31 25 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
@@ -18,7 +18,7 @@ V2 = "30 25 0:28 {mounted} {place} rw,nosuid - cgroup2 cgroup rw,nsdelegate"
 
 @pytest.fixture(autouse=True)
 def many_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("token_diffusion.networks.threads.affinity", lambda: 64)
+    monkeypatch.setattr("token_diffusion.networks.cpu.threads.affinity", lambda: 64)
 
 
 def tree(root: Path, cgroup: str, mounts: str, quotas: dict[str, str]) -> Path:
@@ -109,7 +109,7 @@ def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_quota_bounds_the_threads_unless_somebody_says_how_many(
     cpus: float, asked: int | None, said: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("token_diffusion.networks.threads.available_cpus", lambda: cpus)
+    monkeypatch.setattr("token_diffusion.networks.cpu.threads.available_cpus", lambda: cpus)
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     assert set_threads(asked) == torch.get_num_threads() == threads
