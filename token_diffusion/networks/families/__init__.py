@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import mdlm
-from .published import Published, Tokens
+from . import dream, llada, mdlm
+from .published import ROLES, Published, Tokens
 
-__all__ = ["FAMILIES", "Published", "Tokens", "published"]
+__all__ = ["FAMILIES", "ROLES", "Published", "Tokens", "published"]
 
-FAMILIES = {"mdlm": mdlm.read}
+FAMILIES = {"mdlm": mdlm.read, "llada": llada.read, "dream": dream.read}
 """By the format's name, what reads a config.json and the names of weights as that."""
 
 
