@@ -155,7 +155,7 @@ def _facts(known: Published, tokenizer: PreTrainedTokenizerBase) -> Facts:
             return spelt.get(token)
         found: int | None = getattr(tokenizer, f"{token}_token_id")
         if found is None:
-            rule = f"have a {token} token, as that of a {known.family} model has"
+            rule = f"have its {token} token, as that of a {known.family} model has"
             raise ParameterError("tokenizer", rule, tokenizer.name_or_path)
         return found
 

@@ -6,6 +6,8 @@ token_diffusion is imported.
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from .llama import BidirectionalLlamaConfig, BidirectionalLlamaForMaskedLM, BidirectionalLlamaModel
@@ -20,10 +22,11 @@ __all__ = [
     "BidirectionalQwen2Model",
 ]
 
-for _config, _body, _model in [
+_kinds: list[tuple[Any, Any, Any]] = [
     (BidirectionalLlamaConfig, BidirectionalLlamaModel, BidirectionalLlamaForMaskedLM),
     (BidirectionalQwen2Config, BidirectionalQwen2Model, BidirectionalQwen2ForMaskedLM),
-]:
+]
+for _config, _body, _model in _kinds:
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _body, exist_ok=True)
     AutoModelForMaskedLM.register(_config, _model, exist_ok=True)

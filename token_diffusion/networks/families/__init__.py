@@ -37,7 +37,9 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
             known = read(config, names)
         except ParameterError as error:
             raise ParameterError(parameter, f"hold a {name} model that is run here ({error})", str(folder)) from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            Exception
+        ) as error:  # a value of another type or size: transformers' configurations raise what they like
             what = f"no {error}" if isinstance(error, KeyError) else in_short(error)
             raise ParameterError(parameter, f"hold the config.json of a {name} model ({what})", str(folder)) from error
         if known is not None:

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 from transformers import Qwen2Tokenizer
 
-from ...errors import ParameterError
 from ..bidirectional import BidirectionalQwen2Config
+from .keys import Keys, check_architecture, check_positive, check_run
 from .published import Published
 
 MASK_TOKEN_ID = 151666
@@ -22,7 +22,7 @@ CONTEXT, INHERITED = 2048, (32768, 131072)
 
 ENDS = ("eos", "<|im_end|>")
 
-RUN = {
+RUN: Keys = {
     "hidden_act": ("silu", ["silu"]),
     "use_sliding_window": (False, [False]),
     "rope_scaling": (None, [None]),
@@ -35,11 +35,9 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     """What is known of such a folder; None for another."""
     if config.get("model_type") != "Dream":
         return None
-    if "DreamModel" not in (found := config.get("architectures") or ["DreamModel"]):
-        raise ParameterError("architectures", "be DreamModel", found)
-    for key, (default, run) in RUN.items():
-        if (value := config.get(key, default)) not in run:
-            raise ParameterError(key, f"be {run[0]!r}", value)
+    check_architecture(config, "DreamModel")
+    check_run(config, RUN)
+    check_positive(config, "num_attention_heads", "max_position_embeddings", "rope_theta")
     return Published(
         "dream",
         _network(config),
@@ -69,7 +67,7 @@ def _network(config: Mapping[str, Any]) -> BidirectionalQwen2Config:
         num_key_value_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
         max_position_embeddings=CONTEXT if length in INHERITED else length,
         rms_norm_eps=config["rms_norm_eps"],
-        rope_theta=config["rope_theta"],
+        rope_parameters={"rope_type": "default", "rope_theta": config["rope_theta"]},
         attention_dropout=config.get("attention_dropout", 0.0),
         tie_word_embeddings=config.get("tie_word_embeddings", False),
         shift_logits=True,

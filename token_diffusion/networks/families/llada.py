@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import ParameterError
 from ..bidirectional import BidirectionalLlamaConfig
+from .keys import Keys, check_architecture, check_positive, check_run
 from .published import Published
 
 MASK_TOKEN_ID = 126336
 """Of the released models, whatever their config.json says (generate.py)."""
 
-RUN = {
+RUN: Keys = {
     "block_type": ("sequential", ["llama"]),
     "activation_type": ("swiglu", ["silu"]),
     "layer_norm_type": ("default", ["rms"]),
@@ -58,11 +58,9 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     """What is known of such a folder; None for another."""
     if config.get("model_type") != "llada":
         return None
-    if "LLaDAModelLM" not in (found := config.get("architectures") or ["LLaDAModelLM"]):
-        raise ParameterError("architectures", "be LLaDAModelLM", found)
-    for key, (default, run) in RUN.items():
-        if (value := config.get(key, default)) not in run:
-            raise ParameterError(key, f"be {run[0]!r}", value)
+    check_architecture(config, "LLaDAModelLM")
+    check_run(config, RUN)
+    check_positive(config, "n_heads", "max_sequence_length", "rope_theta")
     width = config["embedding_size"] or config["vocab_size"]
     return Published(
         "llada",
@@ -93,7 +91,7 @@ def _network(config: Mapping[str, Any], width: int) -> BidirectionalLlamaConfig:
         num_key_value_heads=config.get("n_kv_heads") or few,
         max_position_embeddings=config["max_sequence_length"],
         rms_norm_eps=config["rms_norm_eps"],
-        rope_theta=config["rope_theta"],
+        rope_parameters={"rope_type": "default", "rope_theta": config["rope_theta"]},
         attention_dropout=config.get("attention_dropout", 0.0),
         tie_word_embeddings=config["weight_tying"],
         bos_token_id=None,

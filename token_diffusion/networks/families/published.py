@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 Tokens = tuple[str | int, ...]
-"""Control tokens, each by its id, by the tokenizer's role for it ("bos", "eos", "cls", "sep", "pad"), or as it is spelt: a spelling
-that the tokenizer does not have stands for no token."""
+"""Control tokens, each by its id, by the tokenizer's role for it (`ROLES`), or as it is spelt: a spelling that the tokenizer
+does not have stands for no token."""
 
 ROLES = ("bos", "eos", "cls", "sep", "pad")
 

@@ -24,7 +24,7 @@ from .recording import Recording, recording
 
 BOS, EOS, MASK, TURN = 56, 57, 60, 63
 VARIANTS = ("llada", "llada-tied")
-"""All of config.json as released, with embeddings that are no tokens; embeddings tied, keys and values shared, MLP by its ratio."""
+"""config.json as released, with rows of embeddings that are no tokens; embeddings tied, heads sharing keys, MLP by its ratio."""
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,15 @@ def test_each_weight_moves_the_logits(variant: tuple[Checkpoint, Recording]) -> 
         with torch.no_grad():
             weight = checkpoint.model.get_parameter(name)
             held = weight.clone()
-            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
             moved = (asked(checkpoint, tokens, valid) - before).abs().max()
             weight.copy_(held)
         assert moved > 1e-3, theirs
 
 
-def test_neither_padding_nor_neighbours_nor_the_order_asked_change_a_row(variant: tuple[Checkpoint, Recording]) -> None:
+def test_neither_padding_nor_neighbours_nor_the_order_asked_change_a_row(
+    variant: tuple[Checkpoint, Recording],
+) -> None:
     checkpoint, recorded = variant
     tokens, valid = recorded.inputs["tokens"], recorded.inputs["valid"]
     short = int(valid[1].sum())
@@ -80,7 +82,7 @@ def test_neither_padding_nor_neighbours_nor_the_order_asked_change_a_row(variant
 
 
 def with_the_mask(nats: Tensor, logits: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-    """Bounds [B, L] as the authors reckon them: among the tokens that may be under a mask is the mask, for which no bound is due."""
+    """Bounds [B, L] as the authors reckon them: among what may be under a mask is the mask itself, which never is."""
     elsewhere = -torch.log1p(-logits.softmax(-1)[..., MASK]) / t.unsqueeze(1)
     return nats + elsewhere.where(noisy == MASK, 0.0)
 
@@ -171,6 +173,8 @@ def test_bfloat16_stays_and_may_be_chosen(tmp_path: Path, dtype: torch.dtype, ke
         ({"input_emb_norm": True}, "input_emb_norm must be False, got True"),
         ({"scale_logits": True}, "scale_logits must be False, got True"),
         ({"block_group_size": 2}, "block_group_size must be 1, got 2"),
+        ({"max_sequence_length": 0}, "max_sequence_length must be a positive number, got 0"),
+        ({"mask_token_id": 1}, "tokenizer must have the mask token 1 of its llada model, not 60"),
         ({"architectures": ["LLaDAMoEModelLM"]}, "architectures must be LLaDAModelLM, got ['LLaDAMoEModelLM']"),
     ],
 )
@@ -216,7 +220,10 @@ NORM, EXTRA = "model.transformer.ln_f.weight", "model.transformer.blocks.0.q_nor
         (_without("d_model"), "hold the config.json of a llada model (no 'd_model')"),
         (_without("rope"), "rope must be True, got False"),
         (lambda folder: (folder / "model-00002-of-00002.safetensors").unlink(), "model-00002-of-00002.safetensors"),
-        (_with_weights(lambda weights: weights.pop(NORM)), "hold all weights of its model (model.norm.weight is missing)"),
+        (
+            _with_weights(lambda weights: weights.pop(NORM)),
+            "hold all weights of its model (model.norm.weight is missing)",
+        ),
         (_with_weights(lambda weights: weights.update({NORM: torch.ones(5)})), "model.norm.weight is [5], not [32]"),
         (_with_weights(lambda weights: weights.update({EXTRA: torch.ones(8)})), f"{EXTRA} is left over"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer"),
