@@ -10,12 +10,18 @@ from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import duo, mdlm, udlm
-from .published import Published, Tokens
+from . import dream, duo, llada, mdlm, udlm
+from .published import ROLES, Published, Tokens
 
-__all__ = ["FAMILIES", "Published", "Tokens", "published"]
+__all__ = ["FAMILIES", "ROLES", "Published", "Tokens", "published"]
 
-FAMILIES = {"mdlm": mdlm.read, "udlm": udlm.read, "duo": duo.read}
+FAMILIES = {
+    "mdlm": mdlm.read,
+    "udlm": udlm.read,
+    "duo": duo.read,
+    "llada": llada.read,
+    "dream": dream.read,
+}
 """By the format's name, what reads a config.json and the names of weights as that."""
 
 
@@ -37,7 +43,9 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
             known = read(config, names)
         except ParameterError as error:
             raise ParameterError(parameter, f"hold a {name} model that is run here ({error})", str(folder)) from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            Exception
+        ) as error:  # a value of another type or size: transformers' configurations raise what they like
             what = f"no {error}" if isinstance(error, KeyError) else in_short(error)
             raise ParameterError(parameter, f"hold the config.json of a {name} model ({what})", str(folder)) from error
         if known is not None:
