@@ -44,7 +44,9 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     def weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if (bias := theirs.get("logit_bias")) is not None and bool(bias.any()):
             raise ParameterError("logit_bias", "be 0, as the published network has none", bias.flatten().tolist())
-        cut = {name: each[:vocab_size] if name in CUT else each for name, each in theirs.items() if name != "logit_bias"}
+        cut = {
+            name: each[:vocab_size] if name in CUT else each for name, each in theirs.items() if name != "logit_bias"
+        }
         return dit.weights(cut, prefix="")
 
     return Published(
