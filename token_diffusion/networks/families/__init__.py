@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import dream, duo, llada, mdlm, udlm
+from . import dream, duo, gidd, llada, mdlm, refused, sedd, udlm
 from .published import ROLES, Published, Tokens
 
 __all__ = ["FAMILIES", "ROLES", "Published", "Tokens", "published"]
@@ -19,6 +19,8 @@ FAMILIES = {
     "mdlm": mdlm.read,
     "udlm": udlm.read,
     "duo": duo.read,
+    "gidd": gidd.read,
+    "sedd": sedd.read,
     "llada": llada.read,
     "dream": dream.read,
 }
@@ -29,7 +31,8 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
     """What is known of a folder of one of these formats; None for any other.
 
     Raises:
-        ParameterError: one of them, but of a kind that is not run here, or a key of its config.json is missing or wrong.
+        ParameterError: one of them, but of a kind that is not run here, or a key of its config.json is missing or wrong; or a
+            format that is not run here at all, or that code in the folder alone describes.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -37,6 +40,8 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
         return None  # whoever reads the folder says what is wrong with it
     if not isinstance(config, dict):
         return None
+    if (reason := refused.reason(config)) is not None:
+        raise ParameterError(parameter, f"hold a model that is run here ({reason})", str(folder))
     names = weight_names(folder)
     for name, read in FAMILIES.items():
         try:
@@ -50,4 +55,6 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
             raise ParameterError(parameter, f"hold the config.json of a {name} model ({what})", str(folder)) from error
         if known is not None:
             return known
+    if (code := refused.unknown_code(config)) is not None:
+        raise ParameterError(parameter, f"hold a model that is known here ({code})", str(folder))
     return None
