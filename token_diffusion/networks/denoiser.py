@@ -21,7 +21,9 @@ from .masked_lm import Head, forward_arguments, parameter_names
 
 
 class Denoiser(Protocol):
-    """What the samplers call. `device` is where it wants its tokens. It may have `forbidden`, ids that no sample may hold."""
+    """What the samplers call. `device` is where it wants its tokens. It may have `forbidden`, ids that no sample may hold, and
+    `block_size`, the tokens of a block where it is block-causal: blocks from position 0 on, of which none sees a later one.
+    """
 
     @property
     def device(self) -> torch.device: ...
@@ -36,7 +38,7 @@ class CallableDenoiser:
     """
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu") -> None:
-        self.function, self.device = function, torch.device(device)
+        self.function, self.device, self.block_size = function, torch.device(device), block_size_of(function)
 
     def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
         return self.function(tokens, t.to(torch.get_default_dtype())).flatten(0, 1)[positions]
@@ -68,6 +70,10 @@ class MaskedLMDenoiser:
         return self._behaviour.grouping.batching
 
     @property
+    def block_size(self) -> int | None:
+        return block_size_of(self.model)
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
@@ -92,6 +98,12 @@ class MaskedLMDenoiser:
 def forbidden_by(denoiser: Any) -> tuple[int, ...]:
     """The ids that no sample of a denoiser may hold."""
     return tuple(getattr(denoiser, "forbidden", ()))
+
+
+def block_size_of(denoiser: Any) -> int | None:
+    """The tokens of a block of a network, or of what asks it, that is block-causal; None for one that sees everything."""
+    found: int | None = getattr(denoiser, "block_size", None)
+    return found
 
 
 def as_denoiser(denoiser: Any) -> Denoiser:

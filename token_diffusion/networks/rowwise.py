@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, forbidden_by
+from .denoiser import Denoiser, block_size_of, forbidden_by
 from .groups import Grouping, in_groups
 
 
@@ -19,6 +19,7 @@ class Rowwise:
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser, self.forbidden = denoiser, forbidden_by(denoiser)
+        self.block_size = block_size_of(denoiser)
 
     @property
     def device(self) -> torch.device:

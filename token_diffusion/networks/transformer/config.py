@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from ...diffusion.processes import Process
 from ...diffusion.schedules import Schedule, make_schedule
+from ...diffusion.values import check_int
 from ...errors import ParameterError
 
 TIME_CONDITIONINGS = ("none", "t", "sigma")
@@ -22,6 +23,8 @@ class TokenDiffusionConfig(PreTrainedConfig):
             alpha_schedule, eps, sigma_min and sigma_max are those of the folder's scheduler.
         cond_dim: width of the embedded time.
         dropout: in training, on attention weights and on what each residual branch adds.
+        block_size: tokens of a block, from position 0 on, where attention is block-causal (BD3-LM, arXiv 2503.09573): a position
+            attends to its own block and to those before it. None: to all.
     """
 
     model_type = "token-diffusion"
@@ -42,6 +45,7 @@ class TokenDiffusionConfig(PreTrainedConfig):
     eps: float = 1e-3
     sigma_min: float = 1e-4
     sigma_max: float = 20.0
+    block_size: int | None = None
     tie_word_embeddings: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -56,6 +60,8 @@ class TokenDiffusionConfig(PreTrainedConfig):
         if self.hidden_size % (2 * self.num_attention_heads):
             rule = f"be a multiple of 2 * num_attention_heads = {2 * self.num_attention_heads}"
             raise ParameterError("hidden_size", rule, self.hidden_size)
+        if self.block_size is not None:
+            check_int("block_size", self.block_size, 1)
         self.schedule()
 
     def schedule(self) -> Schedule:

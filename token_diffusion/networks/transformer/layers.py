@@ -131,3 +131,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns the halves of each vector of x [B, heads, L, head_dim] against each other, by its position."""
     left, right = x.chunk(2, -1)
     return torch.cat([left * cos - right * sin, right * cos + left * sin], -1)
+
+
+def visible(attention_mask: Tensor | None, length: int, block_size: int | None, device: torch.device) -> Tensor | None:
+    """Which positions each attends to, bool, broadcastable to [B, heads, L, L]: valid ones, of no later block. None: all."""
+    valid = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+    if block_size is None:
+        return valid
+    block = torch.arange(length, device=device) // block_size
+    causal = block.unsqueeze(1) >= block
+    return causal if valid is None else causal & valid

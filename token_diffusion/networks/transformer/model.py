@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from ...errors import ParameterError
 from .config import TokenDiffusionConfig
-from .layers import AdaptiveLayerNorm, Block, Modulation, Output, TimeEmbedding, rotations
+from .layers import AdaptiveLayerNorm, Block, Modulation, Output, TimeEmbedding, rotations, visible
 
 
 class TokenDiffusionPreTrainedModel(PreTrainedModel):
@@ -58,7 +58,7 @@ class TokenDiffusionModel(TokenDiffusionPreTrainedModel):
         hidden = self.embed_tokens(input_ids)
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         rotation = rotations(input_ids.shape[1], head_dim, self.config.rope_theta, hidden)
-        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+        mask = visible(attention_mask, input_ids.shape[1], self.config.block_size, hidden.device)
         for block in self.blocks:
             hidden = block(hidden, condition, rotation, mask)
         return BaseModelOutput(last_hidden_state=self.norm(hidden, condition))
@@ -84,6 +84,11 @@ class TokenDiffusionForMaskedLM(TokenDiffusionPreTrainedModel):
         self.model = TokenDiffusionModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    @property
+    def block_size(self) -> int | None:
+        """By which whoever samples learns that attention is block-causal."""
+        return self.config.block_size
 
     def forward(
         self,
