@@ -1,9 +1,10 @@
 """Any masked LM as a denoiser that evaluates its vocabulary head only at the positions asked for.
 
-    denoiser(tokens [B, L], t [B], valid [B, L], positions [n]) -> logits [n, V]
+    denoiser(tokens [B, L], t [B], valid [B, L], positions [n], labels [B] or None) -> logits [n, V]
 
 `tokens` int64, `t` float64 times in (0, 1], `valid` bool (False is padding), `positions` int64 indices into the flattened
-[B * L]. The body runs over the batch; the head, often a third of the work and most of the memory, over n rows.
+[B * L], `labels` int64, -1 for no label, asked with only where a row has one. The body runs over the batch; the head, often a
+third of the work and most of the memory, over n rows.
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ from torch import Tensor, nn
 
 from .behaviour import behaviour, seeded
 from .groups import SHARED, Batching, in_groups
-from .masked_lm import Head, forward_arguments, parameter_names
+from .masked_lm import Head, block_size, forward_arguments, num_classes, parameter_names
 
 
 class Denoiser(Protocol):
-    """What the samplers call. `device` is where it wants its tokens. It may have `forbidden`, ids that no sample may hold, and
-    `block_size`, the tokens of a block where it is block-causal: blocks from position 0 on, of which none sees a later one.
+    """What the samplers call. `device` is where it wants its tokens.
+
+    It may have `forbidden`, ids that no sample may hold; `num_classes`, how many labels it knows; and `block_size`, the positions
+    of a block where none sees those of later blocks (`block_size_of`).
     """
 
     @property
     def device(self) -> torch.device: ...
 
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor: ...
+    def __call__(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor: ...
 
 
 class CallableDenoiser:
@@ -40,7 +45,9 @@ class CallableDenoiser:
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu") -> None:
         self.function, self.device, self.block_size = function, torch.device(device), block_size_of(function)
 
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         return self.function(tokens, t.to(torch.get_default_dtype())).flatten(0, 1)[positions]
 
 
@@ -70,29 +77,37 @@ class MaskedLMDenoiser:
         return self._behaviour.grouping.batching
 
     @property
-    def block_size(self) -> int | None:
-        return block_size_of(self.model)
-
-    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def num_classes(self) -> int:
+        return num_classes(self.model)
+
+    @property
+    def block_size(self) -> int | None:
+        return block_size(self.model)
+
     @torch.inference_mode()
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         grouping = self._behaviour.grouping
         if grouping == SHARED:
-            return self._logits(tokens, t, valid, positions)
-        return in_groups(self._logits, tokens, t, valid, positions, grouping)
+            return self._logits(tokens, t, valid, positions, labels)
+        return in_groups(self._logits, tokens, t, valid, positions, grouping, labels)
 
-    def _logits(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    def _logits(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         if not self.gathers:
-            return self._forward(tokens, t, valid).flatten(0, 1)[positions]
+            return self._forward(tokens, t, valid, labels).flatten(0, 1)[positions]
         with self._head.at(positions):
-            return self._forward(tokens, t, valid).flatten(0, -2)
+            return self._forward(tokens, t, valid, labels).flatten(0, -2)
 
-    def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor) -> Tensor:
+    def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor, labels: Tensor | None) -> Tensor:
         with seeded(self.model) if self._behaviour.random else nullcontext():
-            return self.model(**forward_arguments(self.model, tokens, t, valid.long())).logits
+            return self.model(**forward_arguments(self.model, tokens, t, valid.long(), labels)).logits
 
 
 def forbidden_by(denoiser: Any) -> tuple[int, ...]:
@@ -100,10 +115,17 @@ def forbidden_by(denoiser: Any) -> tuple[int, ...]:
     return tuple(getattr(denoiser, "forbidden", ()))
 
 
+def num_classes_of(denoiser: Any) -> int:
+    """How many labels a denoiser knows."""
+    return int(getattr(denoiser, "num_classes", 0))
+
+
 def block_size_of(denoiser: Any) -> int | None:
-    """The tokens of a block of a network, or of what asks it, that is block-causal; None for one that sees everything."""
+    """The positions of a block where none sees those of later blocks, of a denoiser or of a model that is to be one; None where
+    all see all.
+    """
     found: int | None = getattr(denoiser, "block_size", None)
-    return found
+    return block_size(denoiser) if found is None and hasattr(denoiser, "config") else found
 
 
 def as_denoiser(denoiser: Any) -> Denoiser:

@@ -15,7 +15,7 @@ LENGTH, SIZE = 11, 4
 
 
 def network(block_size: int | None = SIZE) -> TokenDiffusionForMaskedLM:
-    model = tiny_model("token-diffusion", block_size=block_size)
+    model = tiny_model("token-diffusion", causal_block_size=block_size)
     assert isinstance(model, TokenDiffusionForMaskedLM)
     return model
 

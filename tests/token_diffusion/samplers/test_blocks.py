@@ -121,7 +121,7 @@ def test_blocks_of_one_token_leave_nothing_to_chance() -> None:
 def test_alone_and_among_others(process: str) -> None:
     """Samples and scores of a block-causal network, in whatever passes they meet, each row in one of its own."""
     scheduler = TokenDiffusionScheduler(50, 4, forward_process=process)
-    model = tiny_model("token-diffusion", block_size=4)
+    model = tiny_model("token-diffusion", causal_block_size=4)
     prompt = [7, 8, 9, 10, 11]
     asked: dict[object, tuple[list[int], Any]] = {
         length: (prompt[: length % 6] + [-1] * (length - length % 6), SamplingParameters(length, 2, 6, seed=length))
@@ -146,7 +146,7 @@ def test_alone_and_among_others(process: str) -> None:
 
 def test_blocks_are_told_as_they_lie() -> None:
     """With a prompt that ends inside a block: the blocks from there on, and steps for these alone."""
-    batch = Batch(tiny_model("token-diffusion", block_size=4), TokenDiffusionScheduler(50, 4))
+    batch = Batch(tiny_model("token-diffusion", causal_block_size=4), TokenDiffusionScheduler(50, 4))
     batch.add(0, [7] * 6 + [-1] * 7, SamplingParameters(13, 2, 5))
     updates = updates_of(batch)[0]
     assert [end for update in updates for end in update.blocks] == [
@@ -192,7 +192,7 @@ def test_each_block_is_asked_once_a_time_with_those_before_it_clean() -> None:
 
 
 def test_another_block_size_and_another_way_are_refused() -> None:
-    model, scheduler = tiny_model("token-diffusion", block_size=4), TokenDiffusionScheduler(50, 4)
+    model, scheduler = tiny_model("token-diffusion", causal_block_size=4), TokenDiffusionScheduler(50, 4)
     with pytest.raises(ParameterError, match="block_size must be 4, as the network is block-causal, got 8"):
         sample_block(model, scheduler, seq_len=8, block_size=8)
     with pytest.raises(
@@ -208,15 +208,9 @@ def test_another_block_size_and_another_way_are_refused() -> None:
 
 
 def test_whatever_asks_the_network_says_how_large_its_blocks_are() -> None:
-    model = tiny_model("token-diffusion", block_size=4)
+    model = tiny_model("token-diffusion", causal_block_size=4)
     assert block_size_of(model) == block_size_of(MaskedLMDenoiser(model)) == 4
     assert block_size_of(Rowwise(MaskedLMDenoiser(model))) == 4
     assert block_size_of(tiny_model("token-diffusion")) is block_size_of(tiny_model("bert")) is None
     requests = Requests(model, TokenDiffusionScheduler(50, 4), [([7, 7, -1, -1, -1], SamplingParameters(5, 1, 3))])
     assert requests.total == 6
-
-
-@pytest.mark.parametrize("block_size", [0, -1, 2.5, True])
-def test_a_network_has_blocks_of_some_tokens(block_size: Any) -> None:
-    with pytest.raises(ParameterError, match="block_size must be"):
-        tiny_model("token-diffusion", block_size=block_size)
