@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -125,6 +125,8 @@ def open_checkpoint(
         config = read_part(AutoConfig, places["model"], wanted, trust_remote_code=False)
     else:
         config = known.config
+        mask = {"mask_token_id": scheduler.config.mask_token_id}  # the folder's own scheduler may have another
+        known = replace(known, scheduler={**known.scheduler, **mask})
     tokenizer = load_tokenizer(tokenizer_name or places["tokenizer"], known)
     _check_fit(folder, config, tokenizer, scheduler)
     facts = read_facts(folder, scheduler.config.vocab_size)
