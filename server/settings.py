@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from token_diffusion.errors import ParameterError
+from token_diffusion.networks.hub import repository
 
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 """Served when no checkpoint is named: every folder in it that holds a scheduler_config.json."""
@@ -108,12 +109,12 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    checkpoint_path: Path | None = None
-    """folder of a checkpoint, served under the folder's name"""
-    checkpoint: Annotated[dict[str, Path], NoDecode, BeforeValidator(_split_pairs)] = Field(
+    checkpoint_path: str | None = None
+    """folder of a checkpoint, or org/name or org/name@revision of the hub; served under the folder's or repository's name"""
+    checkpoint: Annotated[dict[str, str], NoDecode, BeforeValidator(_split_pairs)] = Field(
         default={}, validate_default=False
     )
-    """NAME=DIR, repeatable: a checkpoint and the name it is served under"""
+    """NAME=DIR or NAME=org/name@revision, repeatable: a checkpoint and the name it is served under"""
     host: str = "127.0.0.1"
     """address to listen on"""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -227,23 +228,31 @@ class Settings(BaseSettings):
         """`max_body_bytes`, or else what the longest text needs, escaped, and the other fields."""
         return self.max_body_bytes or BODY_BYTES_A_TOKEN * self.max_seq_len + OTHER_FIELDS_BYTES
 
-    def checkpoint_folders(self) -> dict[str, Path]:
-        """name -> folder of all checkpoints to load, the first being the default one.
+    def checkpoint_places(self) -> dict[str, str]:
+        """name -> folder or repository of all checkpoints to load, the first being the default one.
 
         Raises:
             ParameterError: two checkpoints of one name, or none named and no demo found.
         """
-        folders = dict(self.checkpoint)
+        places = dict(self.checkpoint)
         if self.checkpoint_path is not None:
-            name = self.checkpoint_path.resolve().name
-            if name in folders:
-                raise ParameterError("checkpoint", f"not use the name of --checkpoint_path, {name!r}", folders[name])
-            folders = {name: self.checkpoint_path, **folders}
-        if not folders:
-            folders = {file.parent.name: file.parent for file in sorted(DEMO_FOLDER.glob("*/scheduler_config.json"))}
-        if not folders:
+            name = _served_as(self.checkpoint_path)
+            if name in places:
+                raise ParameterError("checkpoint", f"not use the name of --checkpoint_path, {name!r}", places[name])
+            places = {name: self.checkpoint_path, **places}
+        if not places:
+            places = {
+                file.parent.name: str(file.parent) for file in sorted(DEMO_FOLDER.glob("*/scheduler_config.json"))
+            }
+        if not places:
             raise ParameterError("checkpoint_path", "be given, as there is no demo in checkpoints/", None)
-        return folders
+        return places
+
+
+def _served_as(place: str) -> str:
+    """The name of a checkpoint that was given none: its folder's, or its repository's."""
+    named = repository(place)
+    return Path(place).resolve().name if named is None else named[0].rpartition("/")[2]
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

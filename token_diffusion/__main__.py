@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from .checkpoint import DTYPES, load_checkpoint
+from .checkpoint import DTYPES, Checkpoint, load_checkpoint
 from .engine.scores import Score, ranking
 from .errors import ParameterError
 from .networks.cpu.memory import prepare
 from .networks.cpu.threads import set_threads
+from .networks.hub import local_folder
 from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run, score
@@ -28,6 +29,7 @@ COMMANDS = {
     "sample-block": (("absorbing", "uniform", "hybrid"), "block-wise sampling, left to right, from any checkpoint"),
     "sample-hybrid": (("hybrid",), "ancestral sampling from a hybrid (GIDD) checkpoint"),
 }
+HELP_PATH = "a checkpoint's folder, or org/name or org/name@revision of the hub"
 
 
 def _steps(text: str) -> int | None:
@@ -44,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, (_, description) in COMMANDS.items():
         command = commands.add_parser(name, help=description, description=description)
         add = command.add_argument
-        add("--checkpoint_path", required=True, help="folder that the trainer wrote")
+        add("--checkpoint_path", required=True, help=HELP_PATH)
         text = command.add_mutually_exclusive_group()
         text.add_argument("--prompt", help="fixed prefix")
         text.add_argument("--template", help="text whose [MASK] holes are filled in, one token each")
@@ -75,7 +77,7 @@ def _add_score(commands: Any) -> None:
     description = "how likely texts are, by any checkpoint: a bound on -ln p, its error, and their ranking"
     command = commands.add_parser("score", help=description, description=description)
     add = command.add_argument
-    add("--checkpoint_path", required=True, help="folder that the trainer wrote")
+    add("--checkpoint_path", required=True, help=HELP_PATH)
     texts = command.add_mutually_exclusive_group(required=True)
     texts.add_argument("--texts", nargs="+", metavar="TEXT", help="the texts")
     texts.add_argument("--file", type=Path, help="file with a text on each line; empty lines are passed over")
@@ -90,9 +92,14 @@ def _add_score(commands: Any) -> None:
     add("--json", action="store_true", help="print one JSON object instead of a table")
 
 
+def _load(arguments: argparse.Namespace) -> Checkpoint:
+    folder = local_folder("checkpoint_path", arguments.checkpoint_path)
+    return load_checkpoint(folder, device=arguments.device, dtype=arguments.dtype)
+
+
 def sample_text(arguments: argparse.Namespace) -> None:
     """Loads, samples, prints."""
-    checkpoint = load_checkpoint(arguments.checkpoint_path, device=arguments.device, dtype=arguments.dtype)
+    checkpoint = _load(arguments)
     needed = COMMANDS[arguments.command][0]
     if checkpoint.process not in needed:
         rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
@@ -152,7 +159,7 @@ def _print(arguments: argparse.Namespace, output: SampleOutput, endings: list[En
 def score_texts(arguments: argparse.Namespace) -> None:
     """Loads, scores, prints."""
     texts = _read_texts(arguments)
-    checkpoint = load_checkpoint(arguments.checkpoint_path, device=arguments.device, dtype=arguments.dtype)
+    checkpoint = _load(arguments)
     options: dict[str, Any] = {"prefix": arguments.prefix, "frame": checkpoint.facts.frame}
     options["max_tokens"] = checkpoint.max_seq_len
     passages = [encode_passage(checkpoint.tokenizer, text, name=name, **options) for name, text in texts.items()]

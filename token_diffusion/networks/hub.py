@@ -77,9 +77,9 @@ def local_folder(
 
 
 def repository(name: str, *, bare: bool = False) -> tuple[str, str | None] | None:
-    """Id and revision of a repository, if `name` looks like one's."""
+    """Id and revision of a repository, if `name` looks like one's and there is nothing of that name here."""
     found = REPOSITORY.fullmatch(name)
-    if found is None or not (bare or found["owned"]):
+    if found is None or not (bare or found["owned"]) or os.path.exists(name):
         return None
     try:
         validate_repo_id(found["id"])
@@ -93,6 +93,8 @@ def _fetched(weights: bool, options: dict[str, Any]) -> Path:
     unreachable = None if options.get("local_files_only") else _trouble(options)
     if unreachable is not None:
         options = options | {"local_files_only": True}
+    else:
+        logger.info("fetching of %s what is not in the cache", options["repo_id"])
     try:
         folder = _snapshot(weights, options)
     except LocalEntryNotFoundError:
@@ -144,5 +146,7 @@ def _reason(error: Exception, options: dict[str, Any]) -> str:
         return f"it has no revision {options['revision'] or 'main'!r}"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, and the cache does not hold it, or not whole"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"its files cannot be kept: {error.strerror}: {str(error.filename)!r}"
     told = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
     return f"the hub cannot be asked: {in_short(told or error)}"
