@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import torch
 from fastapi import FastAPI
@@ -13,11 +14,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from token_diffusion import __version__
-from token_diffusion.checkpoint import Unloaded, open_checkpoint
+from token_diffusion.checkpoint import Unloaded, holds_tokenizer, open_checkpoint
 from token_diffusion.engine.cost import enough_tokens
 from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
-from token_diffusion.networks.hub import local_folder, repository
+from token_diffusion.networks.hub import local_folder, repository, tokenizer_folder
 from token_diffusion.plain import plain
 
 from .api.admission import Service
@@ -146,14 +147,22 @@ def start_loading(settings: Settings) -> Future[Engine]:
     prepare()
     places = settings.checkpoint_places()
 
-    def opened(place: str) -> Unloaded:
-        return open_checkpoint(local_folder("checkpoint_path", place), device=device, dtype=settings.dtype)
+    def opened(name: str) -> Unloaded:
+        folder = local_folder("checkpoint_path", places[name])
+        has_tokenizer = holds_tokenizer(folder) or holds_tokenizer(folder / "tokenizer")
+        tokenizer = settings.tokenizer_name.get(name, None if has_tokenizer else settings.tokenizer_name.get(""))
+        options: dict[str, Any] = {
+            "device": device,
+            "dtype": settings.dtype,
+            "tokenizer_name": tokenizer_folder(tokenizer),
+        }
+        return open_checkpoint(folder, **options)
 
     # What is on a hub may take minutes to be fetched, in which /health is asked for.
-    here = {name: opened(place) for name, place in places.items() if repository(place) is None}
+    here = {name: opened(name) for name, place in places.items() if repository(place) is None}
 
     def load() -> Engine:
-        folders = {name: here[name] if name in here else opened(place) for name, place in places.items()}
+        folders = {name: here[name] if name in here else opened(name) for name in places}
         checkpoints = {name: folder.load(name) for name, folder in folders.items()}
         for checkpoint in checkpoints.values():
             plain(checkpoint.tokenizer)  # seconds for a large vocabulary, which the first request need not wait for

@@ -56,6 +56,18 @@ def _split_pairs(value: object) -> object:
     return {name: folder for name, _, folder in pairs}
 
 
+def _split_names(value: object) -> object:
+    """`FOLDER,NAME=FOLDER` -> {"": FOLDER, NAME: FOLDER}."""
+    parts = _split(value)
+    if not isinstance(parts, list):
+        return value
+    named = _split_pairs([part for part in parts if "=" in part])
+    for_all = [part for part in parts if "=" not in part]
+    if len(for_all) > 1:
+        raise ValueError(f"must be one for all checkpoints that hold none, got {for_all!r}")
+    return {"": for_all[0], **named} if for_all and isinstance(named, dict) else named
+
+
 def _check_key(key: SecretStr) -> SecretStr:
     if not KEY.fullmatch(key.get_secret_value()):
         raise ValueError("must be one or more printable ASCII characters, none of them a space")
@@ -115,6 +127,11 @@ class Settings(BaseSettings):
         default={}, validate_default=False
     )
     """NAME=DIR or NAME=org/name@revision, repeatable: a checkpoint and the name it is served under"""
+    tokenizer_name: Annotated[dict[str, str], NoDecode, BeforeValidator(_split_names)] = Field(
+        default={}, validate_default=False
+    )
+    """folder, or repository of the hub, of the tokenizer for all checkpoints that hold none; or NAME=FOLDER, repeatable, of
+    the one for a checkpoint, whatever that holds"""
     host: str = "127.0.0.1"
     """address to listen on"""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -247,6 +264,9 @@ class Settings(BaseSettings):
             }
         if not places:
             raise ParameterError("checkpoint_path", "be given, as there is no demo in checkpoints/", None)
+        for name in self.tokenizer_name:
+            if name and name not in places:
+                raise ParameterError("tokenizer_name", f"be of a checkpoint ({', '.join(places)})", name)
         return places
 
 

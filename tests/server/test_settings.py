@@ -22,6 +22,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
     values = {
         "checkpoint_path": "a/b",
         "checkpoint": "x=c,y=d",
+        "tokenizer_name": "words,x=others",
         "host": "0.0.0.0",
         "port": "1",
         "device": "cpu",
@@ -128,6 +129,15 @@ def test_repositories_of_a_hub_by_flag(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_settings(["--checkpoint_path", "org/three@main"]).checkpoint_places() == {
         "three@main": "org/three@main"
     }
+
+
+def test_tokenizers_for_all_and_for_one_by_flag() -> None:
+    arguments = ["--checkpoint", "a=/x", "--tokenizer_name", "gpt2", "--tokenizer_name", "a=/words"]
+    assert read_settings(arguments).tokenizer_name == {"": "gpt2", "a": "/words"}
+    with pytest.raises(ValueError, match=r"tokenizer_name: must be one for all .*, got \['gpt2', 'bert'\]"):
+        read_settings(["--tokenizer_name", "gpt2", "--tokenizer_name", "bert"])
+    with pytest.raises(ParameterError, match=r"tokenizer_name must be of a checkpoint \(a\), got 'b'"):
+        read_settings(["--checkpoint", "a=/x", "--tokenizer_name", "b=/words"]).checkpoint_places()
 
 
 def test_two_checkpoints_of_one_name_are_refused() -> None:

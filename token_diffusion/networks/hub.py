@@ -76,6 +76,11 @@ def local_folder(
         raise ParameterError(parameter, rule, name) from error
 
 
+def tokenizer_folder(name: str | None) -> Path | None:
+    """That of `--tokenizer_name`, if it is given. Raises `ParameterError`."""
+    return None if name is None else local_folder("tokenizer_name", name, weights=False, bare=True)
+
+
 def repository(name: str, *, bare: bool = False) -> tuple[str, str | None] | None:
     """Id and revision of a repository, if `name` looks like one's and there is nothing of that name here."""
     found = REPOSITORY.fullmatch(name)
