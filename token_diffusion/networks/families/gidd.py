@@ -4,6 +4,9 @@ It is told t itself. Its tokenizer is in the folder, with a mask after GPT-2's t
 padding token, too. That code rounds the vocabulary of what it trains up to a multiple of 128; the rows past the tokenizer are of
 no token, and noise never lands there, so that they are left out here, which also gives uniform noise its right number of states.
 
+The process is that of the paper and of v1.1.0. What was released before was trained with an earlier form of it, whose share of
+uniform noise differs by parts of 1 / V.
+
 Documents begin and end with GPT-2's end token, but longer ones are windows of which neither end need show: there is no frame.
 Padding was noised and learnt as any other token.
 """
