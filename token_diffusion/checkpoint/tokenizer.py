@@ -24,10 +24,9 @@ def load_tokenizer(path: str | os.PathLike[str], known: Published | None = None)
         ParameterError: there is none, it is not that format's, or it has no mask token or no others.
     """
     place = Path(path)
-    if known is not None and known.tokenizer is not None and not _holds_tokenizer(place):
-        rule = (
-            f"be given, with the folder of the {known.tokenizer} tokenizer: that of a {known.family} model holds none"
-        )
+    if known is not None and not _holds_tokenizer(place):
+        which = "its" if known.tokenizer is None else f"the {known.tokenizer}"
+        rule = f"be given, with the folder of {which} tokenizer: that of a {known.family} model holds none"
         raise ParameterError("tokenizer_name", rule, None)
     kind = AutoTokenizer if known is None or known.tokenizer_class is None else known.tokenizer_class
     tokenizer = read_part(kind, place, "a readable tokenizer", trust_remote_code=False)
