@@ -113,7 +113,7 @@ class Block(GradientCheckpointingLayer):
 
 
 class TimeEmbedding(nn.Module):
-    """t [B] -> condition [B, 1, cond_dim]: sinusoids, float32 whatever the weights are, through two layers."""
+    """t [B] -> condition [B, 1, cond_dim]: sinusoids, float32 until they are put in `dtype`, through two layers."""
 
     def __init__(self, config: TokenDiffusionConfig) -> None:
         super().__init__()
@@ -121,14 +121,14 @@ class TimeEmbedding(nn.Module):
         self.input = nn.Linear(TIME_FEATURES, config.cond_dim)
         self.output = nn.Linear(config.cond_dim, config.cond_dim)
 
-    def forward(self, timesteps: Tensor) -> Tensor:
+    def forward(self, timesteps: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         time = timesteps.double()
         if self.config.time_conditioning == "sigma":
             time = -self.config.schedule().alpha(time).clamp(min=MIN_ALPHA).log()
         half = torch.arange(TIME_FEATURES // 2, device=time.device)
         frequencies = self.config.max_frequency * torch.exp(-math.log(10000) * half / len(half))
         angles = time.float().view(-1, 1, 1) * frequencies
-        features = torch.cat([angles.cos(), angles.sin()], -1).to(self.input.weight.dtype)
+        features = torch.cat([angles.cos(), angles.sin()], -1).to(dtype)
         return F.silu(self.output(F.silu(self.input(features))))
 
 

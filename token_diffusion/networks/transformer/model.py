@@ -89,7 +89,7 @@ class TokenDiffusionModel(TokenDiffusionPreTrainedModel):
             raise ParameterError(
                 "timesteps", rule, timesteps if timesteps is None else (timesteps.dtype, list(timesteps.shape))
             )
-        condition = self.embed_time(timesteps)
+        condition = self.embed_time(timesteps, self.embed_tokens.weight.dtype)
         if self.embed_class is None:
             return condition
         none = torch.full((rows,), -1, device=input_ids.device)
