@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import duo, mdlm, udlm
+from . import bd3lm, duo, mdlm, udlm
 from .published import Published, Tokens
 
 __all__ = ["FAMILIES", "Published", "Tokens", "published"]
 
-FAMILIES = {"mdlm": mdlm.read, "udlm": udlm.read, "duo": duo.read}
+FAMILIES = {"mdlm": mdlm.read, "udlm": udlm.read, "duo": duo.read, "bd3lm": bd3lm.read}
 """By the format's name, what reads a config.json and the names of weights as that."""
 
 
