@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("--top_k", type=int, default=0, help="most probable tokens kept, 0 for all (default: %(default)s)")
         add("--min_p", type=float, default=0.0, help="tokens kept, by the largest's share (default: %(default)s)")
         add("--stop", nargs="+", default=[], help="strings that end a text where they were drawn")
+        add("--label", type=int, help="class that the model is told, for models with labels (default: none)")
         add("--seed", type=int, default=0, help="same seed, same samples (default: %(default)s)")
         add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
         add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
@@ -88,6 +89,7 @@ def _add_score(commands: Any) -> None:
     add("--num_times", type=int, default=16, help=f"{help_times} (default: %(default)s)")
     help_estimator = "noise is drawn at times or, absorbing alone, by the number of masks"
     add("--estimator", choices=["times", "counts"], help=f"{help_estimator} (default: counts for absorbing)")
+    add("--label", type=int, help="class that the model is told, given as the prefix is (default: none)")
     add("--seed", type=int, default=0, help="same seed, same scores (default: %(default)s)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
     add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
@@ -128,6 +130,7 @@ def sample_text(arguments: argparse.Namespace) -> None:
         top_k=arguments.top_k,
         min_p=arguments.min_p,
         seed=arguments.seed,
+        label=arguments.label,
         block_size=getattr(arguments, "block_size", None),
     )
     checkpoint.check_seq_len(parameters.seq_len)
@@ -184,6 +187,7 @@ def score_texts(arguments: argparse.Namespace) -> None:
         checkpoint.scheduler,
         [passage.tokens for passage in passages],
         given=[passage.given for passage in passages],
+        labels=[arguments.label] * len(passages),
         num_times=arguments.num_times,
         estimator=estimator,
         seed=arguments.seed,

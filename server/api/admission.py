@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.samplers import Sampler, make_sampler
-from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.samplers.parameters import SamplingParameters, check_label
 from token_diffusion.samplers.price import price
 from token_diffusion.text import OPEN, chat_template, encode
 
@@ -125,6 +125,7 @@ async def admit(
     wire = wire.within(seq_len=checkpoint.max_seq_len)
     _check_limits(wire, settings)
     parameters = _parameters(wire)
+    check_label(parameters.label, checkpoint.num_classes)
     sampler = make_sampler(checkpoint.scheduler)
     sampler.check(parameters)
     is_template = wire.template is not None or wire.template_ids is not None
@@ -255,5 +256,6 @@ def _parameters(wire: SampleRequest) -> SamplingParameters:
         top_k=wire.top_k,
         min_p=wire.min_p,
         seed=seed_of(wire),
+        label=wire.label,
         block_size=wire.block_size if isinstance(wire, BlockSampleRequest) else None,
     )
