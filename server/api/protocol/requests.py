@@ -106,7 +106,7 @@ class BlockSampleRequest(SampleRequest):
     """A request whose samples are filled block by block, left to right."""
 
     block_size: Annotated[Whole, bounds(minimum=1, maximum=LARGEST)] = 32
-    """tokens of a block"""
+    """tokens of a block; a block-causal checkpoint has its own, which is its default and takes no other"""
 
 
 class HybridSampleRequest(SampleRequest):
