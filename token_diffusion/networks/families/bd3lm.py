@@ -16,7 +16,7 @@ from ...errors import ParameterError
 from . import dit
 from .published import Published
 
-SWITCHES = {"adaln": True, "cross_attn": True, "causal": False, "time_conditioning": False}
+SWITCHES = {"adaln": True, "cross_attn": True, "time_conditioning": False}
 """What they are where config.json has no word of them."""
 
 OF_TRAINING = {"sampling_eps_min", "sampling_eps_max"}
@@ -27,11 +27,9 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     """What is known of such a folder; None for another."""
     if config.get("model_type") != "bd3lm":
         return None
-    adaptive, block_causal, causal, told = (config.get(name, default) for name, default in SWITCHES.items())
+    adaptive, block_causal, told = (config.get(name, default) for name, default in SWITCHES.items())
     for name in SWITCHES.keys() & config.keys():
         check_bool(name, config[name])
-    if causal:
-        raise ParameterError("causal", "be false: with it, the network is an autoregressive one", True)
     if told:
         raise ParameterError("time_conditioning", "be false, as in all that were released", True)
     check_int("block_size", size := config["block_size"], 1)
