@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Frame
-from ..plain import LostToken, plain
+from ..plain import LostToken, hidden_ids, plain
 from .chat import Conversation
 
 OPEN = -1
@@ -163,7 +163,7 @@ def decode(
     Args:
         start: of the token with which the text begins, which goes on after those before it.
     """
-    hidden = set(tokenizer.all_special_ids) - ({tokenizer.mask_token_id} if keep_masks else set())
+    hidden = hidden_ids(tokenizer) - ({tokenizer.mask_token_id} if keep_masks else set())
     ids = list(token_ids)
     before, text = (str(tokenizer.decode([id for id in part if id not in hidden])) for part in (ids[:start], ids))
     return text[common(before, text) :] if start else text
