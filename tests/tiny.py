@@ -144,7 +144,7 @@ def save_tiny(
 def save_labelled(folder: Path, process: str = "uniform", num_classes: int = 3) -> Path:
     """The same of a network that is told time and label, all of whose weights are drawn: at first its norms are plain ones."""
     save_tiny(folder, process)
-    options = {"time_conditioning": "sigma", "cond_dim": 16, "num_classes": num_classes}
+    options: dict[str, Any] = {"time_conditioning": "sigma", "cond_dim": 16, "num_classes": num_classes}
     model = tiny_model("token-diffusion", **options)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -51,7 +51,7 @@ class Labelled(NeighbourDenoiser):
         self.of_label = torch.randn(4, VOCAB, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3
         self.told: list[list[int] | None] = []
 
-    def __call__(self, tokens: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def __call__(self, tokens: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         self.told.append(None if labels is None else labels.tolist())
         none = torch.full((len(tokens),), -1)
         return super().__call__(tokens, t) + self.of_label[none if labels is None else labels].unsqueeze(1)
@@ -63,7 +63,7 @@ def asked(label: int | None, length: int = 8, **fields: Any) -> SamplingParamete
 
 def together(denoiser: Any, scheduler: Any, requests: Sequence[SamplingParameters], **options: Any) -> list[Any]:
     """The tokens of requests in one batch."""
-    batch, found = Batch(denoiser, scheduler, **options), {}
+    batch, found = Batch(denoiser, scheduler, **options), dict[Any, Any]()
     for key, parameters in enumerate(requests):
         batch.add(key, [-1] * parameters.seq_len, parameters)
     while not batch.idle:
