@@ -29,6 +29,9 @@ CACHES = dict.fromkeys(("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 """Two caches, torch's and oneDNN's own, hold compiled code, 0.4 MB, for each shape of a product; of 1024 shapes if they may. A
 forward pass has five or six, a batch that changes has ever new ones, and making the code takes less than is saved by it."""
 
+LIMITS = (("memory.max", "memory.current", ""), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"))
+"""Files of a control group, of version 2 and of 1: its limit, what it uses, and what counts of all its processes begin with."""
+
 
 def prepare() -> bool:
     """Keep up to half a gigabyte of what is freed for whoever wants it next, and oneDNN's code for the last shapes alone.
@@ -74,10 +77,7 @@ def _available(root: Path) -> Iterator[int]:
 def _left_of_limits(root: Path) -> Iterator[int]:
     """Of the memory of each control group with a limit."""
     for folder in folders("memory", root):
-        for limit, usage, prefix in (
-            ("memory.max", "memory.current", ""),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),  # of version 1, where they are of this group alone
-        ):
+        for limit, usage, prefix in LIMITS:
             try:
                 bound, used = (int((folder / name).read_text()) for name in (limit, usage))
                 counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
