@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
+from ..plain import hidden_ids
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def ending(
     after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] >= 0), 0)
     ends = facts.ends(tokenizer)
     end = next((index for index in range(after, text_ends) if tokens[index] in ends), None)
-    hidden = set(tokenizer.all_special_ids)
+    hidden = hidden_ids(tokenizer)
     seen = [index for index in range(len(tokens) if end is None else end) if tokens[index] not in hidden]
     shown, is_drawn = [tokens[index] for index in seen], [canvas[index] < 0 for index in seen]
     text = str(tokenizer.decode(shown))
