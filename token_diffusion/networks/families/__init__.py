@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import a2d, bert_chat, mdlm
-from .published import Published, Tokens
+from . import a2d, bert_chat, dream, llada, mdlm
+from .published import ROLES, Published, Tokens
 
-__all__ = ["FAMILIES", "Published", "Tokens", "published"]
+__all__ = ["FAMILIES", "ROLES", "Published", "Tokens", "published"]
 
-FAMILIES = {"mdlm": mdlm.read, "a2d": a2d.read}
+FAMILIES = {"mdlm": mdlm.read, "llada": llada.read, "dream": dream.read, "a2d": a2d.read}
 """By the format's name, what reads a config.json and the names of weights as that."""
 
 OF_A_FOLDER = {"diffugpt or diffullama": a2d.read_diffu, "bert-chat": bert_chat.read}
