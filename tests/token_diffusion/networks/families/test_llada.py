@@ -67,7 +67,9 @@ def test_each_weight_moves_the_logits(variant: tuple[Checkpoint, Recording]) -> 
         assert moved > 1e-3, theirs
 
 
-def test_neither_padding_nor_neighbours_nor_the_order_asked_change_a_row(variant: tuple[Checkpoint, Recording]) -> None:
+def test_neither_padding_nor_neighbours_nor_the_order_asked_change_a_row(
+    variant: tuple[Checkpoint, Recording],
+) -> None:
     checkpoint, recorded = variant
     tokens, valid = recorded.inputs["tokens"], recorded.inputs["valid"]
     short = int(valid[1].sum())
@@ -216,7 +218,10 @@ NORM, EXTRA = "model.transformer.ln_f.weight", "model.transformer.blocks.0.q_nor
         (_without("d_model"), "hold the config.json of a llada model (no 'd_model')"),
         (_without("rope"), "rope must be True, got False"),
         (lambda folder: (folder / "model-00002-of-00002.safetensors").unlink(), "model-00002-of-00002.safetensors"),
-        (_with_weights(lambda weights: weights.pop(NORM)), "hold all weights of its model (model.norm.weight is missing)"),
+        (
+            _with_weights(lambda weights: weights.pop(NORM)),
+            "hold all weights of its model (model.norm.weight is missing)",
+        ),
         (_with_weights(lambda weights: weights.update({NORM: torch.ones(5)})), "model.norm.weight is [5], not [32]"),
         (_with_weights(lambda weights: weights.update({EXTRA: torch.ones(8)})), f"{EXTRA} is left over"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer"),
