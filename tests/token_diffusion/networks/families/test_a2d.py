@@ -63,7 +63,7 @@ def test_each_weight_moves_the_logits(turned: tuple[Checkpoint, Recording], tmp_
         with torch.no_grad():
             weight = checkpoint.model.get_parameter(name)
             held = weight.clone()
-            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
             moved = (asked(checkpoint, tokens) - before).abs().max()
             weight.copy_(held)
         assert moved > 1e-3, theirs
@@ -97,7 +97,8 @@ def test_a_shifted_position_is_told_by_the_one_before_it_and_the_first_by_itself
 
 def test_one_of_dllm_s_may_say_that_it_is_shifted(tmp_path: Path) -> None:
     for key in ("shift_logits", "right_shift_logits"):
-        checkpoint = load_checkpoint(write_turned(tmp_path / key, "a2d-qwen3", **{key: True}))
+        changes: dict[str, Any] = {key: True}
+        checkpoint = load_checkpoint(write_turned(tmp_path / key, "a2d-qwen3", **changes))
         tokens, plain = recording("a2d-qwen3").inputs["tokens"], recording("a2d-qwen3").outputs["logits"]
         expected = torch.cat([plain[:, :1], plain[:, :-1]], dim=1)
         torch.testing.assert_close(asked(checkpoint, tokens), expected, rtol=0, atol=1e-5)
