@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ParameterError, in_short
-from ..networks.families import FAMILIES, Published, published
+from ..networks.families import FAMILIES, OF_A_FOLDER, SCHEDULER_FILE, Published, published
 from ..networks.weights import quiet
 
-SCHEDULER_FILE = "scheduler_config.json"
 FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "tokenizer_config.json"}
 """The file that each part cannot be without, by the part's name in diffusers' layout."""
 
@@ -48,7 +47,8 @@ def _check_known(folder: Path, places: Mapping[str, Path], known: Published | No
         _check_json(folder, config.relative_to(folder))
         found = json.loads(config.read_bytes()).get("model_type")
         scheduler = (places["scheduler"] / SCHEDULER_FILE).relative_to(folder).as_posix()
-        rule = f"be a folder that holds {scheduler}, or one of a published format ({', '.join(FAMILIES)}): its model is {found!r}"
+        formats = ", ".join({**FAMILIES, **OF_A_FOLDER})
+        rule = f"be a folder that holds {scheduler}, or one of a published format ({formats}): its model is {found!r}"
         raise ParameterError("checkpoint_path", rule, str(folder))
 
 

@@ -119,13 +119,13 @@ def open_checkpoint(
     with _available(device):
         torch.empty(0, device=device)
     places, known = find_places(folder)
-    scheduler = _scheduler(places, known)
     if known is None:
         wanted = "the configuration of a model that is known here"
         config = read_part(AutoConfig, places["model"], wanted, trust_remote_code=False)
     else:
         config = known.config
     tokenizer = load_tokenizer(tokenizer_name or places["tokenizer"], known)
+    scheduler = _scheduler(places, known, tokenizer)
     _check_fit(folder, config, tokenizer, scheduler)
     facts = read_facts(folder, scheduler.config.vocab_size)
     if known is not None and not facts.known:
@@ -136,11 +136,13 @@ def open_checkpoint(
     return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family)
 
 
-def _scheduler(places: Mapping[str, Path], known: Published | None) -> TokenDiffusionScheduler:
+def _scheduler(
+    places: Mapping[str, Path], known: Published | None, tokenizer: PreTrainedTokenizerBase
+) -> TokenDiffusionScheduler:
     """The folder's own, or the one that its format is known for."""
     if known is None or (places["scheduler"] / SCHEDULER_FILE).is_file():
         return read_part(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
-    return TokenDiffusionScheduler(**known.scheduler)
+    return TokenDiffusionScheduler(**{"mask_token_id": tokenizer.mask_token_id, **known.scheduler})
 
 
 def _facts(known: Published, tokenizer: PreTrainedTokenizerBase) -> Facts:

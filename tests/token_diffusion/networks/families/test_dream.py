@@ -139,7 +139,7 @@ def test_bfloat16_stays(tmp_path: Path, recorded: Recording) -> None:
         ({"use_mrope": True}, "use_mrope must be False, got True"),
         ({"architectures": ["DreamForCausalLM"]}, "architectures must be DreamModel, got ['DreamForCausalLM']"),
         ({"mask_token_id": 3}, "mask token 3 of its dream model"),
-        ({"mask_token_id": 99}, "mask_token_id"),
+        ({"mask_token_id": 99}, "mask token 99 of its dream model"),
         ({"vocab_size": 73}, "is [72, 32], not [73, 32]"),
         ({"num_attention_heads": 5}, "k_proj.bias is [16], not [12]"),
         ({"hidden_size": "wide"}, "hold the config.json of a dream model"),
@@ -172,6 +172,7 @@ def test_saved_it_is_a_folder_of_our_own(loaded: Checkpoint, tmp_path: Path) -> 
     logits = asked(ours, recorded.inputs["tokens"], valid)
     torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
     assert (ours.family, ours.facts, ours.max_seq_len) == (None, checkpoint.facts, checkpoint.max_seq_len)
-    assert ours.forbidden == checkpoint.forbidden and ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
+    assert ours.forbidden == checkpoint.forbidden
+    assert ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
     for text in ("the cat sat on 12 mats!", "the\n cat"):
         assert ours.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]

@@ -254,6 +254,7 @@ def test_saved_it_is_a_folder_of_our_own(loaded: dict[str, Checkpoint], tmp_path
     logits = asked(ours, recorded.inputs["tokens"], valid)
     torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
     assert (ours.family, ours.facts, ours.max_seq_len) == (None, checkpoint.facts, checkpoint.max_seq_len)
-    assert ours.forbidden == checkpoint.forbidden and ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
+    assert ours.forbidden == checkpoint.forbidden
+    assert ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
     for text in ("the cat sat on 12 mats!", "the\n cat"):
         assert ours.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]
