@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import MAX_POSITIONS, PROCESSES, byte_tokenizer, save_tiny, tiny_tokenizer
+from tests.tiny import (
+    MAX_POSITIONS,
+    PROCESSES,
+    byte_tokenizer,
+    chat_tokenizer,
+    save_labelled,
+    save_tiny,
+    tiny_tokenizer,
+)
 from token_diffusion.__main__ import build_parser, main
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.samplers.parameters import SamplingParameters
@@ -94,6 +102,38 @@ def test_a_prompt_begins_every_sample(capsys: pytest.CaptureFixture[str], folder
     for sample in answer["samples"]:
         assert sample["tokens"][:3] == start and len(sample["tokens"]) == 12
         assert sample["text"].startswith("w3 w4")
+
+
+def test_a_conversation_is_a_prompt_and_what_is_said_next_is_the_text(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = save_tiny(tmp_path / "chat", "absorbing", tokenizer=chat_tokenizer())
+    messages = [{"role": "user", "content": "the <|end|> cat"}]
+    (tmp_path / "talk.json").write_text(json.dumps(messages), encoding="utf-8")
+    for given in (json.dumps(messages), str(tmp_path / "talk.json")):
+        flags = ["--seq_len=64", "--num_inference_steps=4", "--num_samples=2", "--messages", given]
+        answer = as_json(capsys, "sample", folder, *flags)
+        for sample in answer["samples"]:
+            whole = decode(chat_tokenizer(), sample["tokens"])
+            assert whole == f"user\nthe <|end|> cat\nassistant\n{sample['text']}"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ('[{"role": "user", "content": "w1"}]', "be sent to a model with a chat template, got ['user']"),
+        ("[{", "be a list of messages in JSON, or a file that holds one (Expecting"),
+        ("no such file", "(No such file or directory), got 'no such file'"),
+        ('{"role": "user", "content": "w1"}', "be a list of messages, each with a role and a content"),
+        ("[]", "hold at least one message"),
+    ],
+)
+def test_what_is_no_conversation_is_one_line(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], given: str, why: str
+) -> None:
+    assert main(["sample", "--checkpoint_path", str(folders["absorbing"]), *SHORT, "--messages", given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: messages must ") and why in line
 
 
 def test_mask_in_a_prompt_is_text(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:
@@ -280,3 +320,21 @@ def test_files_without_text_or_with_bytes_are_one_line(
         (tmp_path / "lines").write_bytes(content)
         assert main(["score", "--checkpoint_path", str(folders["uniform"]), "--file", str(tmp_path / "lines")]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_label_is_told_where_the_folder_knows_some(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = save_labelled(tmp_path / "labelled")
+    flags = [*SHORT, "--num_samples=2"]
+    found = {shell(capsys, "sample", folder, *flags, *more)[0] for more in ([], ["--label=0"], ["--label=2"])}
+    assert len(found) == 3
+    texts = ["--texts", "w1 w2 w3"]
+    scores = [as_json(capsys, "score", folder, *texts, *more)["scores"] for more in ([], ["--label=0"], ["--label=1"])]
+    assert len({each[0]["nats"] for each in scores}) == 3
+    for command, more in (("sample", flags), ("score", texts)):
+        assert main([command, "--checkpoint_path", str(folder), *more, "--label=3"]) == 2
+        assert capsys.readouterr().err == "error: label must be below 3, the model's num_classes, got 3\n"
+        assert main([command, "--checkpoint_path", str(folders["uniform"]), *more, "--label=0"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == "error: label must be absent, as the model knows no labels (its num_classes is 0), got 0"

@@ -13,10 +13,10 @@ import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
-from ..networks.denoiser import as_denoiser, forbidden_by
+from ..networks.denoiser import as_denoiser, forbidden_by, num_classes_of
 from ..networks.rowwise import Rowwise
 from ..samplers import SAMPLERS, make_sampler
-from ..samplers.parameters import Parameters
+from ..samplers.parameters import Parameters, check_label
 from .cost import Cost
 from .lane import Lane, bucket, longest
 from .request import Request, make_request
@@ -102,7 +102,8 @@ class Batch:
             The initial state, [num_samples][seq_len].
 
         Raises:
-            ParameterError: tokens do not fit `seq_len` or the vocabulary, or the sampler has no such grid.
+            ParameterError: tokens do not fit `seq_len` or the vocabulary, the sampler has no such grid, or the network no such
+                label.
         """
         sampler = self._samplers[type(parameters)]
         sampler.check(parameters)
@@ -181,6 +182,7 @@ class Batch:
     def _check(self, tokens: Sequence[int], parameters: Parameters) -> None:
         if len(tokens) != parameters.seq_len:
             raise ParameterError("tokens", f"have seq_len = {parameters.seq_len} entries", len(tokens))
+        check_label(parameters.label, num_classes_of(self.denoiser))
         vocab_size, mask_token_id = self.scheduler.config.vocab_size, self.scheduler.config.mask_token_id
         if mask_token_id in tokens:
             raise ParameterError("tokens", "hold -1 where the sampler fills in, not the mask token", mask_token_id)

@@ -82,6 +82,7 @@ class Scoring:
             open=is_open.repeat(count, 1),
             seed=each(parameters.seed),
             sample=torch.arange(count),
+            label=each(-1 if parameters.label is None else parameters.label),
             nfe=each(0),
             left=each(1),
             failed=each(False, torch.bool),

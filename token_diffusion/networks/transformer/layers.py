@@ -130,7 +130,8 @@ class TimeEmbedding(nn.Module):
         half = torch.arange(TIME_FEATURES // 2, device=time.device)
         frequencies = self.config.max_frequency * torch.exp(-math.log(10000) * half / len(half))
         angles = time.float().view(-1, 1, 1) * frequencies
-        features = torch.cat([angles.cos(), angles.sin()], -1).to(self.input.weight.dtype)
+        dtype = getattr(self.input.weight, "dtype", torch.float32)  # in int8 a layer's weight is a method
+        features = torch.cat([angles.cos(), angles.sin()], -1).to(dtype)
         return F.silu(self.output(F.silu(self.input(features))))
 
 
