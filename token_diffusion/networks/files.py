@@ -27,12 +27,17 @@ def weight_files(folder: Path) -> list[Path]:
 
 def weight_names(folder: Path) -> frozenset[str]:
     """The names of the folder's weights, by the headers alone; none where those cannot be read."""
-    return frozenset(_dtypes(folder))
+    return frozenset(_headers(folder))
+
+
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """By each weight's name its shape, by the headers alone; none where those cannot be read."""
+    return {name: shape for name, (_, shape) in _headers(folder).items()}
 
 
 def is_bfloat16(folder: Path) -> bool:
     """Whether any of the folder's weights is bfloat16, by the headers alone; not where those cannot be read."""
-    return "BF16" in _dtypes(folder).values()
+    return any(dtype == "BF16" for dtype, _ in _headers(folder).values())
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -51,17 +56,19 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _dtypes(folder: Path) -> dict[str, str]:
-    """By each weight's name its type, in safetensors' words."""
-    found: dict[str, str] = {}
+def _headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """By each weight's name its type, in safetensors' words, and its shape."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
     try:
         for file in weight_files(folder):
             if file.suffix == ".safetensors":
                 with safe_open(file, framework="pt") as opened:
-                    found |= {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+                    slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+                    found |= {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
             else:
                 half = torch.bfloat16
-                found |= {name: "BF16" if each.dtype == half else "" for name, each in _unpickled(file).items()}
+                tensors = _unpickled(file).items()
+                found |= {name: ("BF16" if each.dtype == half else "", tuple(each.shape)) for name, each in tensors}
     except Exception:  # safetensors, pickle and torch each raise what they like; whoever reads the weights says so
         return {}
     return found
