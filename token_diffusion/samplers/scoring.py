@@ -25,7 +25,7 @@ from ..errors import ParameterError
 from .parameters import Estimator, ScoringParameters
 from .randomness import Purpose, uniform
 from .rows import Rows
-from .sampler import Outcome, Plan, rank, split
+from .sampler import Logits, Outcome, Plan, rank, slices, split
 
 
 @dataclass
@@ -103,14 +103,18 @@ class Scoring:
         rows.left.masked_fill_(rows.finished, 0)
         return Plan(asked.flatten().nonzero().squeeze(1), t, tokens=noisy)
 
-    def commit(self, rows: ScoreRows, plan: Plan, logits: Tensor) -> Outcome:
+    def commit(self, rows: ScoreRows, plan: Plan, logits: Logits) -> Outcome:
         assert plan.tokens is not None
         row, _ = split(plan.positions, rows.tokens.shape[1])
         x, z = (each.view(-1)[plan.positions] for each in (rows.tokens, plan.tokens))
         t = plan.t[row]
         weights = self.process.weights(x, z, t)["elbo"] * rows.weight[row]
-        on_device = (each.unsqueeze(0).to(logits.device) for each in (x, z, t))
-        divergence = self.process.divergence(logits.unsqueeze(0), *on_device)[0].double().cpu()
+        on_device = [each.unsqueeze(0).to(logits.device) for each in (x, z, t)]
+        parts = [
+            self.process.divergence(logits[some].unsqueeze(0), *(each[:, some] for each in on_device))[0]
+            for some in slices(logits)
+        ]
+        divergence = torch.cat(parts).double().cpu()
         values = weights * divergence
         rows.failed[row[values.isnan()]] = True
         rows.values.view(-1)[plan.positions] += values

@@ -48,7 +48,9 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
             known = read(config, names)
         except ParameterError as error:
             raise ParameterError(parameter, f"hold a {name} model that is run here ({error})", str(folder)) from error
-        except Exception as error:  # a missing key, a wrong type, or whatever a configuration of transformers raises for it
+        except (
+            Exception
+        ) as error:  # a missing key, a wrong type, or whatever a configuration of transformers raises for it
             what = f"no {error}" if isinstance(error, KeyError) else in_short(error)
             raise ParameterError(parameter, f"hold the config.json of a {name} model ({what})", str(folder)) from error
         if known is not None:
