@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 SHARD_BYTES = 2 * 2**30
-POOL = 1 << 22
-"""Random numbers that all weights are taken from: 8 billion fresh ones would take longer than to write them."""
+POOL = (1 << 24) + 1
+"""Random numbers that all weights are taken from, each from its own place on: 8 billion fresh ones would take minutes."""
 
 END_OF_TEXT, MASK, END_OF_TURN = 126081, 126336, 126348
 """LLaDA's ids."""
@@ -99,10 +99,11 @@ def save_large(folder: Path, shape: Shape, dtype: torch.dtype = torch.bfloat16) 
     (folder / "config.json").write_text(json.dumps(shape.config, indent=2))
     llada_tokenizer(shape.embedding_size).save_pretrained(folder)
     placed: dict[str, str] = {}
+    pool = torch.randn(POOL, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(dtype)
     shards = list(_shards(shape, dtype))
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        weights = {name: _weight(index, shape.sizes[name], dtype) for index, name in enumerate(names)}
+        weights = {name: _weight(pool, len(placed) + index, shape.sizes[name]) for index, name in enumerate(names)}
         save_file(weights, folder / file, metadata={"format": "pt"})
         placed |= dict.fromkeys(names, file)
     count = sum(torch.Size(size).numel() for size in shape.sizes.values())
@@ -124,13 +125,12 @@ def _shards(shape: Shape, dtype: torch.dtype) -> Iterator[list[str]]:
     yield names
 
 
-def _weight(seed: int, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _weight(pool: Tensor, number: int, size: tuple[int, ...]) -> Tensor:
     """Around 1 for a norm, of a standard deviation of 0.02 for a matrix: what a released network's are about."""
-    pool = torch.randn(POOL, generator=torch.Generator().manual_seed(seed)).mul_(0.02).to(dtype)
     if len(size) == 1:
         return 1 + pool[: size[0]]
     count = torch.Size(size).numel()
-    return pool.repeat(-(-count // POOL))[:count].view(size)
+    return pool.roll(number * 7919).repeat(-(-count // POOL))[:count].view(size)
 
 
 def llada_tokenizer(size: int) -> PreTrainedTokenizerFast:
