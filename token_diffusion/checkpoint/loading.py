@@ -46,7 +46,7 @@ class Unloaded:
         """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
         model, folder, scheduler = self.network(), str(self.path), self.scheduler.config
         longest = max_positions(model)
-        _check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
+        check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
         try:
             plain = MaskedLMDenoiser(model, self.facts.forbidden(self.tokenizer, scheduler.vocab_size))
             check_masks(model, scheduler.mask_token_id)
@@ -191,7 +191,7 @@ def _check_fit(
         config.check_process(scheduler.process)
 
 
-def _check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
+def check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
     """Raises `ParameterError` for a frame around which there can be no sample."""
     if mask_token_id in (*facts.frame.prefix, *facts.frame.suffix):
         raise ParameterError("checkpoint_path", f"have a frame without the mask token {mask_token_id}", str(folder))

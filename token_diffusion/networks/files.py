@@ -12,6 +12,8 @@ from torch import Tensor
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """What a file of all weights is called, the first that is there being read; beside it may lie an index of shards instead."""
 
+HALVES = {torch.bfloat16: "BF16", torch.float16: "F16"}
+
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that together hold the folder's weights, none if there are none."""
@@ -33,6 +35,12 @@ def weight_names(folder: Path) -> frozenset[str]:
 def is_bfloat16(folder: Path) -> bool:
     """Whether any of the folder's weights is bfloat16, by the headers alone; not where those cannot be read."""
     return "BF16" in _dtypes(folder).values()
+
+
+def stored_dtype(folder: Path) -> str:
+    """The type that holds the folder's weights as they are, of those that a network has; float32 where that is not known."""
+    found = set(_dtypes(folder).values())
+    return "bfloat16" if "BF16" in found else "float16" if found == {"F16"} else "float32"
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -60,8 +68,7 @@ def _dtypes(folder: Path) -> dict[str, str]:
                 with safe_open(file, framework="pt") as opened:
                     found |= {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
             else:
-                half = torch.bfloat16
-                found |= {name: "BF16" if each.dtype == half else "" for name, each in _unpickled(file).items()}
+                found |= {name: HALVES.get(each.dtype, "") for name, each in _unpickled(file).items()}
     except Exception:  # safetensors, pickle and torch each raise what they like; whoever reads the weights says so
         return {}
     return found
