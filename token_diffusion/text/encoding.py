@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Frame
-from ..plain import LostToken, plain
+from ..plain import LostToken, hidden_ids, plain
 
 OPEN = -1
 """Marks a position that the sampler fills in."""
@@ -124,7 +124,7 @@ def has_surrogates(text: str) -> bool:
 
 def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep_masks: bool = False) -> str:
     """Text without special tokens; `keep_masks` shows the masks of an unfinished state."""
-    hidden = set(tokenizer.all_special_ids) - ({tokenizer.mask_token_id} if keep_masks else set())
+    hidden = hidden_ids(tokenizer) - ({tokenizer.mask_token_id} if keep_masks else set())
     return str(tokenizer.decode([token for token in token_ids if token not in hidden]))
 
 
