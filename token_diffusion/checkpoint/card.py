@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData, metadata_load
 from transformers import PreTrainedModel
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
@@ -105,7 +105,7 @@ def _table(figures: dict[str, Any]) -> str:
 def _carried(folder: Path) -> dict[str, Any]:
     """What the original's card says of its licence and language, if it has one that can be read."""
     try:
-        said = ModelCard.load(folder / "README.md").data.to_dict()
+        said = metadata_load(folder / "README.md") or {}
     except Exception:  # a card of somebody else's making may be anything
         return {}
     return {name: said[name] for name in CARRIED if isinstance(said.get(name), (str, list))}
