@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.text.chat import encode_chat
 
 from ..admission import ServiceDep
 from ..middleware.bodies import BoundedRoute
@@ -20,7 +21,6 @@ from .reading import find, room
 from .requests import CHAT_TOKENS, ChatMessage, ChatRequest
 from .serving import serve
 from .sheet import Blank, Piece
-from .template import encode_chat
 
 router = APIRouter(route_class=BoundedRoute, tags=["openai"])
 

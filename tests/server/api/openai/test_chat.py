@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from openai import UnprocessableEntityError
 
-from server.api.openai.template import encode_chat
+from token_diffusion.text.chat import encode_chat
 from tests.live_server import LiveServer, serving
 from tests.openai_clients import client_of, fond, post
 from tests.tiny import chat_tokenizer

@@ -6,9 +6,9 @@ import pytest
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
-from server.api.openai.template import encode_chat
 from tests.tiny import byte_tokenizer, chat_tokenizer, tiny_tokenizer
 from token_diffusion.errors import ParameterError
+from token_diffusion.text.chat import encode_chat, encode_exchange
 
 TALK = [
     {"role": "system", "content": "be\n\n brief "},
@@ -67,3 +67,24 @@ def test_without_a_template_there_is_no_chat() -> None:
 def test_what_cannot_fit_is_not_tokenised(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(ParameterError, match="fit into 4 tokens"):
         encode_chat(tokenizer, [{"role": "user", "content": "ab " * 5000}], max_tokens=4)
+
+
+def test_an_answer_is_what_follows_its_prompt(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompt, answer = encode_exchange(tokenizer, TALK[:3])
+    assert prompt == encode_chat(tokenizer, TALK[:2])
+    whole = tokenizer.apply_chat_template(TALK[:3], return_dict=False)
+    assert tokenizer.decode([*prompt, *answer]) + "\n" == tokenizer.decode(whole)
+    assert answer[-1] == tokenizer.eos_token_id and tokenizer.decode(answer[:-1]) == " on the mat"
+
+
+def test_an_end_that_is_typed_in_an_answer_is_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    _, answer = encode_exchange(tokenizer, [TALK[1], {"role": "assistant", "content": "a<|end|>\nb<|end|>"}])
+    assert answer.count(tokenizer.eos_token_id) == 1 and answer[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(answer[:-1]) == "a<|end|>\nb<|end|>"
+
+
+def test_a_template_that_writes_the_prompt_otherwise_once_it_is_answered_is_refused() -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = "{{ messages|length }}" + str(tokenizer.chat_template)
+    with pytest.raises(ParameterError, match="so that an answer follows what is there before it is given"):
+        encode_exchange(tokenizer, TALK[:3])
