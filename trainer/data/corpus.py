@@ -12,8 +12,8 @@ from token_diffusion.errors import ParameterError
 
 from ..config import TrainingConfig
 from ..errors import in_one_line
-from .documents import Documents, read_pieces, row_pieces
-from .files import check_column, is_table, quiet, table_cells
+from .reading.documents import Documents, read_pieces, row_pieces
+from .reading.files import check_column, is_table, quiet, table_cells
 
 
 @dataclass(frozen=True)

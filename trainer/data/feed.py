@@ -22,8 +22,6 @@ from token_diffusion.errors import ParameterError
 
 from ..config import TrainingConfig
 from .corpus import Corpus, train_files
-from .documents import Documents
-from .files import EMPTY, check_file
 from .noising import (
     Batches,
     Collate,
@@ -35,6 +33,8 @@ from .noising import (
     make_loader,
     padding,
 )
+from .reading.documents import Documents
+from .reading.files import EMPTY, check_file
 from .sequences import Sequences, tokenize
 from .spelling import Spelling, spell
 from .streaming import START, Position, SequenceStream, open_documents, read_ahead

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Frame, frame_of
 
-from .documents import Documents
+from .reading.documents import Documents
 from .tables import TokenTable
 from .tokens import Unwritten, tokenised
 

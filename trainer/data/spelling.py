@@ -13,7 +13,7 @@ from token_diffusion.facts import Frame, frame_of
 from token_diffusion.plain import plain
 
 from .cutting import cut
-from .documents import Documents, Piece
+from .reading.documents import Documents, Piece
 from .sequences import pack, separator, special, truncated
 from .tokens import batches
 

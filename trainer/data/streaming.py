@@ -28,9 +28,9 @@ from token_diffusion.facts import Frame
 from ..config import TrainingConfig
 from .corpus import open_dataset, train_files
 from .cutting import cut, cutter_of
-from .documents import is_blank, read_pieces
-from .files import as_text
 from .noising import ORDER
+from .reading.documents import is_blank, read_pieces
+from .reading.files import as_text
 from .sequences import frame_within, separator, special, truncated
 from .tokens import Unwritten, encode
 

@@ -25,7 +25,7 @@ from pyarrow.parquet import ParquetFile
 
 from token_diffusion.errors import ParameterError
 
-from ..errors import in_one_line
+from ...errors import in_one_line
 
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 ARROW_FILE = b"ARROW1"
