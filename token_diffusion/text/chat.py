@@ -28,7 +28,7 @@ def encode_chat(
         ParameterError: there is no template, it does not take these messages, or they are too long, or spell a control token that
             the tokenizer cannot write as text.
     """
-    template = _Template(tokenizer, messages)
+    template = ChatTemplate(tokenizer)
     rendered = template.render(messages, is_prompt=True)
     way = plain(tokenizer)
     if max_tokens is not None and way.exceeds(rendered, max_tokens):
@@ -37,30 +37,13 @@ def encode_chat(
     return template.ids(rendered)
 
 
-def encode_exchange(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-    """Token ids of all messages but the last, as `encode_chat` has them, and of the last: what a model is to say behind those.
+class ChatTemplate:
+    """Renders messages with marks, which nobody can type, for what people typed of control tokens; tokenises what comes of it.
 
-    The answer ends with the control token that the template puts behind a message, where it puts one.
-
-    Raises:
-        ParameterError: as `encode_chat` does; or the template renders the last message otherwise than behind the others.
+    Its methods raise `ParameterError` as `encode_chat` does.
     """
-    template = _Template(tokenizer, messages)
-    prompt = template.render(messages[:-1], is_prompt=True)
-    whole = template.render(messages, is_prompt=False)
-    if not whole.startswith(prompt):
-        rule = "be rendered by the chat template so that an answer follows what is there before it is given"
-        raise ParameterError("messages", rule, _roles(messages))
-    before = template.ids(prompt)
-    return before, template.ids(template.to_its_end(whole[len(prompt) :]), continuing=bool(before))
 
-
-class _Template:
-    """Renders messages with marks, which nobody can type, for what people typed of control tokens; tokenises what comes of it."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> None:
-        if not tokenizer.chat_template:
-            raise ParameterError("messages", "be sent to a model with a chat template", _roles(messages))
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.names = {str(tokenizer.convert_ids_to_tokens(id)): id for id in plain(tokenizer).control}
         # Noncharacters of Unicode around a number drawn now.
@@ -70,7 +53,26 @@ class _Template:
         self.control = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self.marked = re.compile("|".join(map(re.escape, self.typed)))
 
+    def exchange(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Ids of all messages but the last, as `encode_chat` has them, and of the last: what a model is to say behind those.
+
+        The answer ends with the control token that the template puts behind a message, where it puts one.
+
+        Raises:
+            ParameterError: also if the template renders the last message otherwise than behind the others.
+        """
+        prompt = self.render(messages[:-1], is_prompt=True)
+        whole = self.render(messages, is_prompt=False)
+        if not whole.startswith(prompt):
+            rule = "be rendered by the chat template so that an answer follows what is there before it is given"
+            raise ParameterError("messages", rule, _roles(messages))
+        before = self.ids(prompt)
+        return before, self.ids(self._to_its_end(whole[len(prompt) :]), continuing=bool(before))
+
     def render(self, messages: Sequence[Message], *, is_prompt: bool) -> str:
+        """The text, marks in it; of a prompt up to where an answer begins."""
+        if not self.tokenizer.chat_template:
+            raise ParameterError("messages", "be sent to a model with a chat template", _roles(messages))
         marked = [
             {key: self.control.sub(lambda match: self.marks[match[0]], text) for key, text in message.items()}
             for message in messages
@@ -81,7 +83,7 @@ class _Template:
             rule = f"be what the model's chat template takes ({in_short(error)})"
             raise ParameterError("messages", rule, _roles(messages)) from None
 
-    def to_its_end(self, answer: str) -> str:
+    def _to_its_end(self, answer: str) -> str:
         """Without the white space that the template puts behind the last control token."""
         *before, last = self.control.split(answer)
         return "".join(before) if before and not last.strip() else answer

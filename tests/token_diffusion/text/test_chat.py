@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tests.tiny import byte_tokenizer, chat_tokenizer, tiny_tokenizer
 from token_diffusion.errors import ParameterError
-from token_diffusion.text.chat import encode_chat, encode_exchange
+from token_diffusion.text.chat import ChatTemplate, encode_chat
 
 TALK = [
     {"role": "system", "content": "be\n\n brief "},
@@ -70,7 +70,7 @@ def test_what_cannot_fit_is_not_tokenised(tokenizer: PreTrainedTokenizerBase) ->
 
 
 def test_an_answer_is_what_follows_its_prompt(tokenizer: PreTrainedTokenizerBase) -> None:
-    prompt, answer = encode_exchange(tokenizer, TALK[:3])
+    prompt, answer = ChatTemplate(tokenizer).exchange(TALK[:3])
     assert prompt == encode_chat(tokenizer, TALK[:2])
     whole = tokenizer.apply_chat_template(TALK[:3], return_dict=False)
     assert tokenizer.decode([*prompt, *answer]) + "\n" == tokenizer.decode(whole)
@@ -78,7 +78,7 @@ def test_an_answer_is_what_follows_its_prompt(tokenizer: PreTrainedTokenizerBase
 
 
 def test_an_end_that_is_typed_in_an_answer_is_text(tokenizer: PreTrainedTokenizerBase) -> None:
-    _, answer = encode_exchange(tokenizer, [TALK[1], {"role": "assistant", "content": "a<|end|>\nb<|end|>"}])
+    _, answer = ChatTemplate(tokenizer).exchange([TALK[1], {"role": "assistant", "content": "a<|end|>\nb<|end|>"}])
     assert answer.count(tokenizer.eos_token_id) == 1 and answer[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(answer[:-1]) == "a<|end|>\nb<|end|>"
 
@@ -87,4 +87,4 @@ def test_a_template_that_writes_the_prompt_otherwise_once_it_is_answered_is_refu
     tokenizer = chat_tokenizer()
     tokenizer.chat_template = "{{ messages|length }}" + str(tokenizer.chat_template)
     with pytest.raises(ParameterError, match="so that an answer follows what is there before it is given"):
-        encode_exchange(tokenizer, TALK[:3])
+        ChatTemplate(tokenizer).exchange(TALK[:3])
