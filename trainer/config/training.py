@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -36,8 +36,6 @@ CHOICE = {"checkpointing_steps", "eval_steps", "max_eval_samples", "per_device_e
 class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, ModelFlags):
     """Without effect."""
 
-    process: ClassVar[str]
-
     num_train_timesteps: PositiveInt = 1000
     """Accepted and without effect: t is continuous."""
     min_timestep: int = Field(0, ge=0)
@@ -54,6 +52,16 @@ class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, ModelF
         if self.streaming and "max_train_steps" not in given:
             refuse("max_train_steps", "be given with streaming", None)
         return self
+
+    @property
+    def process(self) -> str:
+        """The forward process that is trained: absorbing, uniform or hybrid."""
+        raise NotImplementedError
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the text is prompts and answers, and only these are learnt."""
+        return False
 
     @property
     def counts_epochs(self) -> bool:

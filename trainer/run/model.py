@@ -26,7 +26,7 @@ from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenD
 from token_diffusion.networks.weights import read_masked_lm
 from token_diffusion.plain import plain, writes_text
 
-from ..config import TrainingConfig
+from ..config import SFTConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,23 @@ def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
         mask = AddedToken("[MASK]", lstrip=plain(tokenizer).holds_space, special=True)
         tokenizer.add_special_tokens({"mask_token": mask})
         logger.info("the tokenizer has no mask token: added [MASK] as token %d", tokenizer.mask_token_id)
+    if isinstance(config, SFTConfig) and config.chat_template_path is not None:
+        tokenizer.chat_template = read_chat_template(config.chat_template_path)
     return tokenizer
+
+
+def read_chat_template(path: Path) -> str:
+    """Of a file in Jinja, or of a folder's tokenizer. Raises `ParameterError` if there is none."""
+    try:
+        if not path.is_dir():
+            return path.read_text(encoding="utf-8")
+        template = AutoTokenizer.from_pretrained(path).chat_template
+    except Exception as error:  # whatever transformers raises
+        rule = f"be a readable template, or a folder of a tokenizer ({in_short(error)})"
+        raise ParameterError("chat_template_path", rule, str(path)) from error
+    if not isinstance(template, str):
+        raise ParameterError("chat_template_path", "be of a tokenizer that has one chat template", str(path))
+    return template
 
 
 def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.checkpoint import save_checkpoint
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError
-from token_diffusion.facts import Facts
 
 from ..config import TrainingConfig
 from ..data.feed import Feed
@@ -65,7 +64,6 @@ class Saver:
     accelerator: Accelerator
     tokenizer: PreTrainedTokenizerBase
     scheduler: TokenDiffusionScheduler
-    facts: Facts
     feed: Feed
     learner: Learner
     watch: Watch
@@ -97,7 +95,7 @@ class Saver:
                     self.learner.bare,
                     self.tokenizer,
                     self.scheduler,
-                    facts=self.facts,
+                    facts=self.feed.facts,
                     card=self._card(bound, dtype),
                     state_dict=weights,
                     write_more=write_more,

@@ -19,12 +19,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError
-from token_diffusion.facts import Facts, Frame, frame_of
 
 from ..accelerator import make_accelerator, start_trackers
 from ..config import TrainingConfig
 from ..data.corpus import Corpus, load_corpus
 from ..data.feed import make_feed
+from ..data.sequences import facts_of
 from ..errors import Stopped, TrainingError
 from ..evaluation.bound import ValidationBound
 from ..evaluation.validation import evaluate, loss_sums
@@ -116,9 +116,8 @@ class Run:
             mask_token_id=self.tokenizer.mask_token_id,
             **config.scheduler_options(),
         )
-        # Control tokens are never noised here, so none of them is learnt.
-        self.facts = Facts(Frame() if config.packing else frame_of(self.tokenizer), known=True)
-        self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler)
+        facts = facts_of(self.tokenizer, config.packing)
+        self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler, facts)
         if config.chooses and self.feed.validation is None:
             raise ParameterError("validation_file", "be given: which step is best is found out by it", None)
         if config.num_train_epochs is not None and not config.counts_epochs:
@@ -132,7 +131,6 @@ class Run:
             accelerator,
             self.tokenizer,
             self.scheduler,
-            self.facts,
             self.feed,
             self.learner,
             self.watch,
@@ -301,6 +299,6 @@ class Run:
     def _sample(self) -> None:
         if self.config.num_validation_samples:
             with self.learner.averaged():
-                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler, self.facts)
+                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler, self.feed.facts)
             self.accelerator.wait_for_everyone()
             self.progress.meter.restart_clock()
