@@ -120,8 +120,9 @@ class Settings(BaseSettings):
     """port to listen on; 0 takes a free one"""
     device: str = "auto"
     """torch device: auto, cpu, cuda, cuda:1, ..."""
-    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
-    """type of the weights; int8 is for the CPU, and gives each row a forward pass of its own"""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
+    """type of the weights; without it bfloat16 ones stay that, and others are float32. int8 is for the CPU, and gives each row
+    a forward pass of its own"""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads of the network; without it as many as there are cores in the affinity mask and whole CPUs in the quota"""
     max_batch_tokens: int | None = Field(default=None, ge=1)

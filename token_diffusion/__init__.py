@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .diffusion.scheduler import TokenDiffusionScheduler, TokenDiffusionSchedulerOutput
 from .errors import ParameterError
+from .networks import bidirectional as bidirectional  # its networks, too, load by AutoModelForMaskedLM
 from .networks.transformer import TokenDiffusionConfig, TokenDiffusionForMaskedLM
 from .sampling import SampleOutput, Score, sample, sample_block, sample_hybrid, score
 

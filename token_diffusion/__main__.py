@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("--stop", nargs="+", default=[], help="strings that end a text where they were drawn")
         add("--seed", type=int, default=0, help="same seed, same samples (default: %(default)s)")
         add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
-        add("--dtype", choices=list(DTYPES), default="float32", help="of the weights (default: %(default)s)")
+        add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
         add("--inject_start_token", action="store_true", help="begin with [CLS] or BOS where the frame does not")
         add("--json", action="store_true", help="print one JSON object instead of text")
     _add_score(commands)
@@ -86,7 +86,7 @@ def _add_score(commands: Any) -> None:
     add("--estimator", choices=["times", "counts"], help=f"{help_estimator} (default: counts for absorbing)")
     add("--seed", type=int, default=0, help="same seed, same scores (default: %(default)s)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
-    add("--dtype", choices=list(DTYPES), default="float32", help="of the weights (default: %(default)s)")
+    add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
     add("--json", action="store_true", help="print one JSON object instead of a table")
 
 

@@ -301,7 +301,7 @@ def test_what_needs_no_weights_is_found_before_they_are_read(
     def read(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("weights are read")
 
-    monkeypatch.setattr("token_diffusion.checkpoint.read_masked_lm", read)
+    monkeypatch.setattr("token_diffusion.checkpoint.loading.read_masked_lm", read)
     opened = open_checkpoint(bad)
     assert (opened.path, opened.scheduler.config.forward_process) == (bad, "hybrid")
     breaking, rule = BROKEN[name]

@@ -1,9 +1,10 @@
 """Any masked LM as a denoiser that evaluates its vocabulary head only at the positions asked for.
 
-    denoiser(tokens [B, L], t [B], valid [B, L], positions [n]) -> logits [n, V]
+    denoiser(tokens [B, L], t [B], valid [B, L], positions [n], labels [B] or None) -> logits [n, V]
 
 `tokens` int64, `t` float64 times in (0, 1], `valid` bool (False is padding), `positions` int64 indices into the flattened
-[B * L]. The body runs over the batch; the head, often a third of the work and most of the memory, over n rows.
+[B * L], `labels` int64, -1 for no label, asked with only where a row has one. The body runs over the batch; the head, often a
+third of the work and most of the memory, over n rows.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ from torch import Tensor, nn
 
 from .behaviour import behaviour, seeded
 from .groups import SHARED, Batching, in_groups
-from .masked_lm import Head, forward_arguments, parameter_names
+from .masked_lm import Head, block_size, forward_arguments, num_classes, parameter_names
 
 
 class Denoiser(Protocol):
-    """What the samplers call. `device` is where it wants its tokens. It may have `forbidden`, ids that no sample may hold."""
+    """What the samplers call. `device` is where it wants its tokens.
+
+    It may have `forbidden`, ids that no sample may hold; `num_classes`, how many labels it knows; and `block_size`, the positions
+    of a block where none sees those of later blocks (`block_size_of`).
+    """
 
     @property
     def device(self) -> torch.device: ...
 
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor: ...
+    def __call__(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor: ...
 
 
 class CallableDenoiser:
@@ -38,7 +45,9 @@ class CallableDenoiser:
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu") -> None:
         self.function, self.device = function, torch.device(device)
 
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         return self.function(tokens, t.to(torch.get_default_dtype())).flatten(0, 1)[positions]
 
 
@@ -71,27 +80,49 @@ class MaskedLMDenoiser:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def num_classes(self) -> int:
+        return num_classes(self.model)
+
+    @property
+    def block_size(self) -> int | None:
+        return block_size(self.model)
+
     @torch.inference_mode()
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         grouping = self._behaviour.grouping
         if grouping == SHARED:
-            return self._logits(tokens, t, valid, positions)
-        return in_groups(self._logits, tokens, t, valid, positions, grouping)
+            return self._logits(tokens, t, valid, positions, labels)
+        return in_groups(self._logits, tokens, t, valid, positions, grouping, labels)
 
-    def _logits(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    def _logits(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         if not self.gathers:
-            return self._forward(tokens, t, valid).flatten(0, 1)[positions]
+            return self._forward(tokens, t, valid, labels).flatten(0, 1)[positions]
         with self._head.at(positions):
-            return self._forward(tokens, t, valid).flatten(0, -2)
+            return self._forward(tokens, t, valid, labels).flatten(0, -2)
 
-    def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor) -> Tensor:
+    def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor, labels: Tensor | None) -> Tensor:
         with seeded(self.model) if self._behaviour.random else nullcontext():
-            return self.model(**forward_arguments(self.model, tokens, t, valid.long())).logits
+            return self.model(**forward_arguments(self.model, tokens, t, valid.long(), labels)).logits
 
 
 def forbidden_by(denoiser: Any) -> tuple[int, ...]:
     """The ids that no sample of a denoiser may hold."""
     return tuple(getattr(denoiser, "forbidden", ()))
+
+
+def num_classes_of(denoiser: Any) -> int:
+    """How many labels a denoiser knows."""
+    return int(getattr(denoiser, "num_classes", 0))
+
+
+def block_size_of(denoiser: Any) -> int | None:
+    """The positions of a block where none sees those of later blocks; None where all see all."""
+    return getattr(denoiser, "block_size", None)
 
 
 def as_denoiser(denoiser: Any) -> Denoiser:

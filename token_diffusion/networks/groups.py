@@ -42,12 +42,13 @@ SHARED = Grouping()
 
 
 def in_groups(
-    ask: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    ask: Callable[..., Tensor],
     tokens: Tensor,
     t: Tensor,
     valid: Tensor,
     positions: Tensor,
     grouping: Grouping,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """A denoiser's answer, asked for one group of rows after the other.
 
@@ -63,7 +64,8 @@ def in_groups(
         rows = [asked[place] for place in group]
         own = grouping.cut(tokens, rows, ends[rows[0]])
         places = torch.cat([columns[index] + place * own.shape[1] for place, index in enumerate(rows)])
-        logits = ask(own, t[_index(rows)], grouping.cut(valid, rows, ends[rows[0]]), places)
+        own_labels = () if labels is None else (labels[_index(rows)],)
+        logits = ask(own, t[_index(rows)], grouping.cut(valid, rows, ends[rows[0]]), places, *own_labels)
         answers |= zip(rows, logits.split([columns[index].numel() for index in rows]), strict=True)
     return torch.cat([answers[index] for index in asked])
 

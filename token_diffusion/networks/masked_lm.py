@@ -61,9 +61,25 @@ def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> 
     return output
 
 
-def forward_arguments(model: nn.Module, tokens: Tensor, t: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-    """What a forward pass of `model` is given: tokens int64 [B, L] at times t [B], attending where the mask int64 [B, L] is 1."""
-    return {"input_ids": tokens, "attention_mask": attention_mask, **time_arguments(model, t)}
+def forward_arguments(
+    model: nn.Module, tokens: Tensor, t: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+) -> dict[str, Tensor]:
+    """What a forward pass of `model` is given: tokens int64 [B, L] at times t [B], attending where the mask int64 [B, L] is 1.
+
+    labels: int64 [B], -1 for no label; they go as `class_labels`, to a model whose forward takes them.
+    """
+    given = {"input_ids": tokens, "attention_mask": attention_mask, **time_arguments(model, t)}
+    return given if labels is None or not _takes(model, "class_labels") else given | {"class_labels": labels}
+
+
+def num_classes(model: Any) -> int:
+    """How many labels the model knows."""
+    return int(model.config.num_classes) if _takes(model, "class_labels") else 0
+
+
+def block_size(model: Any) -> int | None:
+    """The positions of a block, where a position sees none of the blocks after its own; None where it sees all positions."""
+    return getattr(model.config, "causal_block_size", None)
 
 
 def max_positions(model: Any) -> int | None:
@@ -84,22 +100,24 @@ def probe(model: Any) -> dict[str, Tensor]:
 
 
 def time_arguments(model: nn.Module, t: Tensor) -> dict[str, Tensor]:
-    """How `model` is told the time: `timesteps`, t itself, if its forward takes it.
+    """How `model` is told the time: `timesteps`, t itself, if its forward takes it. t: [B], in (0, 1]; it goes as float32."""
+    return {"timesteps": t.float()} if _takes(model, "timesteps") else {}
 
-    t: [B], in (0, 1]; it goes as float32. A wrapper of distributed training or of torch.compile is looked through.
-    """
+
+def _takes(model: nn.Module, name: str) -> bool:
+    """Whether a forward pass has a parameter of that name. Wrappers, torch.compile's for one, are looked through."""
     inner: nn.Module | None = model
     while inner is not None:
-        if _takes_timesteps(type(inner).forward):
-            return {"timesteps": t.float()}
+        if name in _parameters(type(inner).forward):
+            return True
         inner = getattr(inner, "module", getattr(inner, "_orig_mod", None))
-    return {}
+    return False
 
 
 @cache
-def _takes_timesteps(forward: Callable[..., Any]) -> bool:
+def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
     """Asked before every forward pass, found out once: reading a signature takes longer than a small layer."""
-    return "timesteps" in parameter_names(forward)
+    return frozenset(parameter_names(forward))
 
 
 def parameter_names(function: Callable[..., Any]) -> list[str]:

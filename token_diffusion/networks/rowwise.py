@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, forbidden_by
+from .denoiser import Denoiser, block_size_of, forbidden_by, num_classes_of
 from .groups import Grouping, in_groups
 
 
@@ -19,10 +19,13 @@ class Rowwise:
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser, self.forbidden = denoiser, forbidden_by(denoiser)
+        self.num_classes, self.block_size = num_classes_of(denoiser), block_size_of(denoiser)
 
     @property
     def device(self) -> torch.device:
         return self.denoiser.device
 
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
-        return in_groups(self.denoiser, tokens, t, valid, positions, Grouping("row"))
+    def __call__(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        return in_groups(self.denoiser, tokens, t, valid, positions, Grouping("row"), labels)

@@ -12,10 +12,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ParameterError, in_short
+from .families import Published, published
+from .files import read_weights
 from .masked_lm import probe
 
 COMPUTED = ("inv_freq", "position_ids", "token_type_ids", "masked_bias")
@@ -36,7 +43,9 @@ def quiet() -> Iterator[None]:
 
 
 def read_masked_lm(parameter: str, place: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
-    """The masked LM of `place`, a folder or a name on a hub, and the names of the weights that it does not hold.
+    """The masked LM of `place` and the names of the weights that it does not hold.
+
+    A place is a folder, one of ours or of a published format, or a name on a hub.
 
     Those are random: a new head on a body that had none. Runs no code from the folder.
 
@@ -47,7 +56,27 @@ def read_masked_lm(parameter: str, place: str, **options: Any) -> tuple[PreTrain
     Raises:
         ParameterError: it cannot be read, or its weights are not those of the network in its config.json.
     """
+    known = published(Path(place), parameter) if Path(place).is_dir() else None
+    if known is not None:
+        return read_published(parameter, Path(place), known, **options)
     return _read(AutoModelForMaskedLM, "masked", parameter, place, options)
+
+
+def read_published(
+    parameter: str, folder: Path, known: Published, **options: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """The same for a folder of a published format: its weights, under the names of the network that runs them here.
+
+    Where their type is the asked one they are used from their files, so that none is in memory twice.
+    """
+    kind = MODEL_FOR_MASKED_LM_MAPPING[type(known.config)]
+    options = {name: value for name, value in options.items() if name in ("dtype", "attn_implementation")}
+    try:
+        weights = known.weights(read_weights(folder))
+    except Exception as error:  # safetensors, pickle and torch each raise what they like
+        rule = f"hold readable weights of a {known.family} model ({in_short(error)})"
+        raise ParameterError(parameter, rule, str(folder)) from error
+    return _read(kind, "masked", parameter, None, {"config": known.config, "state_dict": weights, **options}, folder)
 
 
 def read_causal_lm(parameter: str, place: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
@@ -56,12 +85,14 @@ def read_causal_lm(parameter: str, place: str, **options: Any) -> tuple[PreTrain
 
 
 def _read(
-    kind: Any, name: str, parameter: str, place: str, options: dict[str, Any]
+    kind: Any, name: str, parameter: str, source: str | None, options: dict[str, Any], folder: Path | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
+    """The model of `source`, or of the `state_dict` in `options`, which came of `folder`."""
+    place = source or str(folder)
     options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with quiet():
-            model, report = kind.from_pretrained(place, **options)
+            model, report = kind.from_pretrained(source, **options)
     except Exception as error:  # transformers, tokenizers, safetensors and torch each raise what they like
         raise ParameterError(parameter, f"hold a readable {name} language model ({in_short(error)})", place) from error
     if rule := _broken_rule(model, report):

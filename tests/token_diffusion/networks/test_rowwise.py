@@ -23,7 +23,9 @@ class Shapes:
     def __init__(self) -> None:
         self.calls: list[tuple[tuple[int, ...], int]] = []
 
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
         self.calls.append((tuple(tokens.shape), len(positions)))
         generator = torch.Generator().manual_seed(1000 * tokens.shape[0] + 10 * tokens.shape[1] + len(positions))
         return torch.randn(len(positions), 9, generator=generator)

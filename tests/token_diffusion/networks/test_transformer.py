@@ -181,7 +181,7 @@ def test_a_network_without_time_input_needs_none_and_ignores_it() -> None:
 
 
 BAD = [
-    ({"time_conditioning": "beta"}, "time_conditioning must be one of none, t, sigma, got 'beta'"),
+    ({"time_conditioning": "beta"}, "time_conditioning must be one of none, t, sigma, zero, got 'beta'"),
     ({"hidden_size": 36, "num_attention_heads": 4}, "hidden_size must be a multiple of 2 . num_attention_heads = 8"),
     ({"alpha_schedule": "steep"}, "alpha_schedule must be one of"),
     ({"eps": 0.0}, "eps must be in"),

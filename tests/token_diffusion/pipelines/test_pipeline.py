@@ -456,7 +456,7 @@ def test_no_code_of_a_folder_is_run(in_subfolders: Path) -> None:
 @pytest.mark.parametrize("missing", ["scheduler/scheduler_config.json", "model/config.json"])
 def test_what_a_subfolder_lacks_is_named(in_subfolders: Path, missing: str) -> None:
     (in_subfolders / missing).unlink()
-    with pytest.raises(ParameterError, match=f"checkpoint_path must be a folder that holds {missing}, got"):
+    with pytest.raises(ParameterError, match=f"checkpoint_path must be a folder that holds {missing}"):
         load(in_subfolders)
 
 

@@ -66,7 +66,7 @@ def test_each_process_tells_the_time_as_its_paper_does(tokenizer_folder: Path) -
     assert built("uniform", tokenizer_folder, ",time_conditioning=none").config.time_conditioning == "none"
     with pytest.raises(ParameterError, match="time_conditioning must be none or t for the hybrid process"):
         built("hybrid", tokenizer_folder, ",time_conditioning=sigma")
-    with pytest.raises(ParameterError, match="time_conditioning must be one of none, t, sigma, got 'beta'"):
+    with pytest.raises(ParameterError, match="time_conditioning must be one of none, t, sigma, zero, got 'beta'"):
         built("uniform", tokenizer_folder, ",time_conditioning=beta")
 
 

@@ -10,7 +10,8 @@ from ...diffusion.processes import Process
 from ...diffusion.schedules import Schedule, make_schedule
 from ...errors import ParameterError
 
-TIME_CONDITIONINGS = ("none", "t", "sigma")
+TIME_CONDITIONINGS = ("none", "t", "sigma", "zero")
+MLPS = ("swiglu", "gelu")
 SCHEDULE_OPTIONS = ("alpha_schedule", "eps", "sigma_min", "sigma_max")
 
 
@@ -18,9 +19,16 @@ class TokenDiffusionConfig(PreTrainedConfig):
     """Sizes of the network, and how it is told the time.
 
     Args:
-        time_conditioning: "none"; "t", the time itself (GIDD); or "sigma", -ln alpha(t) (UDLM), for which
-            alpha_schedule, eps, sigma_min and sigma_max are those of the folder's scheduler.
+        time_conditioning: "none"; "t", the time itself (GIDD); "sigma", -ln alpha(t) (UDLM), for which alpha_schedule, eps,
+            sigma_min and sigma_max are those of the folder's scheduler; or "zero", adaptive norms that are always told 0 (MDLM).
         cond_dim: width of the embedded time.
+        max_frequency: radians a unit of time of the fastest time feature; the slowest has a ten-thousandth of it, as in DiT.
+        gate_offset: a residual branch is multiplied by this and what the condition adds to it: 1, as before training here, or
+            0, as in DiT.
+        num_classes: of labels; 0 for none. Their embedding, and one of "no label", is added to that of the time.
+        mlp: "swiglu", without biases, or "gelu", the tanh kind, with them. head_bias: whether the vocabulary head has one.
+        causal_block_size: where given, a position sees its own block of so many positions, counted from the first, and
+            those before it, not those after it (BD3-LM, arXiv 2503.09573).
         dropout: in training, on attention weights and on what each residual branch adds.
     """
 
@@ -36,8 +44,14 @@ class TokenDiffusionConfig(PreTrainedConfig):
     norm_eps: float = 1e-5
     dropout: float = 0.0
     initializer_range: float = 0.02
-    time_conditioning: Literal["none", "t", "sigma"] = "none"
+    time_conditioning: Literal["none", "t", "sigma", "zero"] = "none"
     cond_dim: int = 128
+    max_frequency: float = 100.0
+    gate_offset: float = 1.0
+    num_classes: int = 0
+    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    head_bias: bool = False
+    causal_block_size: int | None = None
     alpha_schedule: str = "log_linear"
     eps: float = 1e-3
     sigma_min: float = 1e-4
@@ -53,6 +67,12 @@ class TokenDiffusionConfig(PreTrainedConfig):
             raise ParameterError(
                 "time_conditioning", f"be one of {', '.join(TIME_CONDITIONINGS)}", self.time_conditioning
             )
+        if self.mlp not in MLPS:
+            raise ParameterError("mlp", f"be one of {', '.join(MLPS)}", self.mlp)
+        if self.num_classes and not self.adaptive:
+            raise ParameterError("num_classes", "be 0 where time_conditioning is none", self.num_classes)
+        if self.causal_block_size is not None and self.causal_block_size < 1:
+            raise ParameterError("causal_block_size", "be >= 1", self.causal_block_size)
         if self.hidden_size % (2 * self.num_attention_heads):
             rule = f"be a multiple of 2 * num_attention_heads = {2 * self.num_attention_heads}"
             raise ParameterError("hidden_size", rule, self.hidden_size)
@@ -75,5 +95,11 @@ class TokenDiffusionConfig(PreTrainedConfig):
             raise ParameterError("alpha_schedule", rule, self.schedule())
 
     @property
-    def takes_time(self) -> bool:
+    def adaptive(self) -> bool:
+        """Whether norms and residuals follow a condition: the time, a label."""
         return self.time_conditioning != "none"
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether that condition differs from one time to another."""
+        return self.time_conditioning in ("t", "sigma")

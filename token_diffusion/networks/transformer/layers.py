@@ -15,8 +15,6 @@ from .config import TokenDiffusionConfig
 MIN_ALPHA = 1e-9
 """sigma = -ln alpha is fed as if alpha were never below it: 20.7 at most."""
 TIME_FEATURES = 256
-MAX_FREQUENCY = 100.0
-"""Radians a unit of time of the fastest time feature; the slowest has a ten-thousandth of it, as in DiT."""
 
 
 class Modulation(nn.Linear):
@@ -32,7 +30,7 @@ class AdaptiveLayerNorm(nn.LayerNorm):
 
     def __init__(self, config: TokenDiffusionConfig) -> None:
         super().__init__(config.hidden_size, eps=config.norm_eps, bias=False)
-        self.modulation = Modulation(config.cond_dim, 2 * config.hidden_size) if config.takes_time else None
+        self.modulation = Modulation(config.cond_dim, 2 * config.hidden_size) if config.adaptive else None
 
     def forward(self, hidden: Tensor, condition: Tensor | None = None) -> Tensor:
         normal = super().forward(hidden)
@@ -60,6 +58,18 @@ class Attention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
+class GELUMLP(nn.Module):
+    """Two layers and a GELU between them, the tanh kind, as in DiT."""
+
+    def __init__(self, config: TokenDiffusionConfig) -> None:
+        super().__init__()
+        self.input = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output = Output(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.output(F.gelu(self.input(hidden), approximate="tanh"))
+
+
 class MLP(nn.Module):
     """SwiGLU (arXiv 2002.05202)."""
 
@@ -74,17 +84,18 @@ class MLP(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + gate(c) branch(norm(x, c)); the gate is 1 without a condition, and before training."""
+    """x + (offset + gate(c)) branch(norm(x, c)); without a condition x + branch(norm(x)). gate(c) is 0 before training."""
 
     def __init__(self, config: TokenDiffusionConfig, branch: nn.Module) -> None:
         super().__init__()
         self.norm, self.branch = AdaptiveLayerNorm(config), branch
         self.dropout = nn.Dropout(config.dropout)
-        self.gate = Modulation(config.cond_dim, config.hidden_size) if config.takes_time else None
+        self.gate_offset = config.gate_offset
+        self.gate = Modulation(config.cond_dim, config.hidden_size) if config.adaptive else None
 
     def forward(self, hidden: Tensor, condition: Tensor | None, *context: Any) -> Tensor:
         update = self.dropout(self.branch(self.norm(hidden, condition), *context))
-        return hidden + update if self.gate is None else hidden + (1 + self.gate(condition)) * update
+        return hidden + (update if self.gate is None else (self.gate_offset + self.gate(condition)) * update)
 
 
 class Block(GradientCheckpointingLayer):
@@ -92,7 +103,8 @@ class Block(GradientCheckpointingLayer):
 
     def __init__(self, config: TokenDiffusionConfig) -> None:
         super().__init__()
-        self.attention, self.mlp = Residual(config, Attention(config)), Residual(config, MLP(config))
+        mlp = MLP if config.mlp == "swiglu" else GELUMLP
+        self.attention, self.mlp = Residual(config, Attention(config)), Residual(config, mlp(config))
 
     def forward(
         self, hidden: Tensor, condition: Tensor | None, rotation: tuple[Tensor, Tensor], mask: Tensor | None
@@ -111,13 +123,25 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, timesteps: Tensor) -> Tensor:
         time = timesteps.double()
+        if self.config.time_conditioning == "zero":
+            time = torch.zeros_like(time)
         if self.config.time_conditioning == "sigma":
             time = -self.config.schedule().alpha(time).clamp(min=MIN_ALPHA).log()
         half = torch.arange(TIME_FEATURES // 2, device=time.device)
-        frequencies = MAX_FREQUENCY * torch.exp(-math.log(10000) * half / len(half))
+        frequencies = self.config.max_frequency * torch.exp(-math.log(10000) * half / len(half))
         angles = time.float().view(-1, 1, 1) * frequencies
         features = torch.cat([angles.cos(), angles.sin()], -1).to(self.input.weight.dtype)
         return F.silu(self.output(F.silu(self.input(features))))
+
+
+class ClassEmbedding(nn.Embedding):
+    """Label [B] -> condition [B, 1, cond_dim]; the last row, which -1 stands for, is "no label"."""
+
+    def __init__(self, config: TokenDiffusionConfig) -> None:
+        super().__init__(config.num_classes + 1, config.cond_dim)
+
+    def forward(self, class_labels: Tensor) -> Tensor:
+        return F.silu(super().forward(class_labels.remainder(self.num_embeddings))).unsqueeze(1)
 
 
 def rotations(length: int, head_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from ...errors import ParameterError
 from .config import TokenDiffusionConfig
-from .layers import AdaptiveLayerNorm, Block, Modulation, Output, TimeEmbedding, rotations
+from .layers import AdaptiveLayerNorm, Block, ClassEmbedding, Modulation, Output, TimeEmbedding, rotations
 
 
 class TokenDiffusionPreTrainedModel(PreTrainedModel):
@@ -44,34 +44,55 @@ class TokenDiffusionModel(TokenDiffusionPreTrainedModel):
     def __init__(self, config: TokenDiffusionConfig) -> None:
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.embed_time = TimeEmbedding(config) if config.takes_time else None
+        self.embed_time = TimeEmbedding(config) if config.adaptive else None
+        self.embed_class = ClassEmbedding(config) if config.num_classes else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = AdaptiveLayerNorm(config)
         self.gradient_checkpointing = False
         self.post_init()
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, timesteps: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        timesteps: Tensor | None = None,
+        class_labels: Tensor | None = None,
     ) -> BaseModelOutput:
         """Args as `TokenDiffusionForMaskedLM.forward`; `last_hidden_state` is [B, L, hidden_size], after the last norm."""
-        condition = self._condition(timesteps, len(input_ids))
+        condition = self._condition(timesteps, class_labels, input_ids)
         hidden = self.embed_tokens(input_ids)
         head_dim = self.config.hidden_size // self.config.num_attention_heads
         rotation = rotations(input_ids.shape[1], head_dim, self.config.rope_theta, hidden)
-        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+        mask = self._visible(attention_mask, input_ids)
         for block in self.blocks:
             hidden = block(hidden, condition, rotation, mask)
         return BaseModelOutput(last_hidden_state=self.norm(hidden, condition))
 
-    def _condition(self, timesteps: Tensor | None, rows: int) -> Tensor | None:
+    def _visible(self, attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
+        """Which positions see which, bool, to be spread over [B, heads, L, L]; None where all see all."""
+        visible = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
+        if (size := self.config.causal_block_size) is None or size >= input_ids.shape[1]:
+            return visible
+        block = torch.arange(input_ids.shape[1], device=input_ids.device) // size
+        behind = block[:, None] >= block
+        return behind if visible is None else behind & visible
+
+    def _condition(self, timesteps: Tensor | None, class_labels: Tensor | None, input_ids: Tensor) -> Tensor | None:
         if self.embed_time is None:
             return None
-        if timesteps is None or timesteps.shape != (rows,) or not timesteps.is_floating_point():
+        rows = len(input_ids)
+        if not self.config.takes_time:
+            timesteps = torch.zeros(rows, device=input_ids.device)
+        elif timesteps is None or timesteps.shape != (rows,) or not timesteps.is_floating_point():
             rule = f"be the times t in (0, 1], float [{rows}]: time_conditioning is {self.config.time_conditioning!r}"
             raise ParameterError(
                 "timesteps", rule, timesteps if timesteps is None else (timesteps.dtype, list(timesteps.shape))
             )
-        return self.embed_time(timesteps)
+        condition = self.embed_time(timesteps)
+        if self.embed_class is None:
+            return condition
+        none = torch.full((rows,), -1, device=input_ids.device)
+        return condition + self.embed_class(none if class_labels is None else class_labels)
 
 
 class TokenDiffusionForMaskedLM(TokenDiffusionPreTrainedModel):
@@ -82,7 +103,7 @@ class TokenDiffusionForMaskedLM(TokenDiffusionPreTrainedModel):
     def __init__(self, config: TokenDiffusionConfig) -> None:
         super().__init__(config)
         self.model = TokenDiffusionModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
         self.post_init()
 
     def forward(
@@ -91,6 +112,7 @@ class TokenDiffusionForMaskedLM(TokenDiffusionPreTrainedModel):
         attention_mask: Tensor | None = None,
         timesteps: Tensor | None = None,
         labels: Tensor | None = None,
+        class_labels: Tensor | None = None,
     ) -> MaskedLMOutput:
         """Logits of the clean tokens at all positions.
 
@@ -98,13 +120,14 @@ class TokenDiffusionForMaskedLM(TokenDiffusionPreTrainedModel):
             input_ids: noisy tokens, int64 [B, L].
             attention_mask: [B, L], 0 at padding.
             timesteps: the time t in (0, 1] of each sequence, float [B], whatever `time_conditioning` makes of it; not needed
-                with "none".
+                with "none" and "zero".
             labels: int64 [B, L], -100 where there is none; `loss` is then the mean cross-entropy, not a NELBO.
+            class_labels: int64 [B] below `num_classes`, -1 for "no label", which all are without it.
 
         Raises:
             ParameterError: a network that is told the time gets none, or not one a sequence.
         """
-        hidden = self.model(input_ids, attention_mask, timesteps).last_hidden_state
+        hidden = self.model(input_ids, attention_mask, timesteps, class_labels).last_hidden_state
         logits = self.lm_head(hidden)
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         return MaskedLMOutput(loss=loss, logits=logits)

@@ -1,0 +1,28 @@
+"""A checkpoint is one folder: model and tokenizer of transformers, `scheduler_config.json`, and a model card.
+
+It loads with plain `AutoModelForMaskedLM.from_pretrained` and `TokenDiffusionScheduler.from_pretrained` as well. The layout of
+diffusers' pipelines, a subfolder for each part beside a `model_index.json`, is read, too; and so are the formats that others
+have published (`networks/families/`).
+"""
+
+from __future__ import annotations
+
+from ..networks.masked_lm import max_positions
+from .checkpoint import DTYPES, Checkpoint
+from .folder import FILES, SCHEDULER_FILE
+from .loading import Unloaded, load_checkpoint, open_checkpoint
+from .saving import save_checkpoint
+from .tokenizer import load_tokenizer
+
+__all__ = [
+    "DTYPES",
+    "FILES",
+    "SCHEDULER_FILE",
+    "Checkpoint",
+    "Unloaded",
+    "load_checkpoint",
+    "load_tokenizer",
+    "max_positions",
+    "open_checkpoint",
+    "save_checkpoint",
+]

@@ -1,0 +1,82 @@
+"""Where the parts of a folder lie, and how they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ParameterError, in_short
+from ..networks.families import FAMILIES, Published, published
+from ..networks.weights import quiet
+
+SCHEDULER_FILE = "scheduler_config.json"
+FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "tokenizer_config.json"}
+"""The file that each part cannot be without, by the part's name in diffusers' layout."""
+
+
+def find_places(folder: Path) -> tuple[dict[str, Path], Published | None]:
+    """Where each part lies: in the folder itself, or in its subfolder where a pipeline of diffusers was saved.
+
+    And what is known of the folder if it is of a published format, which has to hold no more than the model.
+
+    Raises:
+        ParameterError: a part's file is missing, or holds no JSON object.
+    """
+    try:
+        if not folder.is_dir():
+            raise ParameterError("checkpoint_path", "be an existing folder", str(folder))
+        apart = (folder / "model_index.json").is_file()
+        places = {part: folder / part if apart and (folder / part).is_dir() else folder for part in FILES}
+        known = published(places["model"])
+        _check_known(folder, places, known)
+        for part, place in places.items():
+            if known is None or (place / FILES[part]).is_file():
+                _check_json(folder, (place / FILES[part]).relative_to(folder))
+            _check_readable(place)
+    except OSError as error:
+        rule = f"be a folder that can be read ({error.strerror}: {Path(error.filename or folder).name!r})"
+        raise ParameterError("checkpoint_path", rule, str(folder)) from error
+    return places, known
+
+
+def _check_known(folder: Path, places: Mapping[str, Path], known: Published | None) -> None:
+    """Raises `ParameterError` for a model without a scheduler that is of none of the published formats."""
+    config = places["model"] / FILES["model"]
+    if known is None and config.is_file() and not (places["scheduler"] / SCHEDULER_FILE).is_file():
+        _check_json(folder, config.relative_to(folder))
+        found = json.loads(config.read_bytes()).get("model_type")
+        scheduler = (places["scheduler"] / SCHEDULER_FILE).relative_to(folder).as_posix()
+        rule = f"be a folder that holds {scheduler}, or one of a published format ({', '.join(FAMILIES)}): its model is {found!r}"
+        raise ParameterError("checkpoint_path", rule, str(folder))
+
+
+def _check_json(folder: Path, file: Path) -> None:
+    if not (folder / file).is_file():
+        raise ParameterError("checkpoint_path", f"be a folder that holds {file.as_posix()}", str(folder))
+    content = (folder / file).read_bytes()
+    try:
+        settings = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        rule = f"hold JSON in {file.as_posix()} ({in_short(error)})"
+        raise ParameterError("checkpoint_path", rule, str(folder)) from error
+    if not isinstance(settings, dict):
+        raise ParameterError("checkpoint_path", f"hold a JSON object in {file.as_posix()}", str(folder))
+
+
+def _check_readable(folder: Path) -> None:
+    """Opens what will be read: safetensors calls a file that it may not open one that does not exist."""
+    for file in folder.iterdir():
+        if file.suffix in (".json", ".safetensors", ".bin") and file.is_file():
+            file.open("rb").close()
+
+
+def read_part(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:
+    """What `kind.from_pretrained` makes of a folder. Raises `ParameterError` that says the folder has to hold `what`."""
+    try:
+        with quiet():
+            return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
+    # transformers, diffusers and tokenizers each raise what they like for a broken file, and so do we
+    except Exception as error:
+        raise ParameterError("checkpoint_path", f"hold {what} ({in_short(error)})", str(folder)) from error

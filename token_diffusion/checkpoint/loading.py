@@ -1,0 +1,192 @@
+"""A folder is opened, which is quick and finds most that is wrong with it; then its weights are loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..diffusion.scheduler import TokenDiffusionScheduler
+from ..errors import ParameterError, in_short
+from ..facts import Facts, Frame, read_facts
+from ..networks.behaviour import check_masks
+from ..networks.cpu.packing import pack_where_it_pays
+from ..networks.cpu.quantization import quantised
+from ..networks.denoiser import MaskedLMDenoiser
+from ..networks.families import Published, Tokens
+from ..networks.files import is_bfloat16
+from ..networks.groups import Batching
+from ..networks.masked_lm import max_positions
+from ..networks.transformer import TokenDiffusionConfig
+from ..networks.weights import check_headers, check_logits, read_masked_lm
+from .checkpoint import DTYPES, Checkpoint
+from .folder import SCHEDULER_FILE, find_places, read_part
+from .tokenizer import load_tokenizer
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """A folder of which all is read and found to fit but its weights; `load` reads those."""
+
+    path: Path
+    places: Mapping[str, Path]
+    tokenizer: PreTrainedTokenizerBase
+    scheduler: TokenDiffusionScheduler
+    facts: Facts
+    device: str
+    dtype: str
+    family: str | None = None
+
+    def load(self, name: str | None = None) -> Checkpoint:
+        """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
+        options = {"dtype": DTYPES[self.dtype], "local_files_only": True}
+        folder, scheduler = str(self.path), self.scheduler.config
+        model, missing = read_masked_lm("checkpoint_path", str(self.places["model"]), **options)
+        if missing:
+            raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", folder)
+        with _available(self.device):
+            model.to(self.device)  # type: ignore[arg-type]  # its decorator hides the method
+        check_logits("checkpoint_path", folder, model)
+        longest = max_positions(model)
+        _check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
+        try:
+            plain = MaskedLMDenoiser(model, self.facts.forbidden(self.tokenizer, scheduler.vocab_size))
+            check_masks(model, scheduler.mask_token_id)
+        except ParameterError as error:
+            rule = f"hold a network that can be sampled from ({error})"
+            raise ParameterError("checkpoint_path", rule, folder) from error
+        denoiser = quantised(plain) if self.dtype == "int8" else plain
+        batching: Batching = "row" if self.dtype == "int8" else plain.batching
+        pack_where_it_pays(model)
+        name, facts = name or self.path.resolve().name, self.facts
+        return Checkpoint(
+            name,
+            self.path,
+            model,
+            self.tokenizer,
+            self.scheduler,
+            denoiser,
+            longest,
+            self.dtype,
+            batching,
+            facts,
+            self.family,
+        )
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    tokenizer_name: str | os.PathLike[str] | None = None,
+) -> Checkpoint:
+    """Reads a folder that the trainer, or one of the seed's scripts, wrote, or one of a format that others have published.
+
+    Runs no code from the folder.
+
+    Args:
+        dtype: of the weights, one of `DTYPES`; without it they stay bfloat16 where they are that, and are float32 otherwise.
+        tokenizer_name: folder of the tokenizer, where it is not the checkpoint's own.
+
+    Raises:
+        ParameterError: not such a folder, or its parts do not fit each other.
+    """
+    return open_checkpoint(path, device=device, dtype=dtype, tokenizer_name=tokenizer_name).load(name)
+
+
+def open_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    tokenizer_name: str | os.PathLike[str] | None = None,
+) -> Unloaded:
+    """The cheap part of `load_checkpoint`: everything that needs no weights is read and checked, of these the headers.
+
+    Raises:
+        ParameterError: as `load_checkpoint` does.
+    """
+    folder = Path(path)
+    if dtype is not None and dtype not in DTYPES:
+        raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
+    with _available(device):
+        torch.empty(0, device=device)
+    places, known = find_places(folder)
+    scheduler = _scheduler(places, known)
+    if known is None:
+        wanted = "the configuration of a model that is known here"
+        config = read_part(AutoConfig, places["model"], wanted, trust_remote_code=False)
+    else:
+        config = known.config
+    tokenizer = load_tokenizer(tokenizer_name or places["tokenizer"], known)
+    _check_fit(folder, config, tokenizer, scheduler)
+    facts = read_facts(folder, scheduler.config.vocab_size)
+    if known is not None and not facts.known:
+        facts = _facts(known, tokenizer)
+    check_headers("checkpoint_path", places["model"])
+    dtype = dtype or ("bfloat16" if is_bfloat16(places["model"]) else "float32")
+    family = None if known is None else known.family
+    return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family)
+
+
+def _scheduler(places: Mapping[str, Path], known: Published | None) -> TokenDiffusionScheduler:
+    """The folder's own, or the one that its format is known for."""
+    if known is None or (places["scheduler"] / SCHEDULER_FILE).is_file():
+        return read_part(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
+    return TokenDiffusionScheduler(**known.scheduler)
+
+
+def _facts(known: Published, tokenizer: PreTrainedTokenizerBase) -> Facts:
+    """What the format is known for, in the tokenizer's ids."""
+
+    def ids(tokens: Tokens) -> tuple[int, ...]:
+        found = [token if isinstance(token, int) else getattr(tokenizer, f"{token}_token_id") for token in tokens]
+        if None in found:
+            rule = f"have a {tokens[found.index(None)]} token, as that of a {known.family} model has"
+            raise ParameterError("tokenizer", rule, tokenizer.name_or_path)
+        return tuple(found)
+
+    return Facts(Frame(ids(known.prefix), ids(known.suffix)), frozenset(ids(known.learnt)), known=True)
+
+
+@contextmanager
+def _available(device: str) -> Iterator[None]:
+    """In here torch's complaints are about the device."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError("device", f"be available ({in_short(error)})", device) from error
+
+
+def _check_fit(
+    folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
+) -> None:
+    width, vocab_size = getattr(config.get_text_config(), "vocab_size", None), scheduler.config.vocab_size
+    if width != vocab_size:
+        rule = f"hold a model as wide as the scheduler's vocab_size {vocab_size}, not {width}"
+        raise ParameterError("checkpoint_path", rule, str(folder))
+    if (largest := max(tokenizer.get_vocab().values())) >= vocab_size:
+        rule = f"hold a tokenizer with ids below the model's vocab_size {vocab_size}, not up to {largest}"
+        raise ParameterError("checkpoint_path", rule, str(folder))
+    wanted, mask_token_id = scheduler.config.mask_token_id, tokenizer.mask_token_id
+    if mask_token_id != wanted:
+        rule = f"hold a tokenizer with the scheduler's mask_token_id {wanted}, not {mask_token_id}"
+        raise ParameterError("checkpoint_path", rule, str(folder))
+    if isinstance(config, TokenDiffusionConfig):
+        config.check_process(scheduler.process)
+
+
+def _check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
+    """Raises `ParameterError` for a frame around which there can be no sample."""
+    if mask_token_id in (*facts.frame.prefix, *facts.frame.suffix):
+        raise ParameterError("checkpoint_path", f"have a frame without the mask token {mask_token_id}", str(folder))
+    if longest is not None and len(facts.frame) >= longest:
+        rule = f"have a frame of fewer tokens than the model's {longest} positions, not {len(facts.frame)}"
+        raise ParameterError("checkpoint_path", rule, str(folder))

@@ -1,0 +1,59 @@
+"""A folder is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..diffusion.scheduler import TokenDiffusionScheduler
+from ..facts import Facts
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    scheduler: TokenDiffusionScheduler,
+    *,
+    facts: Facts | None = None,
+    card: str | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+    write_more: Callable[[Path], None] | None = None,
+) -> None:
+    """Writes the folder whole or not at all: beside its place first, then renamed; what was there before is replaced.
+
+    Args:
+        facts: what is known of the training sequences; without it the folder says nothing of them.
+        card: the text of its README.md.
+        state_dict: the weights to save; without it those that `model` holds.
+        write_more: adds files to the folder that it is given, before that gets its name.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    model.save_pretrained(fresh, state_dict=None if state_dict is None else dict(state_dict))
+    for how_it_was_loaded in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(how_it_was_loaded, None)
+    tokenizer.save_pretrained(fresh)
+    scheduler.save_pretrained(fresh)
+    if facts is not None:
+        facts.write(fresh)
+    if card is not None:
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+    if write_more is not None:
+        write_more(fresh)
+    for file in fresh.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner alone, but whoever serves may be another user
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())  # a name must not outlive a power cut that its contents did not
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,62 @@
+"""The tokenizer of a folder, with the mask token that its model knows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..errors import ParameterError
+from ..networks.families import Published
+from ..plain import plain, writes_text
+from .folder import read_part
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model")
+"""A folder with none of these holds no tokenizer."""
+
+
+def load_tokenizer(path: str | os.PathLike[str], known: Published | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder; for a published format with the mask token that it is known to have.
+
+    Raises:
+        ParameterError: there is none, it is not that format's, or it has no mask token or no others.
+    """
+    place = Path(path)
+    if known is not None and known.tokenizer is not None and not _holds_tokenizer(place):
+        rule = (
+            f"be given, with the folder of the {known.tokenizer} tokenizer: that of a {known.family} model holds none"
+        )
+        raise ParameterError("tokenizer_name", rule, None)
+    kind = AutoTokenizer if known is None or known.tokenizer_class is None else known.tokenizer_class
+    tokenizer = read_part(kind, place, "a readable tokenizer", trust_remote_code=False)
+    if known is not None:
+        _fit_tokenizer(tokenizer, known, str(path))
+    if tokenizer.mask_token_id is None:
+        raise ParameterError("tokenizer", "have a mask token", str(path))
+    if not writes_text(tokenizer):
+        raise ParameterError("tokenizer", "have tokens besides control tokens", str(path))
+    return tokenizer
+
+
+def _holds_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def _fit_tokenizer(tokenizer: PreTrainedTokenizerBase, known: Published, path: str) -> None:
+    """Gives the tokenizer its mask token, at the id that the model knows. Raises `ParameterError` for a wrong tokenizer."""
+    mask_token_id, size = known.scheduler["mask_token_id"], max(tokenizer.get_vocab().values()) + 1
+    right = known.tokenizer_size
+    if right is not None and size not in (right, max(right, mask_token_id + 1)):
+        rule = f"have {right} tokens, as that of a {known.family} model has"
+        raise ParameterError("tokenizer", rule, f"{size} in {path}")
+    if tokenizer.mask_token_id is None:
+        there = str(tokenizer.convert_ids_to_tokens(mask_token_id)) if mask_token_id < size else None
+        spelling = there or known.mask_token
+        # Where words hold the space before them, so does what fills a mask.
+        mask = spelling if there else AddedToken(spelling, lstrip=plain(tokenizer).holds_space, special=True)
+        tokenizer.add_special_tokens({"mask_token": mask})
+    if tokenizer.mask_token_id != mask_token_id:
+        rule = f"have the mask token {mask_token_id} of its {known.family} model, not {tokenizer.mask_token_id}"
+        raise ParameterError("tokenizer", rule, path)

@@ -1,0 +1,42 @@
+"""What is known of one folder of a published format, from its config.json and the names of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+Tokens = tuple[str | int, ...]
+"""Control tokens, each by its id or by the tokenizer's role for it: "bos", "eos", "cls", "sep", "pad"."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """How a folder that others have published is run here.
+
+    family: the format, for people to read; nothing is decided by it.
+    config: of the network that runs it, one of ours or of transformers.
+    weights: its weights by that network's names, from those by the authors'. Views, and copies of what is small alone: a model of
+        gigabytes is not to be there twice. A name that it does not know stays as it is, and is reported.
+    scheduler: options of `TokenDiffusionScheduler`.
+    prefix, suffix: the frame of every sequence. learnt: control tokens that may be in a sample.
+    tokenizer: the hub's name of the one that belongs to it, where the authors' folder holds none.
+    tokenizer_class: what reads the folder's own where its config names code of the folder.
+    tokenizer_size: how many ids the right one has, a mask that is added not counted; None where that is not known.
+    mask_token: how the mask is spelt, if the tokenizer does not say which of its tokens that is.
+    """
+
+    family: str
+    config: PreTrainedConfig
+    weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    prefix: Tokens = ()
+    suffix: Tokens = ()
+    learnt: Tokens = ()
+    tokenizer: str | None = None
+    tokenizer_class: type[PreTrainedTokenizerBase] | None = None
+    tokenizer_size: int | None = None
+    mask_token: str = "[MASK]"
