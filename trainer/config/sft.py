@@ -56,11 +56,11 @@ class SFTConfig(HybridConfig, UDLMConfig, MDLMConfig):
             name: value for name, value in super().scheduler_options().items() if name in {"forward_process", *known}
         }
 
-    def check_process(self) -> None:
-        """Raises `ParameterError` for a flag that was given and is another process's."""
+    def check_process(self, process: str) -> None:
+        """Raises `ParameterError` for a flag that was given and is of another process than that."""
         theirs = {name for command in COMMANDS.values() for name in command.model_fields}
-        for name in sorted(self.model_fields_set & theirs - COMMANDS[self.process].model_fields.keys()):
-            refuse(name, f"be left out where the process is {self.process}", getattr(self, name))
+        for name in sorted(self.model_fields_set & theirs - COMMANDS[process].model_fields.keys()):
+            refuse(name, f"be left out where the process is {process}", getattr(self, name))
 
     @property
     def counted(self) -> bool:

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from token_diffusion.checkpoint import max_positions
+from token_diffusion.checkpoint import Unloaded, max_positions
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError, in_short
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
@@ -35,8 +35,16 @@ TIME_CONDITIONING = {"absorbing": "none", "uniform": "sigma", "hybrid": "t"}
 """How a token-diffusion network is told the time unless config_overrides say otherwise: as in MDLM, UDLM and GIDD."""
 
 
-def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer that the flags name; gets a [MASK] if it has no mask token. Raises `ParameterError`."""
+def build_tokenizer(config: TrainingConfig, start: Unloaded | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of the folder that training goes on from, or else the one that the flags name. Raises `ParameterError`."""
+    tokenizer = _named_tokenizer(config) if start is None else start.tokenizer
+    if isinstance(config, SFTConfig) and config.chat_template_path is not None:
+        tokenizer.chat_template = read_chat_template(config.chat_template_path)
+    return tokenizer
+
+
+def _named_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
+    """It gets a [MASK] if it has no mask token."""
     flag = "model_name_or_path" if config.tokenizer_name is None else "tokenizer_name"
     name = getattr(config, flag)
     try:
@@ -50,8 +58,6 @@ def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
         mask = AddedToken("[MASK]", lstrip=plain(tokenizer).holds_space, special=True)
         tokenizer.add_special_tokens({"mask_token": mask})
         logger.info("the tokenizer has no mask token: added [MASK] as token %d", tokenizer.mask_token_id)
-    if isinstance(config, SFTConfig) and config.chat_template_path is not None:
-        tokenizer.chat_template = read_chat_template(config.chat_template_path)
     return tokenizer
 
 
@@ -69,8 +75,13 @@ def read_chat_template(path: Path) -> str:
     return template
 
 
-def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The masked LM that the flags name, float32, its logits as wide as the tokenizer. Raises `ParameterError`."""
+def build_model(
+    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, start: Unloaded | None = None
+) -> PreTrainedModel:
+    """The masked LM that the flags name, float32. Raises `ParameterError`.
+
+    Its logits are as wide as the tokenizer, or as they were where training goes on from `start`: some are padded.
+    """
     if config.config_name is not None:
         model = _from_scratch(config, config.config_name, tokenizer)
     else:
@@ -83,7 +94,11 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
             raise
         if missing:
             logger.warning("%d weights are not there and start at random: %s", len(missing), ", ".join(missing[:3]))
-    _fit_vocabulary(model, tokenizer)
+    if start is None:
+        _fit_vocabulary(model, tokenizer)
+    elif (size := getattr(model.config, "block_size", None)) is not None:
+        rule = f"be a model whose positions see all others: of its blocks of {size} none sees a later one"
+        raise ParameterError("model_name_or_path", rule, config.model_name_or_path)
     if isinstance(model.config, TokenDiffusionConfig):
         _fit_schedule(model.config, config, tokenizer)
     longest = max_positions(model)
@@ -109,6 +124,14 @@ def _check_attention(config: TrainingConfig, error: Exception) -> None:
         raise ParameterError(
             "attn_implementation", f"be one that the model has here ({in_short(error.__cause__ or error)})", name
         ) from error
+
+
+def build_scheduler(
+    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, start: Unloaded | None = None
+) -> TokenDiffusionScheduler:
+    """The process and schedule of the flags, over the tokens of `tokenizer` or of the model that training goes on from."""
+    size = vocabulary_size(tokenizer) if start is None else start.scheduler.config.vocab_size
+    return TokenDiffusionScheduler(size, tokenizer.mask_token_id, **config.scheduler_options())
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -208,5 +231,4 @@ def _fit_schedule(
     """Gives the network the run's alpha(t), from which its sigma is taken. Raises `ParameterError` if there is none."""
     options = config.scheduler_options()
     model_config.update({name: options[name] for name in SCHEDULE_OPTIONS if name in options})
-    scheduler = TokenDiffusionScheduler(model_config.vocab_size, tokenizer.mask_token_id, **options)
-    model_config.check_process(scheduler.process)
+    model_config.check_process(build_scheduler(config, tokenizer).process)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.checkpoint import Unloaded
 from token_diffusion.errors import ParameterError
 
 from ..accelerator import make_accelerator, start_trackers
@@ -35,9 +35,10 @@ from ..output.resume import check_same_run, read_facts
 from ..report.watch import Watch
 from ..signals import StopSignals
 from .learner import Learner, StepSums
-from .model import build_model, build_tokenizer, vocabulary_size
+from .model import build_model, build_scheduler, build_tokenizer
 from .proof import prove_saving
 from .saving import Progress, Saver
+from .start import find_start, settled
 from .trial import try_network
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
         TrainingError: the loss or the gradient is not finite, a checkpoint could not be written or pushed, or a signal
             asked to stop.
     """
+    start = find_start(config)
+    config = settled(config, start)
     check_output_dir(config.output_dir)
     accelerator = make_accelerator(config)
     if accelerator.is_main_process:
@@ -72,7 +75,8 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
     corpus = load_corpus(config)
     try:
         with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
-            run = Run(config, accelerator, corpus, arguments, checkpoint, None if hub is None else hub.repo_id)
+            repo_id = None if hub is None else hub.repo_id
+            run = Run(config, accelerator, corpus, arguments, checkpoint, repo_id, start)
             with run.signals:
                 run.fit()
                 bound = run.finish()
@@ -101,22 +105,21 @@ class Run:
         arguments: Sequence[str] = (),
         checkpoint: Path | None = None,
         repo_id: str | None = None,
+        start: Unloaded | None = None,
     ) -> None:
         self.config, self.accelerator = config, accelerator
         set_seed(config.seed)
-        self.tokenizer = build_tokenizer(config)
-        model = build_model(config, self.tokenizer)
+        self.tokenizer = build_tokenizer(config, start)
+        model = build_model(config, self.tokenizer, start)
         self.grouping = try_network(config, model, self.tokenizer.mask_token_id)
         if accelerator.is_main_process:
             named = "model_name_or_path" if config.config_name is None else "config_name"
             folder = config.output_dir / f".{FINAL}.new"
             prove_saving(model, folder, named, getattr(config, named), config.max_length)
-        self.scheduler = TokenDiffusionScheduler(
-            vocab_size=vocabulary_size(self.tokenizer),
-            mask_token_id=self.tokenizer.mask_token_id,
-            **config.scheduler_options(),
-        )
+        self.scheduler = build_scheduler(config, self.tokenizer, start)
         facts = facts_of(self.tokenizer, config.packing)
+        if start is not None and start.facts.known:
+            facts = start.facts
         self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler, facts)
         if config.chooses and self.feed.validation is None:
             raise ParameterError("validation_file", "be given: which step is best is found out by it", None)
