@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Frame
-from token_diffusion.plain import control_ids, plain
-from token_diffusion.text.chat import ChatTemplate
+from token_diffusion.plain import LostToken, control_ids, plain
+from token_diffusion.text.chat import Conversation, chat_template
 
 from ..reading.documents import Documents
 from ..sequences import Sequences
@@ -107,27 +107,26 @@ def _encoded(
     tokenizer: PreTrainedTokenizerBase, documents: Documents, flag: str, every_answer: bool, progress: bool
 ) -> Iterator[tuple[list[int], list[int]]]:
     """The ids of prompts and answers, without a frame around them. Raises `ParameterError`, which names the conversation."""
-    template = ChatTemplate(tokenizer)
     total, off = documents.survey.num_chars, None if progress else True
     with tqdm(total=total, desc="tokenise", unit="char", unit_scale=True, delay=1, disable=off) as bar:
         for number, document in enumerate(documents, start=1):
             for exchange in exchanges(document, every_answer):
                 try:
-                    yield _ids(tokenizer, template, exchange)
-                except ParameterError as error:
+                    yield _ids(tokenizer, exchange)
+                except (ParameterError, LostToken) as error:
                     rule = f"hold conversations that can be tokenised (number {number}: {error})"
                     raise ParameterError(flag, rule, _shown(exchange)) from error
             bar.update(len(document))
 
 
-def _ids(
-    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, exchange: Exchange
-) -> tuple[list[int], list[int]]:
+def _ids(tokenizer: PreTrainedTokenizerBase, exchange: Exchange) -> tuple[list[int], list[int]]:
     if exchange.plain is None:
-        if not tokenizer.chat_template:
+        if chat_template(tokenizer) is None:
             rule = "be given for messages where the tokenizer has no chat template"
             raise ParameterError("chat_template_path", rule, None)
-        return template.exchange(exchange.messages)
+        *before_it, answer = exchange.messages
+        conversation = Conversation(tokenizer, before_it)
+        return conversation.ids(), conversation.answer_ids(answer)
     prompt, completion = exchange.plain
     before = plain(tokenizer).ids([prompt])[0] if prompt else []
     return before, plain(tokenizer).ids([completion], continuing=bool(before))[0]
