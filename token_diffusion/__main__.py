@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from .checkpoint import DTYPES, load_checkpoint
+from .checkpoint import DTYPES, Checkpoint, load_checkpoint
 from .engine.scores import Score, ranking
 from .errors import ParameterError, in_short
 from .networks.cpu.memory import prepare
 from .networks.cpu.threads import set_threads
+from .networks.hub import local_folder, tokenizer_folder
 from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run, score
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, (_, description) in COMMANDS.items():
         command = commands.add_parser(name, help=description, description=description)
         add = command.add_argument
-        add("--checkpoint_path", required=True, help="folder that the trainer wrote")
+        _add_checkpoint(command)
         text = command.add_mutually_exclusive_group()
         text.add_argument("--prompt", help="fixed prefix")
         text.add_argument("--template", help="text whose [MASK] holes are filled in, one token each")
@@ -67,19 +68,29 @@ def build_parser() -> argparse.ArgumentParser:
         add("--min_p", type=float, default=0.0, help="tokens kept, by the largest's share (default: %(default)s)")
         add("--stop", nargs="+", default=[], help="strings that end a text where they were drawn")
         add("--seed", type=int, default=0, help="same seed, same samples (default: %(default)s)")
-        add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
-        add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
         add("--inject_start_token", action="store_true", help="begin with [CLS] or BOS where the frame does not")
         add("--json", action="store_true", help="print one JSON object instead of text")
     _add_score(commands)
     return parser
 
 
+def _add_checkpoint(command: argparse.ArgumentParser) -> None:
+    """The flags that say which, and how it is loaded."""
+    add = command.add_argument
+    add("--checkpoint_path", required=True, help="folder of a checkpoint, or org/name or org/name@revision of the hub")
+    add(
+        "--tokenizer_name",
+        help="folder, or repository of the hub, of the tokenizer, if it is not the checkpoint's own",
+    )
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
+    add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
+
+
 def _add_score(commands: Any) -> None:
     description = "how likely texts are, by any checkpoint: a bound on -ln p, its error, and their ranking"
     command = commands.add_parser("score", help=description, description=description)
     add = command.add_argument
-    add("--checkpoint_path", required=True, help="folder that the trainer wrote")
+    _add_checkpoint(command)
     texts = command.add_mutually_exclusive_group(required=True)
     texts.add_argument("--texts", nargs="+", metavar="TEXT", help="the texts")
     texts.add_argument("--file", type=Path, help="file with a text on each line; empty lines are passed over")
@@ -89,14 +100,18 @@ def _add_score(commands: Any) -> None:
     help_estimator = "noise is drawn at times or, absorbing alone, by the number of masks"
     add("--estimator", choices=["times", "counts"], help=f"{help_estimator} (default: counts for absorbing)")
     add("--seed", type=int, default=0, help="same seed, same scores (default: %(default)s)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
-    add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
     add("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _load(arguments: argparse.Namespace) -> Checkpoint:
+    folder = local_folder("checkpoint_path", arguments.checkpoint_path)
+    options = {name: getattr(arguments, name) for name in ("device", "dtype")}
+    return load_checkpoint(folder, tokenizer_name=tokenizer_folder(arguments.tokenizer_name), **options)
 
 
 def sample_text(arguments: argparse.Namespace) -> None:
     """Loads, samples, prints."""
-    checkpoint = load_checkpoint(arguments.checkpoint_path, device=arguments.device, dtype=arguments.dtype)
+    checkpoint = _load(arguments)
     needed = COMMANDS[arguments.command][0]
     if checkpoint.process not in needed:
         rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
@@ -173,7 +188,7 @@ def _print(arguments: argparse.Namespace, output: SampleOutput, endings: list[En
 def score_texts(arguments: argparse.Namespace) -> None:
     """Loads, scores, prints."""
     texts = _read_texts(arguments)
-    checkpoint = load_checkpoint(arguments.checkpoint_path, device=arguments.device, dtype=arguments.dtype)
+    checkpoint = _load(arguments)
     options: dict[str, Any] = {"prefix": arguments.prefix, "frame": checkpoint.facts.frame}
     options["max_tokens"] = checkpoint.max_seq_len
     passages = [encode_passage(checkpoint.tokenizer, text, name=name, **options) for name, text in texts.items()]

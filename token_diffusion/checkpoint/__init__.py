@@ -12,7 +12,7 @@ from .checkpoint import DTYPES, Checkpoint
 from .folder import FILES, SCHEDULER_FILE
 from .loading import Unloaded, load_checkpoint, open_checkpoint
 from .saving import save_checkpoint
-from .tokenizer import load_tokenizer
+from .tokenizer import holds_tokenizer, load_tokenizer
 
 __all__ = [
     "DTYPES",
@@ -20,6 +20,7 @@ __all__ = [
     "SCHEDULER_FILE",
     "Checkpoint",
     "Unloaded",
+    "holds_tokenizer",
     "load_checkpoint",
     "load_tokenizer",
     "max_positions",

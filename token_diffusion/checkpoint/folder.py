@@ -16,7 +16,7 @@ FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "toke
 """The file that each part cannot be without, by the part's name in diffusers' layout."""
 
 
-def find_places(folder: Path) -> tuple[dict[str, Path], Published | None]:
+def find_places(folder: Path, needs_tokenizer: bool = True) -> tuple[dict[str, Path], Published | None]:
     """Where each part lies: in the folder itself, or in its subfolder where a pipeline of diffusers was saved.
 
     And what is known of the folder if it is of a published format, which has to hold no more than the model.
@@ -32,7 +32,8 @@ def find_places(folder: Path) -> tuple[dict[str, Path], Published | None]:
         known = published(places["model"])
         _check_known(folder, places, known)
         for part, place in places.items():
-            if known is None or (place / FILES[part]).is_file():
+            is_needed = known is None and (part != "tokenizer" or needs_tokenizer)
+            if is_needed or (place / FILES[part]).is_file():
                 _check_json(folder, (place / FILES[part]).relative_to(folder))
             _check_readable(place)
     except OSError as error:
@@ -72,11 +73,11 @@ def _check_readable(folder: Path) -> None:
             file.open("rb").close()
 
 
-def read_part(kind: Any, folder: Path, what: str, **kwargs: Any) -> Any:
+def read_part(kind: Any, folder: Path, what: str, parameter: str = "checkpoint_path", **kwargs: Any) -> Any:
     """What `kind.from_pretrained` makes of a folder. Raises `ParameterError` that says the folder has to hold `what`."""
     try:
         with quiet():
             return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
     # transformers, diffusers and tokenizers each raise what they like for a broken file, and so do we
     except Exception as error:
-        raise ParameterError("checkpoint_path", f"hold {what} ({in_short(error)})", str(folder)) from error
+        raise ParameterError(parameter, f"hold {what} ({in_short(error)})", str(folder)) from error

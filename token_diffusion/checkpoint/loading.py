@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError, in_short
@@ -44,14 +44,7 @@ class Unloaded:
 
     def load(self, name: str | None = None) -> Checkpoint:
         """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
-        options = {"dtype": DTYPES[self.dtype], "local_files_only": True}
-        folder, scheduler = str(self.path), self.scheduler.config
-        model, missing = read_masked_lm("checkpoint_path", str(self.places["model"]), **options)
-        if missing:
-            raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", folder)
-        with _available(self.device):
-            model.to(self.device)  # type: ignore[arg-type]  # its decorator hides the method
-        check_logits("checkpoint_path", folder, model)
+        model, folder, scheduler = self.network(), str(self.path), self.scheduler.config
         longest = max_positions(model)
         _check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
         try:
@@ -77,6 +70,18 @@ class Unloaded:
             facts,
             self.family,
         )
+
+    def network(self) -> PreTrainedModel:
+        """The model alone, as it came of its folder. Raises `ParameterError` if weights are missing, or are no numbers."""
+        options = {"dtype": DTYPES[self.dtype], "local_files_only": True}
+        model, missing = read_masked_lm("checkpoint_path", str(self.places["model"]), **options)
+        if missing:
+            rule = f"hold all weights of its model ({missing[0]} is missing)"
+            raise ParameterError("checkpoint_path", rule, str(self.path))
+        with _available(self.device):
+            model.to(self.device)  # type: ignore[arg-type]  # its decorator hides the method
+        check_logits("checkpoint_path", str(self.path), model)
+        return model
 
 
 def load_checkpoint(
@@ -118,14 +123,17 @@ def open_checkpoint(
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
     with _available(device):
         torch.empty(0, device=device)
-    places, known = find_places(folder)
+    places, known = find_places(folder, needs_tokenizer=tokenizer_name is None)
     scheduler = _scheduler(places, known)
     if known is None:
         wanted = "the configuration of a model that is known here"
         config = read_part(AutoConfig, places["model"], wanted, trust_remote_code=False)
     else:
         config = known.config
-    tokenizer = load_tokenizer(tokenizer_name or places["tokenizer"], known)
+    if tokenizer_name is None:
+        tokenizer = load_tokenizer(places["tokenizer"], known)
+    else:
+        tokenizer = load_tokenizer(tokenizer_name, known, "tokenizer_name")
     _check_fit(folder, config, tokenizer, scheduler)
     facts = read_facts(folder, scheduler.config.vocab_size)
     if known is not None and not facts.known:

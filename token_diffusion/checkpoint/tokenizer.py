@@ -17,20 +17,27 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "voc
 """A folder with none of these holds no tokenizer."""
 
 
-def load_tokenizer(path: str | os.PathLike[str], known: Published | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str | os.PathLike[str], known: Published | None = None, parameter: str | None = None
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder; for a published format with the mask token that it is known to have.
+
+    Args:
+        parameter: what the user calls a folder that is not the checkpoint's own.
 
     Raises:
         ParameterError: there is none, it is not that format's, or it has no mask token or no others.
     """
     place = Path(path)
-    if known is not None and known.tokenizer is not None and not _holds_tokenizer(place):
-        rule = (
-            f"be given, with the folder of the {known.tokenizer} tokenizer: that of a {known.family} model holds none"
-        )
+    if known is not None and parameter is None and not holds_tokenizer(place):
+        which = "the tokenizer" if known.tokenizer is None else f"the {known.tokenizer} tokenizer"
+        rule = f"be given, with the folder of {which} of this {known.family} model, as its own holds none"
         raise ParameterError("tokenizer_name", rule, None)
+    if parameter is not None and not holds_tokenizer(place):
+        raise ParameterError(parameter, f"be a folder that holds one of {', '.join(TOKENIZER_FILES)}", str(path))
     kind = AutoTokenizer if known is None or known.tokenizer_class is None else known.tokenizer_class
-    tokenizer = read_part(kind, place, "a readable tokenizer", trust_remote_code=False)
+    named = parameter or "checkpoint_path"
+    tokenizer = read_part(kind, place, "a readable tokenizer", named, trust_remote_code=False)
     if known is not None:
         _fit_tokenizer(tokenizer, known, str(path))
     if tokenizer.mask_token_id is None:
@@ -40,7 +47,8 @@ def load_tokenizer(path: str | os.PathLike[str], known: Published | None = None)
     return tokenizer
 
 
-def _holds_tokenizer(folder: Path) -> bool:
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether there is one to be read; whatever it is worth."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 

@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+TimeInput = Literal["none", "t", "sigma"]
 
 
 class Head:
@@ -75,6 +77,14 @@ def forward_arguments(
 def num_classes(model: Any) -> int:
     """How many labels the model knows."""
     return int(model.config.num_classes) if _takes(model, "class_labels") else 0
+
+
+def time_input(model: Any) -> TimeInput:
+    """What the model's answer follows of the time: nothing, t itself, or -ln alpha(t)."""
+    told = getattr(model.config, "time_conditioning", "t")
+    if not _takes(model, "timesteps") or told not in ("t", "sigma"):
+        return "none"
+    return "sigma" if told == "sigma" else "t"
 
 
 def block_size(model: Any) -> int | None:

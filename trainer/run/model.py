@@ -22,6 +22,7 @@ from transformers import (
 from token_diffusion.checkpoint import Unloaded, max_positions
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError, in_short
+from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
 from token_diffusion.networks.weights import read_masked_lm
 from token_diffusion.plain import plain, writes_text
@@ -47,8 +48,9 @@ def _named_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
     """It gets a [MASK] if it has no mask token."""
     flag = "model_name_or_path" if config.tokenizer_name is None else "tokenizer_name"
     name = getattr(config, flag)
+    folder = _folder(config, flag, weights=False)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **_download(config, flag))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
         raise ParameterError(flag, f"name a tokenizer that can be loaded ({in_short(error)})", name) from error
     if not writes_text(tokenizer):
@@ -85,10 +87,10 @@ def build_model(
     if config.config_name is not None:
         model = _from_scratch(config, config.config_name, tokenizer)
     else:
-        name = config.model_name_or_path
-        options = {"dtype": torch.float32, **_download(config, "model_name_or_path"), **_attention(config)}
+        folder = _folder(config, "model_name_or_path")
+        options = {"dtype": torch.float32, "local_files_only": True, **_attention(config)}
         try:
-            model, missing = read_masked_lm("model_name_or_path", name, **options)
+            model, missing = read_masked_lm("model_name_or_path", str(folder), **options)
         except ParameterError as error:
             _check_attention(config, error)
             raise
@@ -107,10 +109,10 @@ def build_model(
     return model
 
 
-def _download(config: TrainingConfig, flag: str) -> dict[str, Any]:
-    """Which revision of what `flag` names, and where it is kept."""
+def _folder(config: TrainingConfig, flag: str, weights: bool = True) -> Path:
+    """What `flag` names, a folder or a repository of the hub, on this machine. Raises `ParameterError`."""
     revision = config.model_revision if flag == "model_name_or_path" else None
-    return {"cache_dir": config.cache_dir} | ({} if revision is None else {"revision": revision})
+    return local_folder(flag, getattr(config, flag), revision, config.cache_dir, weights=weights, bare=True)
 
 
 def _attention(config: TrainingConfig) -> dict[str, Any]:
