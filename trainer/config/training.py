@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from ..command_line import refuse
 from .course import CourseFlags
+from .lora import LoraFlags
 from .model import ModelFlags
 from .optimizer import OptimizerFlags
 from .report import ReportFlags
@@ -33,7 +34,7 @@ FREE_ON_RESUME = {
 CHOICE = {"checkpointing_steps", "eval_steps", "max_eval_samples", "per_device_eval_batch_size"}
 
 
-class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, ModelFlags):
+class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, LoraFlags, ModelFlags):
     """Without effect."""
 
     num_train_timesteps: PositiveInt = 1000
@@ -51,6 +52,10 @@ class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, ModelF
             )
         if self.streaming and "max_train_steps" not in given:
             refuse("max_train_steps", "be given with streaming", None)
+        if self.lora_rank is not None and self.config_name is not None:
+            refuse(
+                "config_name", "be left out with lora_rank: adapters need a model that has learnt", self.config_name
+            )
         return self
 
     @property

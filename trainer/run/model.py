@@ -22,6 +22,8 @@ from transformers import (
 from token_diffusion.checkpoint import Unloaded, max_positions
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError, in_short
+from token_diffusion.networks.adapter import Adapter
+from token_diffusion.networks.files import is_bfloat16
 from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
 from token_diffusion.networks.weights import read_masked_lm
@@ -48,7 +50,7 @@ def _named_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
     """It gets a [MASK] if it has no mask token."""
     flag = "model_name_or_path" if config.tokenizer_name is None else "tokenizer_name"
     name = getattr(config, flag)
-    folder = _folder(config, flag, weights=False)
+    folder = local(config, flag, weights=False)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
@@ -87,17 +89,22 @@ def build_model(
     if config.config_name is not None:
         model = _from_scratch(config, config.config_name, tokenizer)
     else:
-        folder = _folder(config, "model_name_or_path")
-        options = {"dtype": torch.float32, "local_files_only": True, **_attention(config)}
+        folder = local(config, "model_name_or_path")
+        # Frozen weights stay of the type that they are.
+        dtype = torch.bfloat16 if config.lora_rank is not None and is_bfloat16(folder) else torch.float32
+        options = {"dtype": dtype, "local_files_only": True, **_attention(config)}
         try:
             model, missing = read_masked_lm("model_name_or_path", str(folder), **options)
         except ParameterError as error:
             _check_attention(config, error)
             raise
+        if missing and config.lora_rank is not None:
+            rule = f"hold all weights of its model with lora_rank ({missing[0]} is missing)"
+            raise ParameterError("model_name_or_path", rule, config.model_name_or_path)
         if missing:
             logger.warning("%d weights are not there and start at random: %s", len(missing), ", ".join(missing[:3]))
     if start is None:
-        _fit_vocabulary(model, tokenizer)
+        _fit_vocabulary(config, model, tokenizer)
     elif (size := getattr(model.config, "block_size", None)) is not None:
         rule = f"be a model whose positions see all others: of its blocks of {size} none sees a later one"
         raise ParameterError("model_name_or_path", rule, config.model_name_or_path)
@@ -109,7 +116,7 @@ def build_model(
     return model
 
 
-def _folder(config: TrainingConfig, flag: str, weights: bool = True) -> Path:
+def local(config: TrainingConfig, flag: str, weights: bool = True) -> Path:
     """What `flag` names, a folder or a repository of the hub, on this machine. Raises `ParameterError`."""
     revision = config.model_revision if flag == "model_name_or_path" else None
     return local_folder(flag, getattr(config, flag), revision, config.cache_dir, weights=weights, bare=True)
@@ -126,6 +133,20 @@ def _check_attention(config: TrainingConfig, error: Exception) -> None:
         raise ParameterError(
             "attn_implementation", f"be one that the model has here ({in_short(error.__cause__ or error)})", name
         ) from error
+
+
+def build_adapter(config: TrainingConfig, model: PreTrainedModel) -> Adapter | None:
+    """The adapters that the flags ask for, put into the model. Raises `ParameterError`."""
+    if config.lora_rank is None:
+        return None
+    return Adapter(
+        model,
+        config.model_name_or_path,
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_target_modules) or "all-linear",
+    )
 
 
 def build_scheduler(
@@ -192,11 +213,14 @@ def _parse_overrides(config: PreTrainedConfig, text: str) -> dict[str, Any]:
     return {key: getattr(config, key) for key in keys}
 
 
-def _fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _fit_vocabulary(config: TrainingConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Makes the logits exactly as wide as the tokenizer: no token lacks a logit, no logit lacks a token."""
     size, old = vocabulary_size(tokenizer), model.config.get_text_config().vocab_size
     if old == size:
         return
+    if config.lora_rank is not None:
+        rule = f"be a model of the tokenizer's {size} token ids, not {old}: adapters hold none"
+        raise ParameterError("model_name_or_path", rule, config.model_name_or_path)
     logger.info("the model has %d token ids, the tokenizer %d: resized the model", old, size)
     try:
         model.resize_token_embeddings(size)

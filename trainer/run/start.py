@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypeVar
 
 from token_diffusion.checkpoint import SCHEDULER_FILE, Unloaded, open_checkpoint
@@ -11,6 +10,7 @@ from token_diffusion.networks.families import published
 
 from ..config import SFTConfig, TrainingConfig
 from ..config.training import SCHEDULER_OPTIONS
+from .model import local
 
 COMMANDS = {"absorbing": "mdlm", "uniform": "udlm", "hybrid": "hybrid"}
 
@@ -25,14 +25,15 @@ def find_start(config: TrainingConfig) -> Unloaded | None:
     Raises:
         ParameterError: it is of a published format, or ours, and its parts are not there or do not fit each other.
     """
-    folder = Path(config.model_name_or_path)
-    if config.config_name is not None or not folder.is_dir():
+    if config.config_name is not None:
         return None
+    folder = local(config, "model_name_or_path")
     is_ours = (folder / SCHEDULER_FILE).is_file() and config.tokenizer_name is None
     if not is_ours and published(folder, "model_name_or_path") is None:
         return None
+    tokenizer = None if config.tokenizer_name is None else local(config, "tokenizer_name", weights=False)
     try:
-        return open_checkpoint(folder, tokenizer_name=config.tokenizer_name)
+        return open_checkpoint(folder, tokenizer_name=tokenizer)
     except ParameterError as error:
         name = "model_name_or_path" if error.name == "checkpoint_path" else error.name
         if name == "tokenizer":

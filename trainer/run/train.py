@@ -35,7 +35,7 @@ from ..output.resume import check_same_run, read_facts
 from ..report.watch import Watch
 from ..signals import StopSignals
 from .learner import Learner, StepSums
-from .model import build_model, build_scheduler, build_tokenizer
+from .model import build_adapter, build_model, build_scheduler, build_tokenizer
 from .proof import prove_saving
 from .saving import Progress, Saver
 from .start import find_start, settled
@@ -112,7 +112,8 @@ class Run:
         self.tokenizer = build_tokenizer(config, start)
         model = build_model(config, self.tokenizer, start)
         self.grouping = try_network(config, model, self.tokenizer.mask_token_id)
-        if accelerator.is_main_process:
+        adapter = build_adapter(config, model)
+        if accelerator.is_main_process and adapter is None:
             named = "model_name_or_path" if config.config_name is None else "config_name"
             folder = config.output_dir / f".{FINAL}.new"
             prove_saving(model, folder, named, getattr(config, named), config.max_length)
@@ -126,7 +127,7 @@ class Run:
         if config.num_train_epochs is not None and not config.counts_epochs:
             logger.warning("num_train_epochs has no effect: max_train_steps is given")
         config = self.config = self.feed.config = config.with_steps(self.feed.num_sequences, self.feed.window)
-        self.learner = Learner(config, accelerator, model)
+        self.learner = Learner(config, accelerator, model, adapter)
         self.progress, self.signals = Progress(), StopSignals()
         self.watch = Watch(config, accelerator)
         self.saver = Saver(
