@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Adapter:
         """peft's folder, of the adapters' weights by the network's names."""
         assert state_dict is not None
         Path(folder).mkdir(parents=True, exist_ok=True)
-        self.config.save_pretrained(str(folder))
+        replace(self.config, inference_mode=True).save_pretrained(str(folder))
         named = {PREFIX + name.replace(f".{NAME}.", "."): tensor.contiguous() for name, tensor in state_dict.items()}
         save_file(named, Path(folder) / WEIGHTS_FILE, metadata={"format": "pt"})
 

@@ -116,8 +116,8 @@ def _summary(facts: CardFacts) -> str:
     return f"""# {NAMES[facts.hub.process]} token diffusion language model
 
 A `{facts.architecture}` with {facts.num_parameters:,} parameters and {facts.vocab_size:,} tokens, {start},
-that generates text by undoing noise on all positions at once. The folder holds {holds} tokenizer and
-`scheduler_config.json`.
+that generates text by undoing noise on all positions at once. The folder holds {holds}
+tokenizer and `scheduler_config.json`.
 
 | | |
 |---|---|
