@@ -16,8 +16,12 @@ from .engine.cost import enough_tokens
 from .engine.scores import Score, summarise
 from .engine.updates import Scores, Update
 from .errors import ParameterError
-from .networks.denoiser import MaskedLMDenoiser
+from .networks.denoiser import MaskedLMDenoiser, block_size_of
+from .samplers.blocks import blocks_of
 from .samplers.parameters import Estimator, SamplingParameters, ScoringParameters
+
+BLOCK_SIZE = 32
+"""Tokens of a block that `sample_block` fills in at a time, where a network has no blocks of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def sample(
     Raises:
         ParameterError: a value is outside its range, or the scheduler has another process.
     """
-    _require(scheduler, "sample", ("absorbing", "uniform"))
+    _require(denoiser, scheduler, "sample", ("absorbing", "uniform"))
     steps = num_inference_steps
     parameters = SamplingParameters(seq_len, num_samples, steps, temperature, top_p, top_k, seed, min_p=min_p)
     return run(denoiser, scheduler, parameters, tokens, callback, device)
@@ -73,7 +77,7 @@ def sample_block(
     *,
     num_samples: int = 1,
     seq_len: int = 64,
-    block_size: int = 32,
+    block_size: int | None = None,
     num_inference_steps: int | None = 128,
     seed: int = 0,
     temperature: float = 1.0,
@@ -86,8 +90,14 @@ def sample_block(
 ) -> SampleOutput:
     """Block-wise sampling, any process: blocks of `block_size` from left to right, `num_inference_steps` each.
 
-    Blocks are counted from the first open position; the arguments are those of `sample`.
+    Blocks are counted from the first open position, and those of a block-causal network, which has but its own, from position 0.
+    The arguments are those of `sample`.
+
+    Args:
+        block_size: 32 by default, or that of a block-causal network.
     """
+    if block_size is None and block_size_of(denoiser) is None:
+        block_size = BLOCK_SIZE
     parameters = SamplingParameters(
         seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size, min_p
     )
@@ -111,7 +121,7 @@ def sample_hybrid(
     device: str | torch.device | None = None,
 ) -> SampleOutput:
     """Ancestral sampling from a hybrid (GIDD) model; the arguments are those of `sample`."""
-    _require(scheduler, "sample_hybrid", ("hybrid",))
+    _require(denoiser, scheduler, "sample_hybrid", ("hybrid",))
     steps = num_inference_steps
     parameters = SamplingParameters(seq_len, num_samples, steps, temperature, top_p, top_k, seed, min_p=min_p)
     return run(denoiser, scheduler, parameters, tokens, callback, device)
@@ -213,7 +223,8 @@ class Requests:
         requests: Sequence[tuple[Sequence[int], SamplingParameters]],
         device: str | torch.device | None = None,
     ) -> None:
-        self._batch = Batch(denoiser, scheduler, device=device)
+        self._batch, block_size = Batch(denoiser, scheduler, device=device), block_size_of(denoiser)
+        requests = [(tokens, parameters.for_network(block_size)) for tokens, parameters in requests]
         self._parameters = [parameters for _, parameters in requests]
         self.states = [torch.tensor(self._batch.add(key, *request)) for key, request in enumerate(requests)]
         self._steps = [_grid_steps(*request) for request in requests]
@@ -255,11 +266,9 @@ class Requests:
 
 def _grid_steps(tokens: Sequence[int], parameters: SamplingParameters) -> int:
     """Those of all blocks; without a grid one a position."""
-    is_open = [index for index, token in enumerate(tokens) if token < 0]
-    if parameters.num_inference_steps is None or not is_open:
-        return len(is_open)
-    size = parameters.block_size or len(tokens)
-    return ((is_open[-1] - is_open[0]) // size + 1) * parameters.num_inference_steps
+    blocks = blocks_of(tokens, parameters)
+    steps = parameters.num_inference_steps
+    return sum(blocks.open) if steps is None else len(blocks) * steps
 
 
 @contextmanager
@@ -275,7 +284,10 @@ def evaluating(denoiser: Any) -> Iterator[None]:
             denoiser.train()
 
 
-def _require(scheduler: TokenDiffusionScheduler, name: str, processes: tuple[str, ...]) -> None:
-    found = scheduler.config.forward_process
+def _require(denoiser: Any, scheduler: TokenDiffusionScheduler, name: str, processes: tuple[str, ...]) -> None:
+    found, block_size = scheduler.config.forward_process, block_size_of(denoiser)
     if found not in processes:
         raise ParameterError("forward_process", f"be {' or '.join(processes)} for {name}", found)
+    if block_size is not None:
+        rule = f"see the whole sequence for {name}, and not be block-causal, which sample_block is for"
+        raise ParameterError("denoiser", rule, f"blocks of {block_size} tokens")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ParameterError, in_short
-from ..networks.adapter import is_adapter
 from ..networks.families import FAMILIES, Published, published
 from ..networks.weights import quiet
+from .adapter import is_adapter
 
 SCHEDULER_FILE = "scheduler_config.json"
 FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "tokenizer_config.json"}
@@ -49,13 +49,15 @@ def find_places(folder: Path, needs_tokenizer: bool = True) -> tuple[dict[str, P
 
 def _check_known(folder: Path, places: Mapping[str, Path], known: Published | None) -> None:
     """Raises `ParameterError` for a model without a scheduler that is of none of the published formats."""
-    config = places["model"] / FILES["model"]
-    if known is None and config.is_file() and not (places["scheduler"] / SCHEDULER_FILE).is_file():
-        _check_json(folder, config.relative_to(folder))
-        found = json.loads(config.read_bytes()).get("model_type")
-        scheduler = (places["scheduler"] / SCHEDULER_FILE).relative_to(folder).as_posix()
-        rule = f"be a folder that holds {scheduler}, or one of a published format ({', '.join(FAMILIES)}): its model is {found!r}"
-        raise ParameterError("checkpoint_path", rule, str(folder))
+    scheduler, config = places["scheduler"] / SCHEDULER_FILE, places["model"] / FILES["model"]
+    if known is not None or scheduler.is_file():
+        return
+    _check_json(folder, config.relative_to(folder))
+    content = json.loads(config.read_bytes())
+    found = ", ".join(f"{mark} {content.get(mark)!r}" for mark in ("model_type", "architectures"))
+    formats = f"one of a published format ({', '.join(FAMILIES)}), of which its config.json has no mark: {found}"
+    rule = f"be a folder that holds {scheduler.relative_to(folder).as_posix()}, or {formats}"
+    raise ParameterError("checkpoint_path", rule, str(folder))
 
 
 def _check_json(folder: Path, file: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from ..networks.behaviour import check_masks
 from ..networks.cpu.packing import pack_where_it_pays
 from ..networks.cpu.quantization import quantised
 from ..networks.denoiser import MaskedLMDenoiser
-from ..networks.families import Published, Tokens
+from ..networks.families import ROLES, Published, Tokens
 from ..networks.files import is_bfloat16
 from ..networks.groups import Batching
 from ..networks.masked_lm import max_positions
@@ -130,6 +130,8 @@ def open_checkpoint(
         config = read_part(AutoConfig, places["model"], wanted, trust_remote_code=False)
     else:
         config = known.config
+        mask = {"mask_token_id": scheduler.config.mask_token_id}  # the folder's own scheduler may have another
+        known = replace(known, scheduler={**known.scheduler, **mask})
     if tokenizer_name is None:
         tokenizer = load_tokenizer(places["tokenizer"], known)
     else:
@@ -154,14 +156,25 @@ def _scheduler(places: Mapping[str, Path], known: Published | None) -> TokenDiff
 def _facts(known: Published, tokenizer: PreTrainedTokenizerBase) -> Facts:
     """What the format is known for, in the tokenizer's ids."""
 
-    def ids(tokens: Tokens) -> tuple[int, ...]:
-        found = [token if isinstance(token, int) else getattr(tokenizer, f"{token}_token_id") for token in tokens]
-        if None in found:
-            rule = f"have a {tokens[found.index(None)]} token, as that of a {known.family} model has"
-            raise ParameterError("tokenizer", rule, tokenizer.name_or_path)
-        return tuple(found)
+    spelt = tokenizer.get_vocab()
 
-    return Facts(Frame(ids(known.prefix), ids(known.suffix)), frozenset(ids(known.learnt)), known=True)
+    def id_of(token: str | int) -> int | None:
+        if isinstance(token, int):
+            return token
+        if token not in ROLES:
+            return spelt.get(token)
+        found: int | None = getattr(tokenizer, f"{token}_token_id")
+        if found is None:
+            rule = f"have its {token} token, as that of a {known.family} model has"
+            raise ParameterError("tokenizer", rule, tokenizer.name_or_path)
+        return found
+
+    def ids(tokens: Tokens) -> tuple[int, ...]:
+        return tuple(id for token in tokens if (id := id_of(token)) is not None)
+
+    ends = None if known.ends is None else frozenset(ids(known.ends))
+    frame = Frame(ids(known.prefix), ids(known.suffix))
+    return Facts(frame, frozenset(ids(known.learnt)), known=True, end_tokens=ends)
 
 
 @contextmanager

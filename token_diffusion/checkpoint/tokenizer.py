@@ -54,13 +54,15 @@ def holds_tokenizer(folder: Path) -> bool:
 
 def _fit_tokenizer(tokenizer: PreTrainedTokenizerBase, known: Published, path: str) -> None:
     """Gives the tokenizer its mask token, at the id that the model knows. Raises `ParameterError` for a wrong tokenizer."""
-    mask_token_id, size = known.scheduler["mask_token_id"], max(tokenizer.get_vocab().values()) + 1
+    mask_token_id, vocab = known.scheduler["mask_token_id"], tokenizer.get_vocab()
+    size = max(vocab.values()) + 1
     right = known.tokenizer_size
     if right is not None and size not in (right, max(right, mask_token_id + 1)):
         rule = f"have {right} tokens, as that of a {known.family} model has"
         raise ParameterError("tokenizer", rule, f"{size} in {path}")
     if tokenizer.mask_token_id is None:
-        there = str(tokenizer.convert_ids_to_tokens(mask_token_id)) if mask_token_id < size else None
+        spelt = {id: token for token, id in vocab.items()}
+        there = known.mask_token if known.mask_token in vocab else spelt.get(mask_token_id)
         spelling = there or known.mask_token
         # Where words hold the space before them, so does what fills a mask.
         mask = spelling if there else AddedToken(spelling, lstrip=plain(tokenizer).holds_space, special=True)

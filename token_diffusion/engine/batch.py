@@ -13,9 +13,10 @@ import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
-from ..networks.denoiser import as_denoiser, forbidden_by
+from ..networks.denoiser import as_denoiser, block_size_of, forbidden_by
 from ..networks.rowwise import Rowwise
 from ..samplers import SAMPLERS, make_sampler
+from ..samplers.blocks import check_fixed
 from ..samplers.parameters import Parameters
 from .cost import Cost
 from .lane import Lane, bucket, longest
@@ -102,11 +103,14 @@ class Batch:
             The initial state, [num_samples][seq_len].
 
         Raises:
-            ParameterError: tokens do not fit `seq_len` or the vocabulary, or the sampler has no such grid.
+            ParameterError: tokens do not fit `seq_len`, the vocabulary or the network's blocks, or it has others than were asked
+                for, or the sampler no such grid.
         """
-        sampler = self._samplers[type(parameters)]
+        sampler, block_size = self._samplers[type(parameters)], block_size_of(self.denoiser)
+        parameters = parameters.for_network(block_size)
         sampler.check(parameters)
         self._check(tokens, parameters)
+        check_fixed("tokens", tokens, block_size)
         rows = sampler.rows(tokens, parameters)
         request = make_request(key, tokens, parameters, rows)
         initial = request.initial

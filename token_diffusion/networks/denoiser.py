@@ -43,7 +43,7 @@ class CallableDenoiser:
     """
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu") -> None:
-        self.function, self.device = function, torch.device(device)
+        self.function, self.device, self.block_size = function, torch.device(device), block_size_of(function)
 
     def __call__(
         self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
@@ -121,8 +121,11 @@ def num_classes_of(denoiser: Any) -> int:
 
 
 def block_size_of(denoiser: Any) -> int | None:
-    """The positions of a block where none sees those of later blocks; None where all see all."""
-    return getattr(denoiser, "block_size", None)
+    """The positions of a block where none sees those of later blocks, of a denoiser or of a model that is to be one; None where
+    all see all.
+    """
+    found: int | None = getattr(denoiser, "block_size", None)
+    return block_size(denoiser) if found is None and hasattr(denoiser, "config") else found
 
 
 def as_denoiser(denoiser: Any) -> Denoiser:

@@ -95,7 +95,7 @@ def _read(
             model, report = kind.from_pretrained(source, **options)
     except Exception as error:  # transformers, tokenizers, safetensors and torch each raise what they like
         raise ParameterError(parameter, f"hold a readable {name} language model ({in_short(error)})", place) from error
-    if rule := _broken_rule(model, report):
+    if rule := _broken_rule(model, report, strict=folder is not None):
         raise ParameterError(parameter, rule, place)
     return model, sorted(report["missing_keys"])
 
@@ -131,12 +131,12 @@ def check_logits(parameter: str, place: str, model: PreTrainedModel) -> None:
         raise ParameterError(parameter, f"hold a network whose logits are numbers in {_name(model.dtype)}", place)
 
 
-def _broken_rule(model: PreTrainedModel, report: Mapping[str, Any]) -> str | None:
-    """The rule that the weights break, if they do."""
+def _broken_rule(model: PreTrainedModel, report: Mapping[str, Any], *, strict: bool = False) -> str | None:
+    """The rule that the weights break, if they do; a `strict` format is known to hold nothing that no logit needs."""
     for name, there, wanted in sorted(report["mismatched_keys"]):
         return f"hold weights as its config.json describes them ({name} is {list(there)}, not {list(wanted)})"
     for name in sorted(report["unexpected_keys"]):
-        if _is_of_a_layer(name, model):
+        if name.rpartition(".")[2] not in COMPUTED and (strict or _is_of_a_layer(name, model)):
             return f"hold no part of a network that its config.json does not know ({name} is left over)"
     for name in _not_finite(model):
         return f"hold weights that are finite in {_name(model.dtype)} ({name} is not)"
@@ -150,8 +150,6 @@ def _is_of_a_layer(name: str, model: nn.Module) -> bool:
     LMs, and no logit needs them.
     """
     parts = name.split(".")
-    if parts[-1] in COMPUTED:
-        return False
     modules = dict(model.named_modules())
     numbered = [".".join(parts[:place]) for place, part in enumerate(parts) if part.isdigit()]
     if any(isinstance(modules.get(prefix), nn.ModuleList) for prefix in numbered):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, Self
 
 from ..diffusion.values import MAX_STEPS, check_int, check_shaping
 from ..errors import ParameterError
@@ -26,6 +26,12 @@ class Parameters(Protocol):
     def num_samples(self) -> int:
         """Rows that it brings."""
 
+    def for_network(self, block_size: int | None) -> Self:
+        """The same for a network that is block-causal, with blocks of so many tokens from position 0 on; None: it is not.
+
+        Raises `ParameterError` if blocks of another size are asked for.
+        """
+
 
 @dataclass(frozen=True)
 class SamplingParameters:
@@ -38,9 +44,11 @@ class SamplingParameters:
         temperature: divides the logits; 0 takes the most probable token.
         top_p: nucleus, in (0, 1]; the token that crosses it is kept. top_k: tokens kept, 0 for all.
         seed: in [0, 2^63).
-        block_size: tokens of a block, filled left to right; None for one block, the whole sequence.
+        block_size: tokens of a block, filled left to right; None for one block, the whole sequence, or for the blocks of a
+            block-causal network, which has but its own.
         min_p: tokens with at least so much of the most probable one's probability are kept, in [0, 1]; 0 for all. The order is
             temperature, top_k, top_p, min_p.
+        aligned: blocks begin at multiples of block_size, as those of a block-causal network do; else at the first open position.
     """
 
     seq_len: int = 64
@@ -52,6 +60,7 @@ class SamplingParameters:
     seed: int = 0
     block_size: int | None = None
     min_p: float = 0.0
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         check_int("seq_len", self.seq_len, 1, 2**31)
@@ -62,6 +71,13 @@ class SamplingParameters:
         check_int("seed", self.seed, 0, 2**63)
         if self.block_size is not None:
             check_int("block_size", self.block_size, 1, 2**31)
+
+    def for_network(self, block_size: int | None) -> Self:
+        if block_size is None:
+            return self
+        if self.block_size not in (None, block_size):
+            raise ParameterError("block_size", f"be {block_size}, as the network is block-causal", self.block_size)
+        return replace(self, block_size=block_size, aligned=True)
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,8 @@ class ScoringParameters:
             masked, and which; None is the better one, "counts" for absorbing.
         seed: in [0, 2^63).
         given: positions that are neither noised nor counted: the score is conditional on them.
+        block_size: tokens of a block, from position 0 on, of a block-causal network; each is noised alone, for what stands before
+            it is clean when it is drawn. None for one block, the whole text.
     """
 
     seq_len: int
@@ -82,6 +100,7 @@ class ScoringParameters:
     estimator: Estimator | None = None
     seed: int = 0
     given: tuple[int, ...] = ()
+    block_size: int | None = None
 
     def __post_init__(self) -> None:
         check_int("seq_len", self.seq_len, 1, 2**31)
@@ -98,3 +117,6 @@ class ScoringParameters:
     def num_samples(self) -> int:
         """Rows: one at each time."""
         return self.num_times
+
+    def for_network(self, block_size: int | None) -> Self:
+        return replace(self, block_size=block_size)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .blocks import blocks_of
 from .parameters import SamplingParameters
 
 NEVER = 2**62
@@ -121,10 +122,9 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRo
     canvas = torch.tensor(tokens, dtype=torch.int64)
     is_open = canvas < 0
     count, length = parameters.num_samples, canvas.numel()
-    offset = torch.arange(length) - is_open.long().argmax()
-    block_size = parameters.block_size or length
-    block = torch.where(is_open, offset // block_size, 0)
-    num_blocks = int(block.max()) + 1 if any(token < 0 for token in tokens) else 0
+    blocks = blocks_of(tokens, parameters)
+    block = torch.where(is_open, blocks.number(torch.arange(length)), 0)
+    num_blocks = len(blocks)
 
     def each(value: float, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.full((count,), value, dtype=dtype)
@@ -157,15 +157,3 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRo
         top_p=each(parameters.top_p, torch.float64),
         min_p=each(parameters.min_p, torch.float64),
     )
-
-
-def in_blocks(tokens: Sequence[int], parameters: SamplingParameters) -> list[int]:
-    """Open positions of each block; `tokens` as for `make_rows`."""
-    is_open = [position for position, token in enumerate(tokens) if token < 0]
-    if not is_open:
-        return []
-    size = parameters.block_size or len(tokens)
-    found = [0] * ((is_open[-1] - is_open[0]) // size + 1)
-    for position in is_open:
-        found[(position - is_open[0]) // size] += 1
-    return found

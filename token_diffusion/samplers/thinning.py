@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..diffusion.processes import Masses, Process, leave_bound, prior, reverse
 from ..errors import ParameterError
+from .blocks import blocks_of
 from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
-from .rows import SampleRows, in_blocks, make_rows
+from .rows import SampleRows, make_rows
 from .sampler import Outcome, Plan, draw, put, split
 
 MAX_ELEMENTS = 1 << 18
@@ -39,7 +40,7 @@ class Thinning:
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """One a step, in blocks that have anything to fill in."""
-        return sum(1 for count in in_blocks(tokens, parameters) if count) * (parameters.num_inference_steps or 0)
+        return sum(1 for count in blocks_of(tokens, parameters).open if count) * (parameters.num_inference_steps or 0)
 
     def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
         rows = make_rows(tokens, parameters)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ..diffusion.processes import Absorbing, Process
+from .blocks import blocks_of
 from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
-from .rows import NEVER, SampleRows, in_blocks, make_rows
+from .rows import NEVER, SampleRows, make_rows
 from .sampler import Outcome, Plan, draw, put, rank
 
 
@@ -34,7 +35,7 @@ class Unmasking:
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """One a mask, and no more than one a step."""
-        found, steps = in_blocks(tokens, parameters), parameters.num_inference_steps
+        found, steps = blocks_of(tokens, parameters).open, parameters.num_inference_steps
         return sum(found) if steps is None else sum(min(steps, count) for count in found)
 
     def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:

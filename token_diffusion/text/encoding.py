@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Frame
-from ..plain import LostToken, plain
+from ..plain import LostToken, hidden_ids, plain
 from .chat import Conversation
 
 OPEN = -1
@@ -163,7 +163,7 @@ def decode(
     Args:
         start: of the token with which the text begins, which goes on after those before it.
     """
-    hidden = set(tokenizer.all_special_ids) - ({tokenizer.mask_token_id} if keep_masks else set())
+    hidden = hidden_ids(tokenizer) - ({tokenizer.mask_token_id} if keep_masks else set())
     text = str(tokenizer.decode([token for token in token_ids if token not in hidden]))
     return text[common(decode(tokenizer, token_ids[:start], keep_masks=keep_masks), text) :] if start else text
 

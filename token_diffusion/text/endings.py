@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
+from ..plain import hidden_ids
 from .encoding import common, decode
 
 
@@ -40,6 +41,7 @@ def ending(
 
     That is before the first end token that the model has learnt and was drawn, unless fixed text comes after it, or before the
     first stop string that has a drawn token in it: one that stands in a prompt, or in fixed text of a template, does not count.
+    GPT-2's end token begins texts, too: a sample's first token has ended none.
 
     Args:
         tokens: [seq_len], the sample. canvas: [seq_len], negative where they were drawn, as `encode` made it.
@@ -47,9 +49,10 @@ def ending(
     """
     text_ends = len(tokens) - len(facts.frame.suffix)
     after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] >= 0), 0)
+    after += after == 0 and list(tokens[:1]) == [tokenizer.bos_token_id]
     ends = facts.ends(tokenizer)
     end = next((index for index in range(after, text_ends) if tokens[index] in ends), None)
-    hidden = set(tokenizer.all_special_ids)
+    hidden = hidden_ids(tokenizer)
     seen = [index for index in range(len(tokens) if end is None else end) if tokens[index] not in hidden]
     shown, is_drawn = [tokens[index] for index in seen], [canvas[index] < 0 for index in seen]
     text = str(tokenizer.decode(shown))

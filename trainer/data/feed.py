@@ -185,7 +185,11 @@ class ChatFeed(StoredFeed):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         assert isinstance(self.training, Exchanges)
-        self.facts = replace(self.facts, learnt=self.facts.learnt | self.training.learnt)
+        learnt, ends = (
+            self.facts.learnt | self.training.learnt,
+            (self.facts.end_tokens or frozenset()) | self.training.ends,
+        )
+        self.facts = replace(self.facts, learnt=learnt, end_tokens=ends)
 
     def tokenize(self, flag: str, documents: Documents | None) -> Sequences | None:
         if documents is None:

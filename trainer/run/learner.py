@@ -17,8 +17,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, get_scheduler
 
+from token_diffusion.checkpoint.adapter import Adapter
 from token_diffusion.errors import ParameterError
-from token_diffusion.networks.adapter import Adapter
 from token_diffusion.networks.masked_lm import Head, probe
 
 from ..config import TrainingConfig

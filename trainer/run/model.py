@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from token_diffusion.checkpoint import Unloaded, max_positions
+from token_diffusion.checkpoint.adapter import Adapter
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError, in_short
-from token_diffusion.networks.adapter import Adapter
 from token_diffusion.networks.files import is_bfloat16
 from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig

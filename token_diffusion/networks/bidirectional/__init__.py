@@ -6,15 +6,27 @@ token_diffusion is imported.
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
 from .llama import BidirectionalLlamaConfig, BidirectionalLlamaForMaskedLM, BidirectionalLlamaModel
+from .qwen2 import BidirectionalQwen2Config, BidirectionalQwen2ForMaskedLM, BidirectionalQwen2Model
 
-__all__ = ["BidirectionalLlamaConfig", "BidirectionalLlamaForMaskedLM", "BidirectionalLlamaModel"]
+__all__ = [
+    "BidirectionalLlamaConfig",
+    "BidirectionalLlamaForMaskedLM",
+    "BidirectionalLlamaModel",
+    "BidirectionalQwen2Config",
+    "BidirectionalQwen2ForMaskedLM",
+    "BidirectionalQwen2Model",
+]
 
-for _config, _body, _model in [
+_kinds: list[tuple[Any, Any, Any]] = [
     (BidirectionalLlamaConfig, BidirectionalLlamaModel, BidirectionalLlamaForMaskedLM),
-]:
+    (BidirectionalQwen2Config, BidirectionalQwen2Model, BidirectionalQwen2ForMaskedLM),
+]
+for _config, _body, _model in _kinds:
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _body, exist_ok=True)
     AutoModelForMaskedLM.register(_config, _model, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the formats that come of MDLM's DiT (mdlm/models/dit.py) have in common: sizes, and names of weights.
+"""What the formats that come of MDLM's DiT (mdlm/models/dit.py) have in common: sizes, vocabularies, and names of weights.
 
 Blocks of rotary attention and a GELU MLP under adaptive norms, whose shift, scale and gate, of attention and of the MLP, come of
 one fused layer; `TokenDiffusionForMaskedLM` has a layer for each norm and each gate.
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...diffusion.values import check_int, check_number
+from ...errors import ParameterError
 from ..transformer import TokenDiffusionConfig
+from .published import Published, Tokens
 
 MLP_RATIO = 4
+ROPE_THETA = 10000.0
 
 NAMES = {
     r"vocab_embed\.embedding": "model.embed_tokens.weight",
@@ -37,6 +42,84 @@ COMPUTED = re.compile(r"rotary_emb\.\w+")
 """Buffers that follow from the sizes."""
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer that the authors trained with, and what their loaders put around text.
+
+    start: what each sequence begins with. learnt: what ends a text, and what comes after it if the network has learnt that.
+    """
+
+    mask_token_id: int
+    tokenizer: str | None = None
+    size: int | None = None
+    start: Tokens = ("bos",)
+    learnt: Tokens = ("eos",)
+
+
+GPT2 = Vocabulary(50257, "gpt2", 50257)
+BERT = Vocabulary(103, "bert-base-uncased", 30522, ("cls",), ("sep",))
+QM9 = Vocabulary(2, "yairschiff/qm9-tokenizer", 40, ("cls",), ("sep", "pad"))
+VOCABULARIES = {50258: GPT2, 30522: BERT, 40: QM9}
+"""By the width of the network. GPT-2's documents are joined by its end token and cut into sequences, each with that token before
+and after it; where a text ends at the end token anyway, the last one says nothing, and is not asked for. BERT's and those of QM9
+are a document each, and padded: the padding is noise like the rest, but counts in QM9's loss alone."""
+
+
+def vocabulary(width: int) -> Vocabulary:
+    """The one of a network so wide; of one that is not known: as the authors' code has it, the mask is added as the last."""
+    return VOCABULARIES.get(width) or Vocabulary(width - 1)
+
+
+def published(
+    family: str,
+    config: Mapping[str, Any],
+    forward_process: str,
+    time_conditioning: str,
+    *,
+    framed: bool = True,
+    num_classes: int = 0,
+) -> Published:
+    """A folder with the config.json that MDLM, UDLM and Duo have, of a network over a log-linear schedule.
+
+    Uniform noise may be any of its ids, the mask as well. framed: whether its sequences began with a start token.
+    """
+    network = from_sizes(config, time_conditioning=time_conditioning, num_classes=num_classes)
+    known = vocabulary(network.vocab_size)
+    scheduler = {
+        "vocab_size": network.vocab_size,
+        "mask_token_id": known.mask_token_id,
+        "forward_process": forward_process,
+        "exclude_mask_from_uniform": forward_process != "uniform",
+    }
+    return Published(
+        family,
+        network,
+        weights,
+        scheduler,
+        prefix=known.start if framed else (),
+        learnt=known.learnt,
+        tokenizer=known.tokenizer,
+        tokenizer_size=known.size,
+    )
+
+
+def from_sizes(sizes: Mapping[str, Any], **options: Any) -> TokenDiffusionConfig:
+    """The DiT whose sizes have the names of the authors' config.json. Raises `ParameterError` for one that is no size."""
+    for name in ("vocab_size", "hidden_dim", "n_blocks", "n_heads", "cond_dim", "model_length"):
+        check_int(name, sizes[name], 2 if name == "vocab_size" else 1)
+    check_number("dropout", dropout := sizes.get("dropout", 0.0))
+    return config(
+        sizes["vocab_size"],
+        sizes["hidden_dim"],
+        sizes["n_blocks"],
+        sizes["model_length"],
+        num_attention_heads=sizes["n_heads"],
+        cond_dim=sizes["cond_dim"],
+        dropout=float(dropout),
+        **options,
+    )
+
+
 def config(
     vocab_size: int, hidden_size: int, num_hidden_layers: int, length: int, **options: Any
 ) -> TokenDiffusionConfig:
@@ -51,6 +134,7 @@ def config(
         head_bias=True,
         gate_offset=0.0,
         max_frequency=1.0,
+        rope_theta=ROPE_THETA,
         tie_word_embeddings=False,
         **options,
     )
@@ -66,6 +150,8 @@ def weights(theirs: Mapping[str, Tensor], prefix: str = "backbone.") -> dict[str
 
 def _renamed(name: str, bare: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     if COMPUTED.fullmatch(bare):
+        if bare.endswith("inv_freq"):  # GIDD holds what follows of it
+            _check_rotation(name, tensor)
         return
     if found := re.fullmatch(r"(?:blocks\.(\d+)|output_layer)\.adaLN_modulation\.(weight|bias)", bare):
         yield from _modulation(found[1], found[2], tensor)
@@ -75,6 +161,13 @@ def _renamed(name: str, bare: str, tensor: Tensor) -> Iterator[tuple[str, Tensor
             yield found.expand(ours), tensor
             return
     yield name, tensor
+
+
+def _check_rotation(name: str, frequencies: Tensor) -> None:
+    """Their network turns by the frequencies that the file holds, ours by those of `ROPE_THETA`."""
+    steps = torch.arange(len(frequencies)) / len(frequencies)
+    if not torch.allclose(frequencies.float(), ROPE_THETA**-steps, rtol=1e-2):
+        raise ParameterError(name, f"be powers of {ROPE_THETA:g}", frequencies.tolist()[:3])
 
 
 def _modulation(block: str | None, kind: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -69,8 +69,8 @@ class TokenDiffusionConfig(PreTrainedConfig):
             )
         if self.mlp not in MLPS:
             raise ParameterError("mlp", f"be one of {', '.join(MLPS)}", self.mlp)
-        if self.num_classes and not self.adaptive:
-            raise ParameterError("num_classes", "be 0 where time_conditioning is none", self.num_classes)
+        if self.num_classes < 0 or (self.num_classes and not self.adaptive):
+            raise ParameterError("num_classes", "be >= 0, and 0 where time_conditioning is none", self.num_classes)
         if self.causal_block_size is not None and self.causal_block_size < 1:
             raise ParameterError("causal_block_size", "be >= 1", self.causal_block_size)
         if self.hidden_size % (2 * self.num_attention_heads):
@@ -98,8 +98,3 @@ class TokenDiffusionConfig(PreTrainedConfig):
     def adaptive(self) -> bool:
         """Whether norms and residuals follow a condition: the time, a label."""
         return self.time_conditioning != "none"
-
-    @property
-    def takes_time(self) -> bool:
-        """Whether that condition differs from one time to another."""
-        return self.time_conditioning in ("t", "sigma")

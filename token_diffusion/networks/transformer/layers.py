@@ -123,8 +123,6 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, timesteps: Tensor) -> Tensor:
         time = timesteps.double()
-        if self.config.time_conditioning == "zero":
-            time = torch.zeros_like(time)
         if self.config.time_conditioning == "sigma":
             time = -self.config.schedule().alpha(time).clamp(min=MIN_ALPHA).log()
         half = torch.arange(TIME_FEATURES // 2, device=time.device)
@@ -135,13 +133,14 @@ class TimeEmbedding(nn.Module):
 
 
 class ClassEmbedding(nn.Embedding):
-    """Label [B] -> condition [B, 1, cond_dim]; the last row, which -1 stands for, is "no label"."""
+    """Label [B] -> condition [B, 1, cond_dim]; the last row is of "no label", which -1 stands for."""
 
     def __init__(self, config: TokenDiffusionConfig) -> None:
         super().__init__(config.num_classes + 1, config.cond_dim)
 
     def forward(self, class_labels: Tensor) -> Tensor:
-        return F.silu(super().forward(class_labels.remainder(self.num_embeddings))).unsqueeze(1)
+        row = torch.where(class_labels < 0, self.num_embeddings - 1, class_labels)
+        return F.silu(super().forward(row)).unsqueeze(1)
 
 
 def rotations(length: int, head_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:

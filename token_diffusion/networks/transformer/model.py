@@ -31,9 +31,10 @@ class TokenDiffusionPreTrainedModel(PreTrainedModel):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, Output):
-            init.normal_(
-                module.weight, std=self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-            )
+            std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+            init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         else:
             super()._init_weights(module)
 
@@ -81,7 +82,7 @@ class TokenDiffusionModel(TokenDiffusionPreTrainedModel):
         if self.embed_time is None:
             return None
         rows = len(input_ids)
-        if not self.config.takes_time:
+        if self.config.time_conditioning == "zero":
             timesteps = torch.zeros(rows, device=input_ids.device)
         elif timesteps is None or timesteps.shape != (rows,) or not timesteps.is_floating_point():
             rule = f"be the times t in (0, 1], float [{rows}]: time_conditioning is {self.config.time_conditioning!r}"

@@ -31,12 +31,13 @@ class Exchanges(Sequences):
     """Prompt and answer of each example, up to the answer's end; what fills it up to its length is not in the table.
 
     starts: where the answer begins, int64 [n]. end: the token that ends an answer and fills an example up. learnt: the control
-    tokens of answers. num_dropped_tokens: of examples that were cut off or, their prompts being too long, left out.
+    tokens of answers. ends: those of them that end one, as the template's end of a turn does. num_dropped_tokens: of examples that were cut off or, their prompts being too long, left out.
     """
 
     starts: np.ndarray
     end: int
     learnt: frozenset[int]
+    ends: frozenset[int]
 
     def first(self, count: int | None) -> Exchanges:
         return replace(self, ids=self.ids.first(count), starts=self.starts[:count])
@@ -75,11 +76,13 @@ def tokenize_exchanges(
             names conversations of which nothing is left.
     """
     tokens, starts, ends, answers = array("i"), array("q"), array("q"), array("q")
-    end, learnt, cut, left_out, dropped = end_token(tokenizer), set[int](), 0, 0, 0
+    end, cut, left_out, dropped = end_token(tokenizer), 0, 0, 0
+    learnt, ends_of_answers, control = set[int](), set[int](), control_ids(tokenizer)
     room = max_length - len(frame.prefix)
     for prompt, answer in _encoded(tokenizer, documents, flag, every_answer, progress):
         if tuple(prompt[: len(frame.prefix)]) == frame.prefix:  # some templates begin with it themselves
             prompt = prompt[len(frame.prefix) :]
+        ends_of_answers.update(answer[-1:])
         answer = answer if answer[-1:] == [end] else [*answer, end]
         learnt.update(answer)
         over = len(prompt) + len(answer) - room
@@ -99,8 +102,8 @@ def tokenize_exchanges(
         logger.warning(told, flag, cut, max_length, left_out, dropped)
     stretches = np.array([starts, ends], dtype=np.int64)
     table = TokenTable(np.array(tokens, dtype=np.int32), stretches[0], stretches[1], frame.prefix)
-    control = frozenset(learnt) & control_ids(tokenizer)
-    return Exchanges(table, dropped, np.array(answers, dtype=np.int64), end, control)
+    behind = np.array(answers, dtype=np.int64)
+    return Exchanges(table, dropped, behind, end, control & learnt, control & ends_of_answers | {end})
 
 
 def _encoded(
