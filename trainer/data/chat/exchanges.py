@@ -31,7 +31,8 @@ class Exchanges(Sequences):
     """Prompt and answer of each example, up to the answer's end; what fills it up to its length is not in the table.
 
     starts: where the answer begins, int64 [n]. end: the token that ends an answer and fills an example up. learnt: the control
-    tokens of answers. ends: those of them that end one, as the template's end of a turn does. num_dropped_tokens: of examples that were cut off or, their prompts being too long, left out.
+    tokens of answers. ends: those of them that end one, as the template's end of a turn does. num_dropped_tokens: of examples
+    that were cut off or, their prompts being too long, left out.
     """
 
     starts: np.ndarray
