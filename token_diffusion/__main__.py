@@ -15,14 +15,14 @@ from transformers.utils import logging as transformers_logging
 
 from .checkpoint import DTYPES, Checkpoint, convert, load_checkpoint
 from .engine.scores import Score, ranking, table
-from .errors import ParameterError
+from .errors import ParameterError, in_short
 from .networks.cpu.memory import prepare
 from .networks.cpu.threads import set_threads
 from .networks.hub import local_folder, tokenizer_folder
 from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run, score
-from .text import Ending, Passage, check_stops, encode, encode_passage, ending
+from .text import OPEN, Ending, Passage, check_stops, encode, encode_passage, ending
 
 COMMANDS = {
     "sample": (("absorbing", "uniform"), "ancestral sampling from an absorbing (MDLM) or uniform (UDLM) checkpoint"),
@@ -51,6 +51,10 @@ def build_parser() -> argparse.ArgumentParser:
         text.add_argument("--template", help="text whose [MASK] holes are filled in, one token each")
         text.add_argument("--prompt_ids", type=int, nargs="+", help="fixed prefix as token ids, without the frame's")
         text.add_argument("--template_ids", type=int, nargs="+", help="template as token ids; the mask's id is a hole")
+        help_messages = (
+            "prompt as a conversation, for models with a chat template: a list of messages in JSON, or its file"
+        )
+        text.add_argument("--messages", help=f'{help_messages}: \'[{{"role": "user", "content": "Hi"}}]\'')
         add("--num_samples", type=int, default=4, help="sequences drawn (default: %(default)s)")
         add("--seq_len", type=int, help="tokens in all (default: 64, or the template's length)")
         if name == "sample-block":
@@ -151,6 +155,7 @@ def sample_text(arguments: argparse.Namespace) -> None:
         template=arguments.template,
         prompt_ids=arguments.prompt_ids,
         template_ids=arguments.template_ids,
+        messages=_read_messages(arguments.messages),
         vocab_size=checkpoint.scheduler.config.vocab_size,
         inject_start_token=arguments.inject_start_token,
         frame=checkpoint.facts.frame,
@@ -170,9 +175,25 @@ def sample_text(arguments: argparse.Namespace) -> None:
     start = time.perf_counter()
     output = run(checkpoint.denoiser, checkpoint.scheduler, parameters, tokens)
     seconds = time.perf_counter() - start
-    how = {"stop": arguments.stop, "facts": checkpoint.facts}
+    how: dict[str, Any] = {"stop": arguments.stop, "facts": checkpoint.facts}
+    if arguments.messages is not None:  # of a conversation only what comes next is told
+        how["start"] = next((index for index, token in enumerate(tokens) if token == OPEN), len(tokens))
     endings = [ending(checkpoint.tokenizer, row, tokens, **how) for row in output.sequences.tolist()]
     _print(arguments, output, endings, seconds)
+
+
+def _read_messages(given: str | None) -> Any:
+    """A conversation that is given as JSON, or in a file."""
+    if given is None:
+        return None
+    try:
+        is_json = given.lstrip().startswith(("[", "{"))
+        return json.loads(given if is_json else Path(given).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or in_short(error)
+        raise ParameterError(
+            "messages", f"be a list of messages in JSON, or a file that holds one ({reason})", given
+        ) from None
 
 
 def _print(arguments: argparse.Namespace, output: SampleOutput, endings: list[Ending], seconds: float) -> None:

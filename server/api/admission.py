@@ -15,7 +15,7 @@ from token_diffusion.errors import ParameterError
 from token_diffusion.samplers import Sampler, make_sampler
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.price import price
-from token_diffusion.text import encode
+from token_diffusion.text import OPEN, chat_template, encode
 
 from ..errors import invalid, unavailable
 from ..owners.owner import Owner
@@ -119,7 +119,7 @@ async def admit(
     """
     service.engine.check_room(owner)
     stream = Stream(Telling(wire.stream_every, wire.include_text, wire.keyframe_every, wire.stop or ()))
-    checkpoint = _choose(service.engine.checkpoints, wire.model, processes, path)
+    checkpoint = _choose(service.engine.checkpoints, wire, processes, path)
     settings = service.settings
     wire = wire.within(num_inference_steps=settings.max_num_inference_steps, seq_len=settings.max_seq_len)
     wire = wire.within(seq_len=checkpoint.max_seq_len)
@@ -139,6 +139,7 @@ async def admit(
         template=wire.template,
         prompt_ids=wire.prompt_ids,
         template_ids=wire.template_ids,
+        messages=None if wire.messages is None else [message.said for message in wire.messages],
         vocab_size=checkpoint.scheduler.config.vocab_size,
         max_tokens=service.settings.max_seq_len,
         frame=checkpoint.facts.frame,
@@ -146,6 +147,8 @@ async def admit(
     if tokens is None:
         async with deadline.bound():
             tokens = await service.text.run(encoding, owner)
+    if wire.messages is not None:
+        stream.telling = replace(stream.telling, start=_answer_starts(tokens))
     _check_seq_len(len(tokens), service.settings, checkpoint)
     parameters = replace(parameters, seq_len=len(tokens))
     work = _check_work(sampler, tokens, parameters, service.settings)
@@ -164,16 +167,22 @@ def submit_together(service: Service, jobs: Sequence[Job[Any]], deadline: Deadli
 
 
 def _choose(
-    checkpoints: Mapping[str, Checkpoint], model: str | None, processes: Sequence[Process], path: str
+    checkpoints: Mapping[str, Checkpoint], wire: SampleRequest, processes: Sequence[Process], path: str
 ) -> Checkpoint:
-    """The checkpoint called `model`, or else the first of a fitting process."""
-    loaded = _named(checkpoints)
-    for checkpoint in checkpoints.values() if model is None else [choose_loaded(checkpoints, model)]:
-        if checkpoint.process in processes:
-            return checkpoint
+    """The checkpoint that `wire` names, or else the first of a fitting process, for messages one with a chat template."""
+    loaded, model = _named(checkpoints), wire.model
+    asked = checkpoints.values() if model is None else [choose_loaded(checkpoints, model)]
+    if fitting := [checkpoint for checkpoint in asked if checkpoint.process in processes]:
+        chatty = (each for each in fitting if wire.messages is None or chat_template(each.tokenizer))
+        return next(chatty, fitting[0])
     needed = " or ".join(processes)
-    asked = "" if model is None else f", asked for: {model}"
-    raise invalid(f"{path} needs a checkpoint of the process {needed}; loaded: {loaded}{asked}", "model")
+    named = "" if model is None else f", asked for: {model}"
+    raise invalid(f"{path} needs a checkpoint of the process {needed}; loaded: {loaded}{named}", "model")
+
+
+def _answer_starts(tokens: Sequence[int]) -> int:
+    """Where what a conversation is followed by begins, which may be nothing."""
+    return next((index for index, token in enumerate(tokens) if token == OPEN), len(tokens))
 
 
 def choose_loaded(checkpoints: Mapping[str, Checkpoint], model: str | None) -> Checkpoint:

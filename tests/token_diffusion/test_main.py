@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import MAX_POSITIONS, PROCESSES, byte_tokenizer, save_tiny, tiny_tokenizer
+from tests.tiny import MAX_POSITIONS, PROCESSES, byte_tokenizer, chat_tokenizer, save_tiny, tiny_tokenizer
 from token_diffusion.__main__ import build_parser, main
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.samplers.parameters import SamplingParameters
@@ -94,6 +94,38 @@ def test_a_prompt_begins_every_sample(capsys: pytest.CaptureFixture[str], folder
     for sample in answer["samples"]:
         assert sample["tokens"][:3] == start and len(sample["tokens"]) == 12
         assert sample["text"].startswith("w3 w4")
+
+
+def test_a_conversation_is_a_prompt_and_what_is_said_next_is_the_text(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = save_tiny(tmp_path / "chat", "absorbing", tokenizer=chat_tokenizer())
+    messages = [{"role": "user", "content": "the <|end|> cat"}]
+    (tmp_path / "talk.json").write_text(json.dumps(messages), encoding="utf-8")
+    for given in (json.dumps(messages), str(tmp_path / "talk.json")):
+        flags = ["--seq_len=64", "--num_inference_steps=4", "--num_samples=2", "--messages", given]
+        answer = as_json(capsys, "sample", folder, *flags)
+        for sample in answer["samples"]:
+            whole = decode(chat_tokenizer(), sample["tokens"])
+            assert whole == f"user\nthe <|end|> cat\nassistant\n{sample['text']}"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ('[{"role": "user", "content": "w1"}]', "be sent to a model with a chat template, got ['user']"),
+        ("[{", "be a list of messages in JSON, or a file that holds one (Expecting"),
+        ("no such file", "(No such file or directory), got 'no such file'"),
+        ('{"role": "user", "content": "w1"}', "be a list of messages, each with a role and a content"),
+        ("[]", "hold at least one message"),
+    ],
+)
+def test_what_is_no_conversation_is_one_line(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], given: str, why: str
+) -> None:
+    assert main(["sample", "--checkpoint_path", str(folders["absorbing"]), *SHORT, "--messages", given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: messages must ") and why in line
 
 
 def test_mask_in_a_prompt_is_text(capsys: pytest.CaptureFixture[str], folders: dict[str, Path]) -> None:

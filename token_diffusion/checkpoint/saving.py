@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,9 +15,15 @@ from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..facts import Facts
 
 
+class Saved(Protocol):
+    """What writes weights into a folder: a model, or adapters of one."""
+
+    def save_pretrained(self, folder: Any, state_dict: Any = None) -> Any: ...
+
+
 def save_checkpoint(
     folder: str | os.PathLike[str],
-    model: PreTrainedModel,
+    model: PreTrainedModel | Saved,
     tokenizer: PreTrainedTokenizerBase,
     scheduler: TokenDiffusionScheduler,
     *,

@@ -12,6 +12,13 @@ Endpoint = Literal["sample", "sample/block", "sample/hybrid"]
 OnDisconnect = Literal["cancel", "keep"]
 
 
+class Message(TypedDict):
+    """What somebody said in a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
 class Parameters(TypedDict, total=False):
     """What a request may ask for besides its prompt. What is not given, or None, is left to the server."""
 
@@ -21,6 +28,8 @@ class Parameters(TypedDict, total=False):
     """token ids in place of a prompt"""
     template_ids: list[int] | None
     """token ids in place of a template; the mask's is a hole"""
+    messages: list[Message] | None
+    """a conversation in place of a prompt, for checkpoints with a chat template; texts are what is said next"""
     num_samples: int | None
     seq_len: int | None
     """tokens of a sample, prompt included"""
@@ -107,13 +116,6 @@ class ChatParameters(OpenAIParameters, total=False):
 
     max_completion_tokens: int | None
     """the newer name of max_tokens"""
-
-
-class Message(TypedDict):
-    """What somebody said in a chat."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
 
 
 NULL_SAYS = {"num_inference_steps"}

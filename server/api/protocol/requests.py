@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from .values import LARGEST, Count, Seed, Stop, Text, TokenIds, Whole, bounds
+from .values import LARGEST, Count, Seed, Stop, Text, TokenIds, Whole, bounds, texts
 
 
 class SamplingFields(BaseModel):
@@ -36,6 +36,32 @@ class SamplingFields(BaseModel):
     """seconds after which the request is given up with an error of type timeout"""
 
 
+class TextPart(BaseModel):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class PromptMessage(BaseModel):
+    """What somebody said."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    """developer is another word for system"""
+    content: Annotated[Text, BeforeValidator(texts, json_schema_input_type=str | list[TextPart])]
+    """control tokens typed in it are ordinary text"""
+    name: Text | None = None
+    """for templates that read it"""
+
+    @property
+    def said(self) -> dict[str, str]:
+        """As chat templates know it."""
+        said = {"role": self.role, "content": self.content}
+        return said if self.name is None else said | {"name": self.name}
+
+
 class SampleRequest(SamplingFields):
     """One request for samples."""
 
@@ -47,6 +73,8 @@ class SampleRequest(SamplingFields):
     """prompt as token ids, frame excluded; they stand for themselves, control tokens' too"""
     template_ids: TokenIds | None = None
     """template as token ids, frame excluded; the mask's id is a hole"""
+    messages: Annotated[list[PromptMessage], Field(fail_fast=True), bounds(minItems=1)] | None = None
+    """prompt as a conversation, which the model's chat template writes; the text of a sample is what the assistant says next"""
     num_samples: Count = 1
     """samples drawn; sample i of a seed is the same however many are drawn beside it"""
     seq_len: Count = 64
