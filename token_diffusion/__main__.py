@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from .checkpoint import DTYPES, Checkpoint, convert, load_checkpoint
+from .checkpoint import DTYPES, Checkpoint, load_checkpoint
+from .checkpoint.conversion import WRITTEN, convert
 from .engine.scores import Score, ranking, table
 from .errors import ParameterError, in_short
 from .networks.cpu.memory import prepare
@@ -105,7 +106,9 @@ def _add_score(commands: Any) -> None:
 
 
 def _add_convert(commands: Any) -> None:
-    description = "any checkpoint that loads here as an ordinary folder, its logits the same"
+    description = (
+        "any checkpoint that loads here, or adapters and their model, as an ordinary folder of the same logits"
+    )
     command = commands.add_parser("convert", help=description, description=description)
     add = command.add_argument
     add("--checkpoint_path", required=True, help="folder of a checkpoint, or org/name or org/name@revision of the hub")
@@ -114,7 +117,8 @@ def _add_convert(commands: Any) -> None:
         "--tokenizer_name",
         help="folder, or repository of the hub, of the tokenizer, if it is not the checkpoint's own",
     )
-    add("--dtype", choices=[name for name in DTYPES if name != "int8"], help="of the weights (default: as they are)")
+    add("--base_model", help="folder, or repository of the hub, that adapters (LoRA) are for, if not where they say")
+    add("--dtype", choices=WRITTEN, help="of the weights (default: as they are)")
     add("--scheduler_overrides", help="key=value,... in place of what is known of the noise: alpha_schedule=cosine")
     help_tokens = "in place of what is known; ids or spellings, or none of them"
     add("--frame_prefix", nargs="*", metavar="TOKEN", help=f"control tokens before every text, {help_tokens}")

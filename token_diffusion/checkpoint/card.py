@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,38 +44,52 @@ python -m server --checkpoint_path {name}
 """
 
 
-def card(
-    place: str,
-    folder: Path,
-    name: str,
-    family: str | None,
-    model: PreTrainedModel,
-    scheduler: TokenDiffusionScheduler,
-    facts: Facts,
-) -> str:
-    """The text of README.md.
+@dataclass(frozen=True)
+class Origin:
+    """What was converted.
 
-    Args:
-        place: what the user called the original, of which `folder` holds the files. name: of the new folder.
+    place: as the user named it. folder: where its files are. family: its published format, if it is of one.
+    base: of adapters the model that they were merged into, as it was named, and its folder.
     """
-    found = repository(place)
-    kind = "a checkpoint" if family is None else f"a checkpoint of the {family} format"
-    commit = f", commit `{folder.name}`" if found and COMMIT.fullmatch(folder.name) else ""
-    source = f"`{found[0] if found else folder.resolve().name}`{commit}, {kind}"
-    known: dict[str, Any] = {
-        "library_name": "transformers",
-        "tags": ["token-diffusion", *([family] if family else [])],
-    }
-    known |= {"base_model": found[0]} if found else {}
-    process = scheduler.config.forward_process
+
+    place: str
+    folder: Path
+    family: str | None = None
+    base: tuple[str, Path] | None = None
+
+    @property
+    def text(self) -> str:
+        """In words, without a path of this machine."""
+        kind = "a checkpoint" if self.family is None else f"a checkpoint of the {self.family} format"
+        if self.base is not None:
+            kind = f"adapters, merged into {_named(*self.base)}"
+        return f"{_named(self.place, self.folder)}, {kind}"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """For the card's head: ids on the hub are told, and what the original's card says of its licence and language."""
+        source = repository(self.place if self.base is None else self.base[0], bare=True)
+        known = {"tags": ["token-diffusion", *([self.family] if self.family else [])], "library_name": "transformers"}
+        return known | ({"base_model": source[0]} if source else {}) | _carried(self.folder)
+
+
+def card(origin: Origin, name: str, model: PreTrainedModel, scheduler: TokenDiffusionScheduler, facts: Facts) -> str:
+    """The text of README.md for the folder that is called `name`."""
     body = TEXT.format(
         name=name,
-        source=source,
+        source=origin.text,
         dtype=str(model.dtype).removeprefix("torch."),
         table=_table(_figures(model, scheduler, facts)),
-        command="sample-hybrid" if process == "hybrid" else "sample",
+        command="sample-hybrid" if scheduler.config.forward_process == "hybrid" else "sample",
     )
-    return f"---\n{ModelCardData(**known, **_carried(folder)).to_yaml()}\n---\n\n{body}"
+    return f"---\n{ModelCardData(**origin.metadata).to_yaml()}\n---\n\n{body}"
+
+
+def _named(place: str, folder: Path) -> str:
+    """A repository and its commit, or the last name of a path."""
+    if (found := repository(place, bare=True)) is None:
+        return f"`{folder.resolve().name}`"
+    return f"`{found[0]}`" + (f" (commit `{folder.name}`)" if COMMIT.fullmatch(folder.name) else "")
 
 
 def _figures(model: PreTrainedModel, scheduler: TokenDiffusionScheduler, facts: Facts) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError, in_short
-from ..facts import Facts, Frame
+from ..facts import Facts, Frame, read_facts
 from ..networks.files import stored_dtype
 from ..networks.hub import local_folder, tokenizer_folder
 from ..networks.masked_lm import max_positions
 from ..networks.transformer import TokenDiffusionConfig
 from ..networks.transformer.config import SCHEDULE_OPTIONS
-from .card import card
+from .adapter import base_of, is_adapter, merge_adapter
+from .card import Origin, card
 from .checkpoint import DTYPES
-from .loading import check_frame, open_checkpoint
+from .folder import SCHEDULER_FILE, read_part
+from .loading import Unloaded, check_fit, check_frame, open_checkpoint
 from .saving import save_checkpoint
+from .tokenizer import holds_tokenizer, load_tokenizer
+
+WRITTEN = tuple(name for name in DTYPES if name != "int8")
+"""The types that weights are written in."""
 
 KEPT = ("vocab_size", "mask_token_id")
 """Of a scheduler: the network's own."""
@@ -33,6 +40,7 @@ def convert(
     output_dir: str | os.PathLike[str],
     *,
     tokenizer_name: str | None = None,
+    base_model: str | None = None,
     dtype: str | None = None,
     scheduler_overrides: str | None = None,
     frame_prefix: Sequence[str] | None = None,
@@ -43,8 +51,9 @@ def convert(
     """Writes the folder whole or not at all, and returns it. Its logits are those of `checkpoint_path`.
 
     Args:
-        checkpoint_path: a folder that loads, or a repository of the hub. output_dir: new, or an empty folder.
+        checkpoint_path: a folder that loads, or one of adapters, or a repository of the hub. output_dir: new, or an empty folder.
         tokenizer_name: as `checkpoint_path`, where that holds no tokenizer or another is wanted.
+        base_model: as `checkpoint_path`, of the model that adapters are merged into, if not where they say.
         dtype: of the weights that are written, without it as they are.
         scheduler_overrides: `key=value,…` in place of what is known of the schedule.
         frame_prefix, frame_suffix, learnt_tokens: ids or spellings of control tokens, in place of what is known: those before
@@ -54,41 +63,64 @@ def convert(
     Raises:
         ParameterError: it does not load, an argument is wrong, or the folder cannot be written.
     """
-    target = _check_output(Path(output_dir))
+    target = _check_output(Path(output_dir), dtype, max_shard_size)
     folder = local_folder("checkpoint_path", checkpoint_path)
     words = tokenizer_folder(tokenizer_name)
-    if dtype is not None and (dtype not in DTYPES or dtype == "int8"):
-        raise ParameterError("dtype", f"be one of {', '.join(name for name in DTYPES if name != 'int8')}", dtype)
-    opened = open_checkpoint(folder, dtype=dtype, tokenizer_name=words)
-    if dtype is None:
-        opened = replace(opened, dtype=stored_dtype(opened.places["model"]))
+    base = _base(folder, base_model)
+    opened = _opened(folder, dtype, words) if base is None else _with_adapters(folder, base[1], dtype, words)
     scheduler = _overridden(opened.scheduler, scheduler_overrides)
     facts = _told(opened.facts, opened.tokenizer, frame_prefix, frame_suffix, learnt_tokens)
-    model = opened.network()
+    if base is None:
+        model = opened.network()
+    else:
+        options = {"dtype": DTYPES[opened.dtype], "local_files_only": True}
+        model = merge_adapter("checkpoint_path", folder, str(base[1]), **options)
     _fit_schedule(model, scheduler)
+    check_fit(folder, model.config, opened.tokenizer, scheduler)
     check_frame(folder, facts, scheduler.config.mask_token_id, max_positions(model))
-    text = card(checkpoint_path, folder, target.resolve().name, opened.family, model, scheduler, facts)
+    text = card(Origin(checkpoint_path, folder, opened.family, base), target.resolve().name, model, scheduler, facts)
+    parts: dict[str, Any] = {"facts": facts if facts.known else None, "card": text, "max_shard_size": max_shard_size}
     try:
-        save_checkpoint(
-            target,
-            model,
-            opened.tokenizer,
-            scheduler,
-            facts=facts if facts.known else None,
-            card=text,
-            max_shard_size=max_shard_size,
-        )
+        save_checkpoint(target, model, opened.tokenizer, scheduler, **parts)
     except OSError as error:
-        raise ParameterError(
-            "output_dir", f"be a folder that can be written ({in_short(error)})", str(target)
-        ) from error
-    except ValueError as error:  # transformers reads the size
-        raise ParameterError("max_shard_size", f"be a size ({in_short(error)})", max_shard_size) from error
+        rule = f"be a folder that can be written ({in_short(error)})"
+        raise ParameterError("output_dir", rule, str(target)) from error
     return target
 
 
-def _check_output(folder: Path) -> Path:
-    """Before hours of fetching. Raises `ParameterError` for what is there already."""
+def _base(folder: Path, given: str | None) -> tuple[str, Path] | None:
+    """The model that a folder's adapters are for, by its name and by its folder; None for a folder of a whole model."""
+    if is_adapter(folder):
+        name = given or base_of("checkpoint_path", folder)
+        return name, local_folder("base_model", name, bare=True)
+    if given is not None:
+        raise ParameterError("base_model", "be given with a folder of adapters alone", given)
+    return None
+
+
+def _opened(folder: Path, dtype: str | None, words: Path | None) -> Unloaded:
+    """All of a folder but its weights, which stay of the type that they have if no other is asked for."""
+    opened = open_checkpoint(folder, dtype=dtype, tokenizer_name=words)
+    return replace(opened, dtype=dtype or stored_dtype(opened.places["model"]))
+
+
+def _with_adapters(folder: Path, base: Path, dtype: str | None, words: Path | None) -> Unloaded:
+    """The same of adapters and the model that they are for, which knows what their folder does not say."""
+    if not (folder / SCHEDULER_FILE).is_file():
+        own = folder if holds_tokenizer(folder) else None
+        return _opened(base, dtype, words or own)
+    scheduler = read_part(TokenDiffusionScheduler, folder, "a readable token diffusion scheduler")
+    tokenizer = load_tokenizer(folder) if words is None else load_tokenizer(words, parameter="tokenizer_name")
+    facts = read_facts(folder, scheduler.config.vocab_size)
+    return Unloaded(folder, {"model": base}, tokenizer, scheduler, facts, "cpu", dtype or stored_dtype(base))
+
+
+def _check_output(folder: Path, dtype: str | None, max_shard_size: str) -> Path:
+    """Before hours of fetching. Raises `ParameterError` for what is there already, and what no file can be."""
+    if dtype is not None and dtype not in WRITTEN:
+        raise ParameterError("dtype", f"be one of {', '.join(WRITTEN)}", dtype)
+    if not re.fullmatch(r"\d+[KMGT]B", max_shard_size):
+        raise ParameterError("max_shard_size", "be a size such as 5GB", max_shard_size)
     try:
         taken = os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
@@ -118,10 +150,8 @@ def _overridden(scheduler: TokenDiffusionScheduler, text: str | None) -> TokenDi
 
 def _fit_schedule(model: PreTrainedModel, scheduler: TokenDiffusionScheduler) -> None:
     """A network that is told sigma is told that of the scheduler."""
-    if isinstance(model.config, TokenDiffusionConfig):
-        if model.config.time_conditioning == "sigma":
-            model.config.update({name: scheduler.config[name] for name in SCHEDULE_OPTIONS})
-        model.config.check_process(scheduler.process)
+    if isinstance(model.config, TokenDiffusionConfig) and model.config.time_conditioning == "sigma":
+        model.config.update({name: scheduler.config[name] for name in SCHEDULE_OPTIONS})
 
 
 def _told(

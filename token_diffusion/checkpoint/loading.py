@@ -136,7 +136,7 @@ def open_checkpoint(
         tokenizer = load_tokenizer(places["tokenizer"], known)
     else:
         tokenizer = load_tokenizer(tokenizer_name, known, "tokenizer_name")
-    _check_fit(folder, config, tokenizer, scheduler)
+    check_fit(folder, config, tokenizer, scheduler)
     facts = read_facts(folder, scheduler.config.vocab_size)
     if known is not None and not facts.known:
         facts = _facts(known, tokenizer)
@@ -186,9 +186,10 @@ def _available(device: str) -> Iterator[None]:
         raise ParameterError("device", f"be available ({in_short(error)})", device) from error
 
 
-def _check_fit(
+def check_fit(
     folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
 ) -> None:
+    """Raises `ParameterError` for a network, a tokenizer and a scheduler that do not go together."""
     width, vocab_size = getattr(config.get_text_config(), "vocab_size", None), scheduler.config.vocab_size
     if width != vocab_size:
         rule = f"hold a model as wide as the scheduler's vocab_size {vocab_size}, not {width}"

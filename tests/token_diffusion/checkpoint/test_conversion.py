@@ -15,7 +15,9 @@ from transformers import AutoModelForMaskedLM
 from tests.tiny import CHAT_TEMPLATE, chat_tokenizer, save_tiny, tiny_model, tiny_tokenizer
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.__main__ import main
-from token_diffusion.checkpoint import convert, load_checkpoint, save_checkpoint
+from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
+from token_diffusion.checkpoint.adapter import Adapter
+from token_diffusion.checkpoint.conversion import convert
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame
 
@@ -149,8 +151,9 @@ BAD = [
     ({"frame_prefix": "[BOS]"}, "frame_prefix must be ids or spellings of the tokenizer's tokens, got '[BOS]'"),
     ({"learnt_tokens": "50"}, "learnt_tokens must be ids or spellings of the tokenizer's tokens, got '50'"),
     ({"frame_suffix": "4"}, "checkpoint_path must have a frame without the mask token 4, got"),
-    ({"max_shard_size": "much"}, "max_shard_size must be a size ("),
+    ({"max_shard_size": "much"}, "max_shard_size must be a size such as 5GB, got 'much'"),
     ({"checkpoint_path": "/nowhere"}, "checkpoint_path must be an existing folder, got '/nowhere'"),
+    ({"base_model": "gpt2"}, "base_model must be given with a folder of adapters alone, got 'gpt2'"),
     ({"tokenizer_name": "/nowhere"}, "tokenizer_name must be an existing folder, got '/nowhere'"),
 ]
 
@@ -183,3 +186,56 @@ def test_a_tokenizer_of_another_folder(refused: Refused, folder: Path, tmp_path:
     settings.write_text(json.dumps({}))
     said = refused(output_dir=tmp_path / "b", tokenizer_name=tmp_path / "words")
     assert said.startswith("tokenizer_name must hold a readable tokenizer (")
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> Path:
+    """A folder as the trainer's `final` is with LoRA, for the model in `base`, which no scheduler lies beside."""
+    pytest.importorskip("peft")
+    model = tiny_model("bert")
+    model.save_pretrained(tmp_path / "base")
+    adapter = Adapter(model, str(tmp_path / "base"), r=2, lora_alpha=8, target_modules=["query", "value"])
+    with torch.no_grad():
+        for weight in Adapter.of(model.state_dict(keep_vars=True)).values():
+            weight.normal_()
+    state = Adapter.of(model.state_dict())
+    scheduler, facts = TokenDiffusionScheduler(50, MASK), Facts(Frame((2,), (3,)), frozenset({3}), known=True)
+    save_checkpoint(tmp_path / "adapters", adapter, tiny_tokenizer(), scheduler, facts=facts, state_dict=state)
+    with torch.inference_mode():
+        torch.save(model.eval()(torch.arange(5, 17).view(2, 6)).logits, tmp_path / "wanted.pt")
+    return tmp_path / "adapters"
+
+
+def test_adapters_are_merged_into_their_model(adapters: Path, tmp_path: Path) -> None:
+    made = convert(str(adapters), tmp_path / "new")
+    checkpoint = load_checkpoint(made)
+    assert checkpoint.facts.frame == Frame((2,), (3,)) and checkpoint.process == "absorbing"
+    torch.testing.assert_close(logits(made), torch.load(tmp_path / "wanted.pt"), rtol=0, atol=1e-5)
+    assert (logits(made) - logits(tmp_path / "base")).abs().max() > 0.1
+    assert "`adapters`, adapters, merged into `base`, in the layout" in (made / "README.md").read_text()
+
+
+def test_their_model_may_have_moved_and_may_know_the_rest(adapters: Path, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    gone = str(tmp_path / "base")
+    assert refused(checkpoint_path=adapters) == f"base_model must be an existing folder, got {gone!r}"
+    convert(str(adapters), tmp_path / "new", base_model=str(tmp_path / "elsewhere"))
+    save_tiny(tmp_path / "whole", "absorbing")
+    for file in [*adapters.glob("tokenizer*"), adapters / "scheduler_config.json", adapters / "token_diffusion.json"]:
+        file.unlink()
+    merged = load_checkpoint(convert(str(adapters), tmp_path / "newer", base_model=str(tmp_path / "whole")))
+    assert merged.process == "absorbing" and not merged.facts.known
+    tiny_model("bert", 60).save_pretrained(tmp_path / "wide")
+    said = refused(checkpoint_path=adapters, output_dir=tmp_path / "c", base_model=tmp_path / "wide")
+    assert said.startswith("checkpoint_path must be a folder that holds scheduler_config.json")
+
+
+def test_adapters_of_another_model(adapters: Path, tmp_path: Path, refused: Refused) -> None:
+    tiny_model("distilbert").save_pretrained(tmp_path / "other")
+    said = refused(checkpoint_path=adapters, base_model=tmp_path / "other")
+    assert said.startswith("checkpoint_path must hold adapters of the model in ")
+    tiny_model("bert", 60).save_pretrained(tmp_path / "wide")
+    said = refused(checkpoint_path=adapters, base_model=tmp_path / "wide")
+    assert said.startswith("checkpoint_path must hold a model as wide as the scheduler's vocab_size 50, not 60")
+    (adapters / "adapter_config.json").write_text("{}")
+    assert refused(checkpoint_path=adapters).startswith("checkpoint_path must hold a readable adapter_config.json")
