@@ -54,6 +54,9 @@ def words_for(known: Published) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **given)
 
 
+WITHOUT_TOKENIZER = {"mdlm", "udlm", "duo", "bd3lm", "sedd"}
+"""Families whose authors' folders hold none: it has a repository of its own, which has to be named."""
+
 WRITERS: dict[str, Callable[[Path, str], Path]] = {"dream": write_dream, "llada": write_llada}
 """By its family what writes a folder with a tokenizer whose files others do not have; for all others words do."""
 
@@ -66,11 +69,11 @@ def publish(hub: FakeHub, name: str, root: Path) -> list[str]:
     if known.family in WRITERS:
         WRITERS[known.family](folder, name)
         (folder / "model.safetensors").unlink()
-    elif known.tokenizer is None:
+    elif known.family not in WITHOUT_TOKENIZER:
         words_for(known).save_pretrained(folder)
     hub.repositories[f"theirs/{name}"] = Repository.of(folder)
     hub.repositories[f"theirs/{name}"].files |= CODE
-    if known.tokenizer is None:
+    if known.family not in WITHOUT_TOKENIZER:
         return []
     words_for(known).save_pretrained(root / "words" / name)
     hub.repositories[f"words/{name}"] = Repository.of(root / "words" / name)
