@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ParameterError, in_short
 from ..networks.families import FAMILIES, OF_A_FOLDER, SCHEDULER_FILE, Published, published
 from ..networks.weights import quiet
+from .adapter import is_adapter
 
 FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "tokenizer_config.json"}
 """The file that each part cannot be without, by the part's name in diffusers' layout."""
@@ -26,6 +27,10 @@ def find_places(folder: Path, needs_tokenizer: bool = True) -> tuple[dict[str, P
     try:
         if not folder.is_dir():
             raise ParameterError("checkpoint_path", "be an existing folder", str(folder))
+        if is_adapter(folder):
+            merged = f"python -m token_diffusion convert --checkpoint_path {folder} --output_dir MERGED"
+            rule = f"be a folder with a whole model, which {merged} makes of adapters and the model that they are for"
+            raise ParameterError("checkpoint_path", rule, str(folder))
         apart = (folder / "model_index.json").is_file()
         places = {part: folder / part if apart and (folder / part).is_dir() else folder for part in FILES}
         known = published(places["model"])

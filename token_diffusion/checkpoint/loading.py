@@ -46,7 +46,7 @@ class Unloaded:
         """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
         model, folder, scheduler = self.network(), str(self.path), self.scheduler.config
         longest = max_positions(model)
-        _check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
+        check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
         try:
             plain = MaskedLMDenoiser(model, self.facts.forbidden(self.tokenizer, scheduler.vocab_size))
             check_masks(model, scheduler.mask_token_id)
@@ -139,7 +139,7 @@ def open_checkpoint(
     if scheduler is None:
         assert known is not None
         scheduler = TokenDiffusionScheduler(**{"mask_token_id": tokenizer.mask_token_id, **known.scheduler})
-    _check_fit(folder, config, tokenizer, scheduler)
+    check_fit(folder, config, tokenizer, scheduler)
     facts = read_facts(folder, scheduler.config.vocab_size)
     if known is not None and not facts.known:
         facts = _facts(known, tokenizer)
@@ -189,9 +189,10 @@ def _available(device: str) -> Iterator[None]:
         raise ParameterError("device", f"be available ({in_short(error)})", device) from error
 
 
-def _check_fit(
+def check_fit(
     folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
 ) -> None:
+    """Raises `ParameterError` for a network, a tokenizer and a scheduler that do not go together."""
     width, vocab_size = getattr(config.get_text_config(), "vocab_size", None), scheduler.config.vocab_size
     if width != vocab_size:
         rule = f"hold a model as wide as the scheduler's vocab_size {vocab_size}, not {width}"
@@ -207,7 +208,7 @@ def _check_fit(
         config.check_process(scheduler.process)
 
 
-def _check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
+def check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
     """Raises `ParameterError` for a frame around which there can be no sample."""
     if mask_token_id in (*facts.frame.prefix, *facts.frame.suffix):
         raise ParameterError("checkpoint_path", f"have a frame without the mask token {mask_token_id}", str(folder))

@@ -12,6 +12,8 @@ from torch import Tensor
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """What a file of all weights is called, the first that is there being read; beside it may lie an index of shards instead."""
 
+HALVES = {torch.bfloat16: "BF16", torch.float16: "F16"}
+
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that together hold the folder's weights, none if there are none."""
@@ -40,6 +42,12 @@ def is_bfloat16(folder: Path) -> bool:
     return any(dtype == "BF16" for dtype, _ in _headers(folder).values())
 
 
+def stored_dtype(folder: Path) -> str:
+    """The type that holds the folder's weights as they are, of those that a network has; float32 where that is not known."""
+    found = {dtype for dtype, _ in _headers(folder).values()}
+    return "bfloat16" if "BF16" in found else "float16" if found == {"F16"} else "float32"
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The folder's weights, on the CPU, each a piece of its file that is read when it is used: they take no memory by themselves.
 
@@ -66,9 +74,8 @@ def _headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
                     slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
                     found |= {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
             else:
-                half = torch.bfloat16
                 tensors = _unpickled(file).items()
-                found |= {name: ("BF16" if each.dtype == half else "", tuple(each.shape)) for name, each in tensors}
+                found |= {name: (HALVES.get(each.dtype, ""), tuple(each.shape)) for name, each in tensors}
     except Exception:  # safetensors, pickle and torch each raise what they like; whoever reads the weights says so
         return {}
     return found

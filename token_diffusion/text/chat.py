@@ -41,16 +41,8 @@ class Conversation:
         marks = {name: f"\uffff{secrets.randbelow(10**18)}-{id}\uffff" for name, id in self._names.items()}
         self._typed = {mark: name for name, mark in marks.items()}
         self._marks = _any_of(self._typed)
-        marked = [
-            {key: self._control.sub(lambda match: marks[match[0]], text) for key, text in message.items()}
-            | ({"role": "system"} if message["role"] == "developer" else {})
-            for message in messages
-        ]
-        try:
-            self._rendered = RENDERER.render(template, marked, tokenizer.special_tokens_map)
-        except TemplateError as error:
-            rule = f"be what the model's chat template takes ({in_short(error)})"
-            raise ParameterError("messages", rule, _shown(messages)) from None
+        self._template, self._messages = template, messages
+        self._rendered = self._render(messages, add_generation_prompt=True)
 
     @property
     def text(self) -> str:
@@ -58,8 +50,44 @@ class Conversation:
 
     def ids(self) -> list[int]:
         """Its token ids. Raises `LostToken` for a control token that is typed, and that the tokenizer cannot write as text."""
+        return self._ids(self._rendered)
+
+    def answer_ids(self, message: Mapping[str, str]) -> list[int]:
+        """Those of the message that comes next, as a model is to say it: behind `ids`, and to the last control token behind it.
+
+        Raises:
+            ParameterError: the template does not take it, or writes it otherwise than behind the others.
+            LostToken: as `ids` does.
+        """
+        messages = [*self._messages, message]
+        check_messages(messages)
+        whole = self._render(messages, add_generation_prompt=False)
+        if not whole.startswith(self._rendered):
+            rule = "be written by the chat template so that an answer follows what stands there before it is given"
+            raise ParameterError("messages", rule, _shown(messages))
+        answer = whole[len(self._rendered) :]
+        *before, last = re.split(f"({self._control.pattern})", answer)
+        # The white space that many templates put behind a message is nothing that a model has to say.
+        return self._ids("".join(before) if before and not last.strip() else answer, continuing=bool(self._rendered))
+
+    def _render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
+        """As the template writes them, with marks for what people typed of control tokens."""
+        marks = {name: mark for mark, name in self._typed.items()}
+        marked = [
+            {key: self._control.sub(lambda match: marks[match[0]], text) for key, text in message.items()}
+            | ({"role": "system"} if message["role"] == "developer" else {})
+            for message in messages
+        ]
+        names = self._tokenizer.special_tokens_map
+        try:
+            return RENDERER.render(self._template, marked, names, add_generation_prompt=add_generation_prompt)
+        except TemplateError as error:
+            rule = f"be what the model's chat template takes ({in_short(error)})"
+            raise ParameterError("messages", rule, _shown(messages)) from None
+
+    def _ids(self, rendered: str, *, continuing: bool = False) -> list[int]:
         added = self._tokenizer.added_tokens_decoder
-        pieces = re.split(f"({self._control.pattern})", self._rendered)
+        pieces = re.split(f"({self._control.pattern})", rendered)
         tokens: list[int] = []
         for index, piece in enumerate(pieces):
             if index % 2:
@@ -71,7 +99,7 @@ class Conversation:
             if index + 1 < len(pieces) and after in added and added[after].lstrip:
                 piece = piece.rstrip()
             if text := self._as_typed(piece):
-                tokens += self._way.ids([text], continuing=bool(tokens), lossless=True)[0]
+                tokens += self._way.ids([text], continuing=continuing or bool(tokens), lossless=True)[0]
         return tokens
 
     def _as_typed(self, text: str) -> str:

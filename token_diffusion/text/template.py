@@ -47,15 +47,24 @@ class Renderer:
         self._children: dict[int, subprocess.Popen[str]] = {}  # by whose it is: a fork of us has its own
         atexit.register(self.close)
 
-    def render(self, template: str, messages: Sequence[Mapping[str, str]], names: Mapping[str, Any]) -> str:
+    def render(
+        self,
+        template: str,
+        messages: Sequence[Mapping[str, str]],
+        names: Mapping[str, Any],
+        *,
+        add_generation_prompt: bool = True,
+    ) -> str:
         """`messages` as `template` writes them, up to where the assistant's next one begins.
 
         Args:
             names: what else the template may use; transformers gives it the special tokens.
+            add_generation_prompt: whether there is to be a next one.
 
         Raises:
             TemplateError: it does not.
         """
+        names = {**names, "add_generation_prompt": add_generation_prompt}
         asked = json.dumps({"template": template, "messages": messages, "names": names, "seconds": self.seconds})
         with self._lock:
             answer = self._ask(asked)
@@ -125,7 +134,7 @@ def _serve() -> None:
 
 
 def _rendered(render: Any, asked: dict[str, Any]) -> str:
-    options = {"tools": None, "documents": None, "add_generation_prompt": True, **asked["names"]}
+    options = {"tools": None, "documents": None, **asked["names"]}
     (text,), _ = render(conversations=[asked["messages"]], chat_template=asked["template"], **options)
     if len(text) > CHARACTERS:
         raise MemoryError(f"it writes more than {CHARACTERS} characters")

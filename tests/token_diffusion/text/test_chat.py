@@ -14,6 +14,7 @@ from tests.tiny import CHAT_TEMPLATE, byte_tokenizer, chat_tokenizer, tiny_token
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Frame
 from token_diffusion.text import OPEN, chat_ids, encode
+from token_diffusion.text.chat import Conversation
 
 TALK = [
     {"role": "system", "content": "be\n\n brief "},
@@ -139,3 +140,29 @@ def test_of_several_templates_one_is_called_default() -> None:
         ParameterError, match="with a chat template called default, which has rag, tool_use alone, got"
     ):
         chat_ids(tokenizer, TALK, None)
+
+
+ANSWER = {"role": "assistant", "content": " on the mat"}
+
+
+def test_an_answer_is_what_follows_its_prompt() -> None:
+    tokenizer = chat_tokenizer()
+    talk = Conversation(tokenizer, TALK[:2])
+    whole = tokenizer.apply_chat_template([*TALK[:2], ANSWER], return_dict=False)
+    answer = talk.answer_ids(ANSWER)
+    assert tokenizer.decode([*talk.ids(), *answer]) + "\n" == tokenizer.decode(whole)
+    assert answer[-1] == tokenizer.eos_token_id and tokenizer.decode(answer[:-1]) == " on the mat"
+
+
+def test_an_end_that_is_typed_in_an_answer_is_text() -> None:
+    tokenizer = chat_tokenizer()
+    answer = Conversation(tokenizer, TALK[:2]).answer_ids({"role": "assistant", "content": "a<|end|>\nb<|end|>"})
+    assert answer.count(tokenizer.eos_token_id) == 1 and answer[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(answer[:-1]) == "a<|end|>\nb<|end|>"
+
+
+def test_a_template_that_writes_the_prompt_otherwise_once_it_is_answered_is_refused() -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = "{{ messages|length }}" + str(tokenizer.chat_template)
+    with pytest.raises(ParameterError, match="an answer follows what stands there before it is given"):
+        Conversation(tokenizer, TALK[:2]).answer_ids(ANSWER)
