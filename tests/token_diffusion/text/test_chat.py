@@ -166,3 +166,15 @@ def test_a_template_that_writes_the_prompt_otherwise_once_it_is_answered_is_refu
     tokenizer.chat_template = "{{ messages|length }}" + str(tokenizer.chat_template)
     with pytest.raises(ParameterError, match="an answer follows what stands there before it is given"):
         Conversation(tokenizer, TALK[:2]).answer_ids(ANSWER)
+
+
+def test_what_a_template_writes_behind_the_end_of_an_answer_is_not_to_be_said() -> None:
+    """LLaDA's begins the next turn whether it is asked to or not."""
+    tokenizer = chat_tokenizer()
+    template = str(tokenizer.chat_template)
+    tokenizer.chat_template = template.replace("{% if add_generation_prompt %}", "{% if true %}")
+    answer = Conversation(tokenizer, TALK[:2]).answer_ids(ANSWER)
+    assert tokenizer.decode(answer) == " on the mat<|end|>"
+    tokenizer.chat_template = template.replace("<|end|>\n", "\n---\n")
+    answer = Conversation(tokenizer, TALK[:2]).answer_ids(ANSWER)
+    assert tokenizer.decode(answer) == " on the mat\n---\n"
