@@ -148,9 +148,9 @@ ANSWER = {"role": "assistant", "content": " on the mat"}
 def test_an_answer_is_what_follows_its_prompt() -> None:
     tokenizer = chat_tokenizer()
     talk = Conversation(tokenizer, TALK[:2])
-    whole = tokenizer.apply_chat_template([*TALK[:2], ANSWER], return_dict=False)
+    whole = tokenizer.apply_chat_template([*TALK[:2], ANSWER], tokenize=False)
     answer = talk.answer_ids(ANSWER)
-    assert tokenizer.decode([*talk.ids(), *answer]) + "\n" == tokenizer.decode(whole)
+    assert tokenizer.decode([*talk.ids(), *answer]) == str(whole).removesuffix("\n")
     assert answer[-1] == tokenizer.eos_token_id and tokenizer.decode(answer[:-1]) == " on the mat"
 
 
