@@ -84,7 +84,7 @@ def flags(place: Path, output_dir: Path, *more: str, **changes: object) -> list[
 def answered(checkpoint: Checkpoint, prompt: str, seed: int = 0) -> Ending:
     canvas = encode(checkpoint.tokenizer, seq_len=12, prompt=prompt, frame=checkpoint.facts.frame)
     parameters = SamplingParameters(seq_len=12, num_samples=1, seed=seed)
-    rows = run(checkpoint.denoiser, checkpoint.scheduler, parameters, canvas, forbidden=checkpoint.forbidden)
+    rows = run(checkpoint.denoiser, checkpoint.scheduler, parameters, canvas)
     return ending(checkpoint.tokenizer, rows.sequences[0].tolist(), canvas, facts=checkpoint.facts)
 
 
