@@ -20,6 +20,9 @@ from .behaviour import behaviour, seeded
 from .groups import SHARED, Batching, in_groups
 from .masked_lm import Head, block_size, forward_arguments, num_classes, parameter_names
 
+LARGEST = 2**31
+"""More labels than anybody has."""
+
 
 class Denoiser(Protocol):
     """What the samplers call. `device` is where it wants its tokens.
@@ -39,16 +42,20 @@ class Denoiser(Protocol):
 class CallableDenoiser:
     """A plain callable `(tokens [B, L], t [B]) -> logits [B, L, V]` in a denoiser's place; it sees padding as it is.
 
-    Its t has torch's default dtype, as a network's weights have.
+    Its t has torch's default dtype, as a network's weights have. One that has a parameter `labels` is told them by that name,
+    int64 [B], -1 for none, None where no row has one; it may have a `num_classes`, else it takes any label.
     """
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu") -> None:
+    def __init__(self, function: Callable[..., Tensor], device: str | torch.device = "cpu") -> None:
         self.function, self.device, self.block_size = function, torch.device(device), block_size_of(function)
+        takes_labels = "labels" in parameter_names(function)
+        self.num_classes = int(getattr(function, "num_classes", LARGEST)) if takes_labels else 0
 
     def __call__(
         self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
     ) -> Tensor:
-        return self.function(tokens, t.to(torch.get_default_dtype())).flatten(0, 1)[positions]
+        told = {"labels": labels} if self.num_classes else {}
+        return self.function(tokens, t.to(torch.get_default_dtype()), **told).flatten(0, 1)[positions]
 
 
 class MaskedLMDenoiser:

@@ -64,14 +64,21 @@ def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> 
 
 
 def forward_arguments(
-    model: nn.Module, tokens: Tensor, t: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    model: nn.Module,
+    tokens: Tensor,
+    t: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor | None = None,
+    clean: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What a forward pass of `model` is given: tokens int64 [B, L] at times t [B], attending where the mask int64 [B, L] is 1.
 
-    labels: int64 [B], -1 for no label; they go as `class_labels`, to a model whose forward takes them.
+    labels: int64 [B], -1 for no label; they go as `class_labels`, to a model whose forward takes them. clean: the tokens without
+    their noise, which go as `clean_ids` to one that takes those: where blocks are learnt, those before a block are clean.
     """
     given = {"input_ids": tokens, "attention_mask": attention_mask, **time_arguments(model, t)}
-    return given if labels is None or not _takes(model, "class_labels") else given | {"class_labels": labels}
+    more = {"class_labels": labels, "clean_ids": clean}
+    return given | {name: each for name, each in more.items() if each is not None and _takes(model, name)}
 
 
 def num_classes(model: Any) -> int:

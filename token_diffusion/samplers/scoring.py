@@ -91,6 +91,7 @@ class Scoring:
             open=is_open.repeat(count, 1),
             seed=each(parameters.seed),
             sample=torch.arange(count),
+            label=each(-1 if parameters.label is None else parameters.label),
             nfe=each(0),
             left=each(self.evaluations(tokens, parameters)),
             failed=each(False, torch.bool),

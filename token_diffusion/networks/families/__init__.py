@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import dream, duo, gidd, llada, mdlm, refused, sedd, udlm
+from . import bd3lm, dream, duo, gidd, llada, mdlm, refused, sedd, udlm
 from .published import ROLES, Published, Tokens
 
 __all__ = ["FAMILIES", "ROLES", "Published", "Tokens", "published"]
@@ -19,6 +19,7 @@ FAMILIES = {
     "mdlm": mdlm.read,
     "udlm": udlm.read,
     "duo": duo.read,
+    "bd3lm": bd3lm.read,
     "gidd": gidd.read,
     "sedd": sedd.read,
     "llada": llada.read,

@@ -175,7 +175,7 @@ def test_bfloat16_stays_and_may_be_chosen(tmp_path: Path, dtype: torch.dtype, ke
         ({"block_group_size": 2}, "block_group_size must be 1, got 2"),
         ({"max_sequence_length": 0}, "max_sequence_length must be a positive number, got 0"),
         ({"mask_token_id": 1}, "tokenizer must have the mask token 1 of its llada model, not 60"),
-        ({"architectures": ["LLaDAMoEModelLM"]}, "architectures must be LLaDAModelLM, got ['LLaDAMoEModelLM']"),
+        ({"architectures": ["OtherModelLM"]}, "architectures must be LLaDAModelLM, got ['OtherModelLM']"),
     ],
 )
 def test_a_network_that_is_another_is_refused_by_the_key_that_says_so(
