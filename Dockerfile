@@ -43,8 +43,9 @@ RUN --mount=type=cache,target=/root/.cache \
 
 FROM ${BASE_IMAGE} AS runtime
 RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin app \
-    && install --directory --owner=app --group=app /app /runs
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+    && install --directory --owner=app --group=app /app /runs /hub
+# A volume that is mounted at /hub belongs, like this folder, to whom the server runs as.
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HOME=/hub
 WORKDIR /app
 USER app
 
@@ -53,7 +54,6 @@ FROM runtime AS trainer
 COPY --from=trainer-venv /opt/venv /opt/venv
 COPY token_diffusion token_diffusion
 COPY trainer trainer
-ENV HF_HOME=/runs/.cache
 ENTRYPOINT ["python", "-m", "trainer"]
 CMD ["--help"]
 
@@ -65,7 +65,7 @@ COPY server server
 COPY clients clients
 COPY checkpoints checkpoints
 # Nobody reaches it but through a port that is published: docker-compose.yml does so on 127.0.0.1 alone.
-ENV TD_HOST=0.0.0.0 TD_PORT=8000 TD_ALLOW_ANONYMOUS=true HF_HUB_OFFLINE=1
+ENV TD_HOST=0.0.0.0 TD_PORT=8000 TD_ALLOW_ANONYMOUS=true
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['TD_PORT'] + '/health', timeout=4)"]

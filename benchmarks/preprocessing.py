@@ -27,7 +27,7 @@ from unittest.mock import patch
 from transformers import AutoTokenizer
 
 from trainer.data.corpus import read_documents
-from trainer.data.files import read_lines
+from trainer.data.reading.files import read_lines
 from trainer.data.sequences import tokenize
 from trainer.data.tokenizer import build_tokenizer
 from trainer.data.tokens import BATCH_CHARS

@@ -100,7 +100,7 @@ class Bench:
         """A feed that reads and tokenises the same text while training, shuffled in blocks of an epoch."""
         sequences = run.feed.num_sequences
         config = self.config(run.config.process, streaming=True, shuffle_buffer_size=sequences)
-        return make_feed(config, run.accelerator, load_corpus(config), run.tokenizer, run.scheduler)
+        return make_feed(config, run.accelerator, load_corpus(config), run.tokenizer, run.scheduler, run.feed.facts)
 
 
 class Side(Protocol):

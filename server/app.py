@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import torch
 from fastapi import FastAPI
@@ -13,10 +14,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from token_diffusion import __version__
-from token_diffusion.checkpoint import open_checkpoint
+from token_diffusion.checkpoint import Unloaded, holds_tokenizer, open_checkpoint
 from token_diffusion.engine.cost import enough_tokens
 from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
+from token_diffusion.networks.hub import local_folder, repository, tokenizer_folder
 from token_diffusion.plain import plain
 
 from .api.admission import Service
@@ -132,22 +134,35 @@ def load_engine(settings: Settings) -> Engine:
 
 
 def start_loading(settings: Settings) -> Future[Engine]:
-    """The same in two steps: what is quickly found wrong with settings and folders is raised, then the weights are read.
+    """The same in two steps: what is quickly found wrong with settings and folders is raised, then repositories of the hub are
+    fetched and the weights are read.
 
     Raises:
-        ParameterError: as does the promised engine for what only the weights show.
+        ParameterError: as does the promised engine for what only weights or a hub show.
     """
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     set_threads(settings.num_threads)
     prepare()
-    folders = {
-        name: open_checkpoint(folder, device=device, dtype=settings.dtype)
-        for name, folder in settings.checkpoint_folders().items()
-    }
+    places = settings.checkpoint_places()
+
+    def opened(name: str) -> Unloaded:
+        folder = local_folder("checkpoint_path", places[name])
+        has_tokenizer = holds_tokenizer(folder) or holds_tokenizer(folder / "tokenizer")
+        tokenizer = settings.tokenizer_name.get(name, None if has_tokenizer else settings.tokenizer_name.get(""))
+        options: dict[str, Any] = {
+            "device": device,
+            "dtype": settings.dtype,
+            "tokenizer_name": tokenizer_folder(tokenizer),
+        }
+        return open_checkpoint(folder, **options)
+
+    # What is on a hub may take minutes to be fetched, in which /health is asked for.
+    here = {name: opened(name) for name, place in places.items() if repository(place) is None}
 
     def load() -> Engine:
+        folders = {name: here[name] if name in here else opened(name) for name in places}
         checkpoints = {name: folder.load(name) for name, folder in folders.items()}
         for checkpoint in checkpoints.values():
             plain(checkpoint.tokenizer)  # seconds for a large vocabulary, which the first request need not wait for

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from token_diffusion.errors import ParameterError
+from token_diffusion.networks.hub import repository
 
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 """Served when no checkpoint is named: every folder in it that holds a scheduler_config.json."""
@@ -53,6 +54,18 @@ def _split_pairs(value: object) -> object:
     if len(set(names)) < len(names):
         raise ValueError(f"must name each checkpoint once, got {names!r}")
     return {name: folder for name, _, folder in pairs}
+
+
+def _split_names(value: object) -> object:
+    """`FOLDER,NAME=FOLDER` -> {"": FOLDER, NAME: FOLDER}."""
+    parts = _split(value)
+    if not isinstance(parts, list):
+        return value
+    named = _split_pairs([part for part in parts if "=" in part])
+    for_all = [part for part in parts if "=" not in part]
+    if len(for_all) > 1:
+        raise ValueError(f"must be one for all checkpoints that hold none, got {for_all!r}")
+    return {"": for_all[0], **named} if for_all and isinstance(named, dict) else named
 
 
 def _check_key(key: SecretStr) -> SecretStr:
@@ -108,12 +121,17 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    checkpoint_path: Path | None = None
-    """folder of a checkpoint, served under the folder's name"""
-    checkpoint: Annotated[dict[str, Path], NoDecode, BeforeValidator(_split_pairs)] = Field(
+    checkpoint_path: str | None = None
+    """folder of a checkpoint, or org/name or org/name@revision of the hub; served under the folder's or repository's name"""
+    checkpoint: Annotated[dict[str, str], NoDecode, BeforeValidator(_split_pairs)] = Field(
         default={}, validate_default=False
     )
-    """NAME=DIR, repeatable: a checkpoint and the name it is served under"""
+    """NAME=DIR or NAME=org/name@revision, repeatable: a checkpoint and the name it is served under"""
+    tokenizer_name: Annotated[dict[str, str], NoDecode, BeforeValidator(_split_names)] = Field(
+        default={}, validate_default=False
+    )
+    """folder, or repository of the hub, of the tokenizer for all checkpoints that hold none; or NAME=FOLDER, repeatable, of
+    the one for a checkpoint, whatever that holds"""
     host: str = "127.0.0.1"
     """address to listen on"""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -228,23 +246,34 @@ class Settings(BaseSettings):
         """`max_body_bytes`, or else what the longest text needs, escaped, and the other fields."""
         return self.max_body_bytes or BODY_BYTES_A_TOKEN * self.max_seq_len + OTHER_FIELDS_BYTES
 
-    def checkpoint_folders(self) -> dict[str, Path]:
-        """name -> folder of all checkpoints to load, the first being the default one.
+    def checkpoint_places(self) -> dict[str, str]:
+        """name -> folder or repository of all checkpoints to load, the first being the default one.
 
         Raises:
             ParameterError: two checkpoints of one name, or none named and no demo found.
         """
-        folders = dict(self.checkpoint)
+        places = dict(self.checkpoint)
         if self.checkpoint_path is not None:
-            name = self.checkpoint_path.resolve().name
-            if name in folders:
-                raise ParameterError("checkpoint", f"not use the name of --checkpoint_path, {name!r}", folders[name])
-            folders = {name: self.checkpoint_path, **folders}
-        if not folders:
-            folders = {file.parent.name: file.parent for file in sorted(DEMO_FOLDER.glob("*/scheduler_config.json"))}
-        if not folders:
+            name = _served_as(self.checkpoint_path)
+            if name in places:
+                raise ParameterError("checkpoint", f"not use the name of --checkpoint_path, {name!r}", places[name])
+            places = {name: self.checkpoint_path, **places}
+        if not places:
+            places = {
+                file.parent.name: str(file.parent) for file in sorted(DEMO_FOLDER.glob("*/scheduler_config.json"))
+            }
+        if not places:
             raise ParameterError("checkpoint_path", "be given, as there is no demo in checkpoints/", None)
-        return folders
+        for name in self.tokenizer_name:
+            if name and name not in places:
+                raise ParameterError("tokenizer_name", f"be of a checkpoint ({', '.join(places)})", name)
+        return places
+
+
+def _served_as(place: str) -> str:
+    """The name of a checkpoint that was given none: its folder's, or its repository's."""
+    named = repository(place)
+    return Path(place).resolve().name if named is None else named[0].rpartition("/")[2]
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

@@ -99,3 +99,29 @@ def chi_square_p(observed: Tensor, probability: Tensor) -> float:
     assert bool((observed[~keep] == 0).all()), "an impossible sequence was drawn"
     statistic = ((observed[keep] - expected[keep]) ** 2 / expected[keep]).sum().item()
     return float(chi2.sf(statistic, int(keep.sum()) - 1))
+
+
+@dataclass(frozen=True)
+class BlockCausalDenoiser:
+    """The same for each block, given the blocks before it as they are, which are clean; blind to those behind it."""
+
+    law: Law
+    scheduler: TokenDiffusionScheduler
+    block_size: int
+
+    def __call__(self, tokens: Tensor, t: Tensor) -> Tensor:
+        """tokens [B, L], t [B] -> float64 [B, L, V]."""
+        law, process, length = self.law, self.scheduler.process, tokens.shape[1]
+        masses = process.masses(t.double().unsqueeze(1))
+        same = law.sequences.T.unsqueeze(0) == tokens.unsqueeze(-1)  # [B, L, S]
+        likelihood = masses.alpha.clamp(min=1e-12).unsqueeze(-1) * same.double()
+        likelihood = likelihood + process.states.landing(tokens, masses).unsqueeze(-1)
+        logits = torch.empty(*tokens.shape, law.vocab_size, dtype=torch.float64)
+        for i in range(length):
+            start = i - i % self.block_size
+            others = [j for j in range(start, min(start + self.block_size, length)) if j != i]
+            weight = same[:, :start].all(1).double() * likelihood[:, others].prod(1) * law.probability
+            posterior = torch.zeros(len(tokens), law.vocab_size, dtype=torch.float64)
+            posterior.index_add_(1, law.sequences[:, i], weight)
+            logits[:, i] = (posterior / posterior.sum(1, keepdim=True).clamp(min=1e-300)).clamp(min=1e-300).log()
+        return logits

@@ -19,13 +19,25 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 SERVICES = ["server", "server-gpu", "trainer", "trainer-gpu"]
 VARIABLES = {f"TD_{name.upper()}" for name in Settings.model_fields}
+HUB = {"HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"}
 LISTS = ["server", "trainer", "tools"]
 
 
 @pytest.mark.parametrize("name", ["server", "server-gpu"])
 def test_every_setting_is_handed_on(name: str) -> None:
     """The image sets where it listens, and compose what of that is published."""
-    assert sorted(COMPOSE["services"][name]["environment"]) == sorted(VARIABLES - {"TD_HOST", "TD_PORT"})
+    assert sorted(COMPOSE["services"][name]["environment"]) == sorted(VARIABLES - {"TD_HOST", "TD_PORT"} | HUB)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_fetched_of_a_hub_is_kept_where_who_runs_it_may_write(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert set(service["environment"]) >= HUB
+    (home,) = re.findall(r"\bHF_HOME=(\S+)", DOCKERFILE)
+    assert f"hub:{home}" in service["volumes"] and "hub" in COMPOSE["volumes"]
+    (folders,) = re.findall(r"install --directory --owner=(\w+) --group=\w+ (.+)", DOCKERFILE)
+    assert folders[0] in re.findall(r"^USER (\w+)", DOCKERFILE, re.MULTILINE) and home in folders[1].split()
+    assert "HF_HUB_OFFLINE=" not in DOCKERFILE
 
 
 @pytest.mark.parametrize("name", SERVICES)

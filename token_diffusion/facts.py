@@ -44,19 +44,23 @@ class Facts:
     """What is known of the sequences that a folder's model was trained on.
 
     learnt: control tokens that were noised and counted as any other, and may be in a sample: an end token, for one.
+    end_tokens: those of them that end a text; None: the tokenizer's EOS and SEP. The end of a turn, say, is neither.
     known: whether the folder says any of this.
     """
 
     frame: Frame = Frame()
     learnt: frozenset[int] = frozenset()
     known: bool = False
+    end_tokens: frozenset[int] | None = None
 
     def write(self, folder: Path) -> None:
         """Into a folder that has yet to get its name."""
-        values = {
+        values: dict[str, Any] = {
             "frame": {"prefix": list(self.frame.prefix), "suffix": list(self.frame.suffix)},
             "learnt_control_tokens": sorted(self.learnt),
         }
+        if self.end_tokens is not None:
+            values["end_tokens"] = sorted(self.end_tokens)
         (folder / FACTS_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     def forbidden(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> tuple[int, ...]:
@@ -70,7 +74,8 @@ class Facts:
 
     def ends(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
         """Ids that a model has learnt to end a text with."""
-        return self.learnt & {tokenizer.eos_token_id, tokenizer.sep_token_id}
+        usual = {tokenizer.eos_token_id, tokenizer.sep_token_id}
+        return self.learnt & (usual if self.end_tokens is None else self.end_tokens)
 
 
 UNKNOWN = Facts()
@@ -95,11 +100,12 @@ def read_facts(folder: Path, vocab_size: int) -> Facts:
         return Facts()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        frame = values["frame"]
+        frame, ends = values["frame"], values.get("end_tokens")
         return Facts(
             Frame(_ids(frame["prefix"], vocab_size), _ids(frame["suffix"], vocab_size)),
             frozenset(_ids(values["learnt_control_tokens"], vocab_size)),
             known=True,
+            end_tokens=None if ends is None else frozenset(_ids(ends, vocab_size)),
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)

@@ -59,6 +59,11 @@ def plain(tokenizer: PreTrainedTokenizerBase) -> Plain:
     return known
 
 
+def hidden_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that no text shows: control tokens, those that the tokenizer has no role for among them, and the unknown one."""
+    return plain(tokenizer).control | frozenset(tokenizer.all_special_ids)
+
+
 class Plain:
     """Tokenises text in which nothing is special.
 

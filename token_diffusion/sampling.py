@@ -16,8 +16,12 @@ from .engine.cost import enough_tokens
 from .engine.scores import Score, summarise
 from .engine.updates import Scores, Update
 from .errors import ParameterError
-from .networks.denoiser import MaskedLMDenoiser
+from .networks.denoiser import MaskedLMDenoiser, block_size_of
+from .samplers.blocks import blocks_of
 from .samplers.parameters import Estimator, SamplingParameters, ScoringParameters
+
+BLOCK_SIZE = 32
+"""Tokens of a block that `sample_block` fills in at a time, where a network has no blocks of its own."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def sample(
     top_p: float = 1.0,
     top_k: int = 0,
     min_p: float = 0.0,
+    label: int | None = None,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
@@ -52,18 +57,21 @@ def sample(
     """Ancestral sampling from an absorbing (MDLM) or a uniform (UDLM) model.
 
     Args:
-        denoiser: a masked LM of transformers, a `Denoiser`, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
+        denoiser: a masked LM of transformers, a `Denoiser`, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`; one that
+            has a parameter `labels`, too, gets them (`CallableDenoiser`).
         num_inference_steps: grid steps; None (absorbing alone) is the continuous-time limit, first-hitting.
         temperature, top_p, top_k, min_p: shape each token's distribution (`SamplingParameters`); the defaults leave it as it is.
+        label: the class that a network with labels is told; None for no label.
         tokens: [seq_len] ids, negative where the sampler fills in (`text.encode` makes them); all open by default.
         callback: called with each step's `Update`, initial state excluded.
 
     Raises:
         ParameterError: a value is outside its range, or the scheduler has another process.
     """
-    _require(scheduler, "sample", ("absorbing", "uniform"))
-    steps = num_inference_steps
-    parameters = SamplingParameters(seq_len, num_samples, steps, temperature, top_p, top_k, seed, min_p=min_p)
+    _require(denoiser, scheduler, "sample", ("absorbing", "uniform"))
+    parameters = SamplingParameters(
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, min_p=min_p, label=label
+    )
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 
@@ -73,23 +81,30 @@ def sample_block(
     *,
     num_samples: int = 1,
     seq_len: int = 64,
-    block_size: int = 32,
+    block_size: int | None = None,
     num_inference_steps: int | None = 128,
     seed: int = 0,
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
     min_p: float = 0.0,
+    label: int | None = None,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
 ) -> SampleOutput:
     """Block-wise sampling, any process: blocks of `block_size` from left to right, `num_inference_steps` each.
 
-    Blocks are counted from the first open position; the arguments are those of `sample`.
+    Blocks are counted from the first open position, and those of a block-causal network, which has but its own, from position 0.
+    The arguments are those of `sample`.
+
+    Args:
+        block_size: 32 by default, or that of a block-causal network.
     """
+    if block_size is None and block_size_of(denoiser) is None:
+        block_size = BLOCK_SIZE
     parameters = SamplingParameters(
-        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size, min_p
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size, min_p, label=label
     )
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
@@ -106,14 +121,16 @@ def sample_hybrid(
     top_p: float = 1.0,
     top_k: int = 0,
     min_p: float = 0.0,
+    label: int | None = None,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
 ) -> SampleOutput:
     """Ancestral sampling from a hybrid (GIDD) model; the arguments are those of `sample`."""
-    _require(scheduler, "sample_hybrid", ("hybrid",))
-    steps = num_inference_steps
-    parameters = SamplingParameters(seq_len, num_samples, steps, temperature, top_p, top_k, seed, min_p=min_p)
+    _require(denoiser, scheduler, "sample_hybrid", ("hybrid",))
+    parameters = SamplingParameters(
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, min_p=min_p, label=label
+    )
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 
@@ -156,6 +173,7 @@ def score(
     tokens: Sequence[Sequence[int]],
     *,
     given: Sequence[Sequence[int]] | None = None,
+    labels: Sequence[int | None] | None = None,
     num_times: int = 16,
     estimator: Estimator | None = None,
     seed: int = 0,
@@ -168,6 +186,7 @@ def score(
         denoiser: a masked LM of transformers, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
         tokens: ids of the texts, in their frame and after their prefix if there are any; `text.encode_passage` makes them.
         given: positions of each that are neither noised nor counted; none by default.
+        labels: the class of each that a network with labels is told; none by default.
         num_times: noised versions of each text. estimator, seed: see `ScoringParameters`.
         max_batch_tokens: most tokens of a forward pass, padding included.
 
@@ -176,9 +195,10 @@ def score(
         FloatingPointError: the network's logits hold no distribution.
     """
     fixed: Sequence[Sequence[int]] = [()] * len(tokens) if given is None else given
+    told: Sequence[int | None] = [None] * len(tokens) if labels is None else labels
     parameters = [
-        ScoringParameters(len(text), num_times, estimator, seed, tuple(positions))
-        for text, positions in zip(tokens, fixed, strict=True)
+        ScoringParameters(len(text), num_times, estimator, seed, tuple(positions), label=label)
+        for text, positions, label in zip(tokens, fixed, told, strict=True)
     ]
     with evaluating(denoiser):
         batch = Batch(denoiser, scheduler, device=device)
@@ -213,7 +233,8 @@ class Requests:
         requests: Sequence[tuple[Sequence[int], SamplingParameters]],
         device: str | torch.device | None = None,
     ) -> None:
-        self._batch = Batch(denoiser, scheduler, device=device)
+        self._batch, block_size = Batch(denoiser, scheduler, device=device), block_size_of(denoiser)
+        requests = [(tokens, parameters.for_network(block_size)) for tokens, parameters in requests]
         self._parameters = [parameters for _, parameters in requests]
         self.states = [torch.tensor(self._batch.add(key, *request)) for key, request in enumerate(requests)]
         self._steps = [_grid_steps(*request) for request in requests]
@@ -255,11 +276,9 @@ class Requests:
 
 def _grid_steps(tokens: Sequence[int], parameters: SamplingParameters) -> int:
     """Those of all blocks; without a grid one a position."""
-    is_open = [index for index, token in enumerate(tokens) if token < 0]
-    if parameters.num_inference_steps is None or not is_open:
-        return len(is_open)
-    size = parameters.block_size or len(tokens)
-    return ((is_open[-1] - is_open[0]) // size + 1) * parameters.num_inference_steps
+    blocks = blocks_of(tokens, parameters)
+    steps = parameters.num_inference_steps
+    return sum(blocks.open) if steps is None else len(blocks) * steps
 
 
 @contextmanager
@@ -275,7 +294,10 @@ def evaluating(denoiser: Any) -> Iterator[None]:
             denoiser.train()
 
 
-def _require(scheduler: TokenDiffusionScheduler, name: str, processes: tuple[str, ...]) -> None:
-    found = scheduler.config.forward_process
+def _require(denoiser: Any, scheduler: TokenDiffusionScheduler, name: str, processes: tuple[str, ...]) -> None:
+    found, block_size = scheduler.config.forward_process, block_size_of(denoiser)
     if found not in processes:
         raise ParameterError("forward_process", f"be {' or '.join(processes)} for {name}", found)
+    if block_size is not None:
+        rule = f"see the whole sequence for {name}, and not be block-causal, which sample_block is for"
+        raise ParameterError("denoiser", rule, f"blocks of {block_size} tokens")

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from .command_line import CommandLine, describe, launched, read, spelled
-from .config import HybridConfig, MDLMConfig, TokenizerConfig, TrainingConfig, UDLMConfig
+from .config import HybridConfig, MDLMConfig, SFTConfig, TokenizerConfig, TrainingConfig, UDLMConfig
 from .evaluation.evaluate_config import EvaluateConfig
 
 COMMANDS: dict[str, type[CommandLine]] = {
     "mdlm": MDLMConfig,
     "udlm": UDLMConfig,
     "hybrid": HybridConfig,
+    "sft": SFTConfig,
     "tokenizer": TokenizerConfig,
     "evaluate": EvaluateConfig,
 }

@@ -143,7 +143,8 @@ def main(arguments: Sequence[str]) -> None:
     folders = {name: Path(path) for name, _, path in pairs}
     if asked.loop == "ours":
         # set up as our server is, so that requests which share forward passes make the difference
-        settings = Settings(checkpoint=folders, device=asked.device, dtype=asked.dtype)
+        places = {name: str(path) for name, path in folders.items()}
+        settings = Settings(checkpoint=places, device=asked.device, dtype=asked.dtype)
         checkpoints = load_engine(settings).checkpoints
     else:
         checkpoints = load_all(folders, asked.device, asked.dtype)

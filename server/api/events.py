@@ -149,7 +149,10 @@ class Narrator:
         self._resumes = False
         if self._telling.include_text:
             event.text = await self._in_text_thread(
-                lambda: [decode(self._checkpoint.tokenizer, row, keep_masks=True) for row in news.tokens.tolist()]
+                lambda: [
+                    decode(self._checkpoint.tokenizer, row, keep_masks=True, start=self._telling.start)
+                    for row in news.tokens.tolist()
+                ]
             )
         return event
 
@@ -186,10 +189,10 @@ class Narrator:
 
     async def _endings(self, result: Result) -> list[Ending]:
         """The text of each sample to its end; where that is to be searched for, others have their turn in between."""
-        job, checkpoint, stop = self._job, self._checkpoint, self._telling.stop
+        job, checkpoint, stop, start = self._job, self._checkpoint, self._telling.stop, self._telling.start
 
         def end(tokens: list[int]) -> Ending:
-            return ending(checkpoint.tokenizer, tokens, job.tokens, stop=stop, facts=checkpoint.facts)
+            return ending(checkpoint.tokenizer, tokens, job.tokens, stop=stop, facts=checkpoint.facts, start=start)
 
         if not stop:
             return await self._in_text_thread(lambda: [end(tokens) for tokens in result.tokens])

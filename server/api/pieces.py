@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion.plain import control_ids
+from token_diffusion.plain import hidden_ids
 
 BEFORE = "a"
 """What stands before a token, as decoders take away the space that a text begins with."""
@@ -29,7 +29,7 @@ LONE_BYTES = {0xDC00 + byte: f"<0x{byte:02X}>" for byte in range(128, 256)}
 
 def special_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[int]:
     """Ids that are no text, or stand for text that has no token."""
-    return sorted(id for id in {*control_ids(tokenizer), *tokenizer.all_special_ids} if id < vocab_size)
+    return sorted(id for id in hidden_ids(tokenizer) if id < vocab_size)
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:

@@ -27,12 +27,14 @@ class Telling:
 
     stream_every: updates that make a state worth telling. include_text: states are told as text, too. keyframe_every:
     states from one that is told whole to the next; None for none. stop: what ends the text of a sample, in the end.
+    start: the token with which that text begins, what comes before it being a conversation as its template writes it.
     """
 
     stream_every: int = 1
     include_text: bool = False
     keyframe_every: int | None = None
     stop: Sequence[str] = ()
+    start: int = 0
 
 
 class Place(NamedTuple):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from server.app import create_app, load_engine
+from server.app import create_app, load_engine, start_loading
 from server.settings import Settings
+from tests.fake_hub import Repository, hub_in_place
 from token_diffusion.checkpoint import Checkpoint, Unloaded
 from token_diffusion.errors import ParameterError
 
@@ -17,12 +18,12 @@ pytest_plugins = ["tests.server_fixtures"]
 
 
 def test_loading_names_the_checkpoint_that_cannot_be_used(tiny_folders: Mapping[str, Path]) -> None:
-    engine = load_engine(Settings(checkpoint={"x": tiny_folders["absorbing"], "y": tiny_folders["hybrid"]}))
+    engine = load_engine(Settings(checkpoint={"x": str(tiny_folders["absorbing"]), "y": str(tiny_folders["hybrid"])}))
     assert {name: item.process for name, item in engine.checkpoints.items()} == {"x": "absorbing", "y": "hybrid"}
     with pytest.raises(ParameterError, match="checkpoint_path must be"):
-        load_engine(Settings(checkpoint_path=tiny_folders["absorbing"] / "nothing"))
+        load_engine(Settings(checkpoint_path=str(tiny_folders["absorbing"] / "nothing")))
     with pytest.raises(ParameterError, match="device must be"):
-        load_engine(Settings(checkpoint_path=tiny_folders["absorbing"], device="cuda:77"))
+        load_engine(Settings(checkpoint_path=str(tiny_folders["absorbing"]), device="cuda:77"))
 
 
 def test_networks_are_loaded_in_a_thread_that_ends(
@@ -37,13 +38,13 @@ def test_networks_are_loaded_in_a_thread_that_ends(
         return load(*args)
 
     monkeypatch.setattr(Unloaded, "load", watched)
-    load_engine(Settings(checkpoint={"x": tiny_folders["absorbing"], "y": tiny_folders["hybrid"]}))
+    load_engine(Settings(checkpoint={"x": str(tiny_folders["absorbing"]), "y": str(tiny_folders["hybrid"])}))
     assert len(loaders) == 2 and threading.current_thread() not in loaders
     assert not any(thread.is_alive() for thread in loaders)
 
 
 def test_an_app_loads_what_its_settings_name_and_stops_its_engine(tiny_folders: Mapping[str, Path]) -> None:
-    app = create_app(Settings(checkpoint={"mine": tiny_folders["uniform"]}, dtype="bfloat16"))
+    app = create_app(Settings(checkpoint={"mine": str(tiny_folders["uniform"])}, dtype="bfloat16"))
     with TestClient(app) as client:
         info = client.get("/info").json()
         assert [model["name"] for model in info["models"]] == ["mine"]
@@ -62,3 +63,26 @@ def test_an_app_reads_the_environment_without_settings(
     with TestClient(create_app()) as client:
         assert client.post("/sample", json={}).status_code == 422
         assert [model["process"] for model in client.get("/models").json()["models"]] == ["hybrid"]
+
+
+def test_a_checkpoint_is_fetched_from_a_hub_while_the_server_starts(
+    tiny_folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with hub_in_place(monkeypatch, tmp_path / "cache") as hub:
+        hub.repositories["org/tiny"] = Repository.of(tiny_folders["absorbing"], revisions=("main", "v1"))
+        settings = Settings(
+            checkpoint={"x": "org/tiny@v1", "y": str(tiny_folders["hybrid"])}, checkpoint_path="org/tiny"
+        )
+        engine = load_engine(settings)
+        assert {name: each.process for name, each in engine.checkpoints.items()} == {
+            "tiny": "absorbing",
+            "x": "absorbing",
+            "y": "hybrid",
+        }
+        promise = start_loading(Settings(checkpoint_path="org/tyni"))  # it is listened at before this is known
+        with pytest.raises(ParameterError, match=r"hub \(there is none of that name, or none for this HF_TOKEN\)"):
+            promise.result()
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        hub.asked.clear()
+        assert list(load_engine(settings).checkpoints) == ["tiny", "x", "y"] and hub.asked == []

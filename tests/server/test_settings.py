@@ -22,6 +22,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
     values = {
         "checkpoint_path": "a/b",
         "checkpoint": "x=c,y=d",
+        "tokenizer_name": "words,x=others",
         "host": "0.0.0.0",
         "port": "1",
         "device": "cpu",
@@ -67,7 +68,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
     for name, value in values.items():
         monkeypatch.setenv(f"TD_{name.upper()}", value)
     assert read_settings([]) == by_flag
-    assert by_flag.checkpoint == {"x": Path("c"), "y": Path("d")}
+    assert by_flag.checkpoint == {"x": "c", "y": "d"}
     assert by_flag.cors_origins == ["http://a", "http://b"]
     assert "secret" not in repr(by_flag)
     default = Settings.model_construct()
@@ -108,24 +109,52 @@ def test_on_this_machine_no_key_is_needed(host: str) -> None:
 
 def test_checkpoints_by_flag() -> None:
     arguments = ["--checkpoint", "a=/x", "--checkpoint", "b=y", "--checkpoint_path", "/models/final"]
-    folders = read_settings(arguments).checkpoint_folders()
-    assert list(folders.items()) == [("final", Path("/models/final")), ("a", Path("/x")), ("b", Path("y"))]
+    folders = read_settings(arguments).checkpoint_places()
+    assert list(folders.items()) == [("final", "/models/final"), ("a", "/x"), ("b", "y")]
+
+
+def test_repositories_of_a_hub_by_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "--checkpoint",
+        "a=org/one@v1",
+        "--checkpoint",
+        "b=./org/two",
+        "--checkpoint_path",
+        "org/three@refs/pr/1",
+    ]
+    places = read_settings(arguments).checkpoint_places()
+    assert places == {"three": "org/three@refs/pr/1", "a": "org/one@v1", "b": "./org/two"}
+    (tmp_path / "org/three@main").mkdir(parents=True)
+    assert read_settings(["--checkpoint_path", "org/three@main"]).checkpoint_places() == {
+        "three@main": "org/three@main"
+    }
+
+
+def test_tokenizers_for_all_and_for_one_by_flag() -> None:
+    arguments = ["--checkpoint", "a=/x", "--tokenizer_name", "gpt2", "--tokenizer_name", "a=/words"]
+    assert read_settings(arguments).tokenizer_name == {"": "gpt2", "a": "/words"}
+    with pytest.raises(ValueError, match=r"tokenizer_name: must be one for all .*, got \['gpt2', 'bert'\]"):
+        read_settings(["--tokenizer_name", "gpt2", "--tokenizer_name", "bert"])
+    with pytest.raises(ParameterError, match=r"tokenizer_name must be of a checkpoint \(a\), got 'b'"):
+        read_settings(["--checkpoint", "a=/x", "--tokenizer_name", "b=/words"]).checkpoint_places()
 
 
 def test_two_checkpoints_of_one_name_are_refused() -> None:
     with pytest.raises(ParameterError, match="checkpoint must not use the name"):
-        read_settings(["--checkpoint", "final=/x", "--checkpoint_path", "y/final"]).checkpoint_folders()
+        read_settings(["--checkpoint", "final=/x", "--checkpoint_path", "y/final"]).checkpoint_places()
 
 
 def test_without_a_checkpoint_the_demos_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.settings, "DEMO_FOLDER", tmp_path)
     with pytest.raises(ParameterError, match="checkpoint_path must be given"):
-        Settings().checkpoint_folders()
+        Settings().checkpoint_places()
     for name in ("zebra", "ape", "unfinished"):
         (tmp_path / name).mkdir()
     for name in ("zebra", "ape"):
         (tmp_path / name / "scheduler_config.json").write_text("{}")
-    assert list(Settings().checkpoint_folders().items()) == [("ape", tmp_path / "ape"), ("zebra", tmp_path / "zebra")]
+    found = {name: Path(place) for name, place in Settings().checkpoint_places().items()}
+    assert list(found.items()) == [("ape", tmp_path / "ape"), ("zebra", tmp_path / "zebra")]
 
 
 @pytest.mark.parametrize(

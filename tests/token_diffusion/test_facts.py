@@ -52,6 +52,17 @@ def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_facts(tmp_path / "nowhere", 50) == UNKNOWN
 
 
+def test_what_ends_a_text_may_be_another_token_than_eos(tmp_path: Path) -> None:
+    """A folder that does not say so goes by the tokenizer's EOS and SEP, as ever."""
+    tokenizer, turn = tiny_tokenizer(), 7
+    learnt = frozenset({SEP, turn})
+    facts = Facts(learnt=learnt, known=True, end_tokens=frozenset({turn, CLS}))
+    assert Facts(learnt=learnt, known=True).ends(tokenizer) == {SEP}
+    assert facts.ends(tokenizer) == {turn}
+    facts.write(tmp_path)
+    assert read_facts(tmp_path, 50) == facts
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -63,6 +74,7 @@ def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
         '{"frame": {"prefix": [true], "suffix": []}, "learnt_control_tokens": []}',
         '{"frame": {"prefix": ["2"], "suffix": []}, "learnt_control_tokens": []}',
         '{"frame": {"prefix": [], "suffix": []}, "learnt_control_tokens": 3}',
+        '{"frame": {"prefix": [], "suffix": []}, "learnt_control_tokens": [], "end_tokens": [50]}',
         pytest.param("[" * 100_000, id="brackets"),
     ],
 )

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from ..networks.masked_lm import max_positions
 from .checkpoint import DTYPES, Checkpoint
+from .conversion import convert
 from .folder import FILES, SCHEDULER_FILE
 from .loading import Unloaded, load_checkpoint, open_checkpoint
 from .saving import save_checkpoint
-from .tokenizer import load_tokenizer
+from .tokenizer import holds_tokenizer, load_tokenizer
 
 __all__ = [
     "DTYPES",
@@ -20,6 +21,8 @@ __all__ = [
     "SCHEDULER_FILE",
     "Checkpoint",
     "Unloaded",
+    "convert",
+    "holds_tokenizer",
     "load_checkpoint",
     "load_tokenizer",
     "max_positions",

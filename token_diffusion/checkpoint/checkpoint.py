@@ -13,6 +13,7 @@ from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
 from ..networks.denoiser import Denoiser, block_size_of, num_classes_of
 from ..networks.groups import Batching
+from ..networks.masked_lm import TimeInput, time_input
 
 DTYPES = {
     "float32": torch.float32,
@@ -52,6 +53,16 @@ class Checkpoint:
     def process(self) -> str:
         """ "absorbing", "uniform" or "hybrid"."""
         return self.scheduler.config.forward_process
+
+    @property
+    def alpha_schedule(self) -> str | None:
+        """By what noise grows with time, unless the process has a way of its own for that, as hybrid has."""
+        return self.scheduler.config.alpha_schedule if hasattr(self.scheduler.process, "schedule") else None
+
+    @property
+    def time_input(self) -> TimeInput:
+        """What the model's answer follows of the time."""
+        return time_input(self.model)
 
     @property
     def device(self) -> str:

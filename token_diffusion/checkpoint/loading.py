@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError, in_short
@@ -18,7 +18,7 @@ from ..networks.behaviour import check_masks
 from ..networks.cpu.packing import pack_where_it_pays
 from ..networks.cpu.quantization import quantised
 from ..networks.denoiser import MaskedLMDenoiser
-from ..networks.families import Published, Tokens
+from ..networks.families import ROLES, Published, Tokens
 from ..networks.files import is_bfloat16
 from ..networks.groups import Batching
 from ..networks.masked_lm import max_positions
@@ -44,16 +44,9 @@ class Unloaded:
 
     def load(self, name: str | None = None) -> Checkpoint:
         """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
-        options = {"dtype": DTYPES[self.dtype], "local_files_only": True}
-        folder, scheduler = str(self.path), self.scheduler.config
-        model, missing = read_masked_lm("checkpoint_path", str(self.places["model"]), **options)
-        if missing:
-            raise ParameterError("checkpoint_path", f"hold all weights of its model ({missing[0]} is missing)", folder)
-        with _available(self.device):
-            model.to(self.device)  # type: ignore[arg-type]  # its decorator hides the method
-        check_logits("checkpoint_path", folder, model)
+        model, folder, scheduler = self.network(), str(self.path), self.scheduler.config
         longest = max_positions(model)
-        _check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
+        check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
         try:
             plain = MaskedLMDenoiser(model, self.facts.forbidden(self.tokenizer, scheduler.vocab_size))
             check_masks(model, scheduler.mask_token_id)
@@ -77,6 +70,18 @@ class Unloaded:
             facts,
             self.family,
         )
+
+    def network(self) -> PreTrainedModel:
+        """The model alone, as it came of its folder. Raises `ParameterError` if weights are missing, or are no numbers."""
+        options = {"dtype": DTYPES[self.dtype], "local_files_only": True}
+        model, missing = read_masked_lm("checkpoint_path", str(self.places["model"]), **options)
+        if missing:
+            rule = f"hold all weights of its model ({missing[0]} is missing)"
+            raise ParameterError("checkpoint_path", rule, str(self.path))
+        with _available(self.device):
+            model.to(self.device)  # type: ignore[arg-type]  # its decorator hides the method
+        check_logits("checkpoint_path", str(self.path), model)
+        return model
 
 
 def load_checkpoint(
@@ -118,17 +123,23 @@ def open_checkpoint(
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
     with _available(device):
         torch.empty(0, device=device)
-    places, known = find_places(folder)
-    scheduler = _scheduler(places, known)
+    places, known = find_places(folder, needs_tokenizer=tokenizer_name is None)
+    scheduler = _own_scheduler(places["scheduler"], known)
     if known is None:
         wanted = "the configuration of a model that is known here"
         config = read_part(AutoConfig, places["model"], wanted, trust_remote_code=False)
     else:
         config = known.config
-        mask = {"mask_token_id": scheduler.config.mask_token_id}  # the folder's own scheduler may have another
-        known = replace(known, scheduler={**known.scheduler, **mask})
-    tokenizer = load_tokenizer(tokenizer_name or places["tokenizer"], known)
-    _check_fit(folder, config, tokenizer, scheduler)
+        if scheduler is not None:  # which may have another mask
+            known = replace(known, scheduler={**known.scheduler, "mask_token_id": scheduler.config.mask_token_id})
+    if tokenizer_name is None:
+        tokenizer = load_tokenizer(places["tokenizer"], known)
+    else:
+        tokenizer = load_tokenizer(tokenizer_name, known, "tokenizer_name")
+    if scheduler is None:
+        assert known is not None
+        scheduler = TokenDiffusionScheduler(**{"mask_token_id": tokenizer.mask_token_id, **known.scheduler})
+    check_fit(folder, config, tokenizer, scheduler)
     facts = read_facts(folder, scheduler.config.vocab_size)
     if known is not None and not facts.known:
         facts = _facts(known, tokenizer)
@@ -138,24 +149,35 @@ def open_checkpoint(
     return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family)
 
 
-def _scheduler(places: Mapping[str, Path], known: Published | None) -> TokenDiffusionScheduler:
-    """The folder's own, or the one that its format is known for."""
-    if known is None or (places["scheduler"] / SCHEDULER_FILE).is_file():
-        return read_part(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
-    return TokenDiffusionScheduler(**known.scheduler)
+def _own_scheduler(place: Path, known: Published | None) -> TokenDiffusionScheduler | None:
+    """The folder's, which one of a published format need not have; it wins over what the format is known for."""
+    if known is not None and not (place / SCHEDULER_FILE).is_file():
+        return None
+    return read_part(TokenDiffusionScheduler, place, "a readable token diffusion scheduler")
 
 
 def _facts(known: Published, tokenizer: PreTrainedTokenizerBase) -> Facts:
     """What the format is known for, in the tokenizer's ids."""
 
-    def ids(tokens: Tokens) -> tuple[int, ...]:
-        found = [token if isinstance(token, int) else getattr(tokenizer, f"{token}_token_id") for token in tokens]
-        if None in found:
-            rule = f"have a {tokens[found.index(None)]} token, as that of a {known.family} model has"
-            raise ParameterError("tokenizer", rule, tokenizer.name_or_path)
-        return tuple(found)
+    spelt = tokenizer.get_vocab()
 
-    return Facts(Frame(ids(known.prefix), ids(known.suffix)), frozenset(ids(known.learnt)), known=True)
+    def id_of(token: str | int) -> int | None:
+        if isinstance(token, int):
+            return token
+        if token not in ROLES:
+            return spelt.get(token)
+        found: int | None = getattr(tokenizer, f"{token}_token_id")
+        if found is None:
+            rule = f"have its {token} token, as that of a {known.family} model has"
+            raise ParameterError("tokenizer", rule, tokenizer.name_or_path)
+        return found
+
+    def ids(tokens: Tokens) -> tuple[int, ...]:
+        return tuple(id for token in tokens if (id := id_of(token)) is not None)
+
+    ends = None if known.ends is None else frozenset(ids(known.ends))
+    frame = Frame(ids(known.prefix), ids(known.suffix))
+    return Facts(frame, frozenset(ids(known.learnt)), known=True, end_tokens=ends)
 
 
 @contextmanager
@@ -167,9 +189,10 @@ def _available(device: str) -> Iterator[None]:
         raise ParameterError("device", f"be available ({in_short(error)})", device) from error
 
 
-def _check_fit(
+def check_fit(
     folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
 ) -> None:
+    """Raises `ParameterError` for a network, a tokenizer and a scheduler that do not go together."""
     width, vocab_size = getattr(config.get_text_config(), "vocab_size", None), scheduler.config.vocab_size
     if width != vocab_size:
         rule = f"hold a model as wide as the scheduler's vocab_size {vocab_size}, not {width}"
@@ -185,7 +208,7 @@ def _check_fit(
         config.check_process(scheduler.process)
 
 
-def _check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
+def check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
     """Raises `ParameterError` for a frame around which there can be no sample."""
     if mask_token_id in (*facts.frame.prefix, *facts.frame.suffix):
         raise ParameterError("checkpoint_path", f"have a frame without the mask token {mask_token_id}", str(folder))

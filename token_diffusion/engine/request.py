@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..samplers.blocks import blocks_of
 from ..samplers.parameters import Parameters, SamplingParameters, ScoringParameters
 from ..samplers.rows import Rows, SampleRows
 from ..samplers.scoring import ScoreRows
@@ -70,9 +71,8 @@ class SampleRequest(Request):
 
     def __init__(self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters, rows: SampleRows) -> None:
         super().__init__(key, tokens, rows)
-        self.parameters = parameters
+        self.parameters, self.in_blocks = parameters, blocks_of(tokens, parameters)
         self.open = [index for index, token in enumerate(tokens) if token < 0]
-        self.num_blocks = int(rows.num_blocks[0])
         self.num_unfinished = parameters.num_samples if self.open else 0
         self.tokens = rows.tokens.numpy().copy()  # [S, L]; a sample's are right once it has finished
         self.step_map = np.zeros_like(self.tokens)
@@ -106,7 +106,7 @@ class SampleRequest(Request):
     def update(self, changes: list[tuple[int, int, int]]) -> Update:
         slowest = int(self.step.argmin())
         done = int(self.blocks.min())
-        blocks = [self._block(index) for index in range(self.blocks_told, done)]
+        blocks = [BlockEnd(index, *self.in_blocks.span(index)) for index in range(self.blocks_told, done)]
         self.blocks_told = max(self.blocks_told, done)
         result = None if self.num_unfinished else self._result()
         left = 0 if result is not None else self.left
@@ -117,13 +117,8 @@ class SampleRequest(Request):
     def failure(self) -> Update:
         return Update(self.key, int(self.step.min()), float(self.t.max()), self.nfe, [], [], None, NO_DISTRIBUTION)
 
-    def _block(self, index: int) -> BlockEnd:
-        size = self.parameters.block_size or self.length
-        start = self.open[0] + index * size
-        return BlockEnd(index, start, min(start + size, self.length))
-
     def _result(self) -> Result:
-        steps = (self.parameters.num_inference_steps or 0) * self.num_blocks
+        steps = (self.parameters.num_inference_steps or 0) * len(self.in_blocks)
         fixed = self.length - len(self.open)
         skipped = max(steps - self.nfe, 0)
         filled = len(self.open) * len(self.tokens)
@@ -137,6 +132,7 @@ class ScoreRequest(Request):
         super().__init__(key, tokens, rows)
         self.tokens, self.num_given = list(tokens), len(set(parameters.given))
         self.values = np.zeros((parameters.num_times, self.length))
+        self.evaluations, self.most = np.zeros(parameters.num_times, dtype=np.int64), int(rows.left.sum())
 
     @property
     def initial(self) -> list[list[int]]:
@@ -144,11 +140,12 @@ class ScoreRequest(Request):
 
     @staticmethod
     def progress(rows: ScoreRows, starts: np.ndarray) -> tuple[Any, ...]:
-        return np.add.reduceat(rows.nfe.numpy(), starts).tolist(), rows.values.numpy()
+        return rows.nfe.numpy(), rows.values.numpy()
 
     def advance(self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray) -> None:
         nfe, _ = progress
-        self.nfe += nfe[index]  # a row is in one tick alone
+        self.evaluations[samples] = nfe[span]
+        self.nfe = int(self.evaluations.sum())
 
     def finish(self, progress: tuple[Any, ...], span: slice, samples: np.ndarray, which: np.ndarray) -> None:
         _, values = progress
@@ -169,7 +166,7 @@ class ScoreRequest(Request):
         return Update(self.key, count - self.num_unfinished, t, self.nfe, [], [], result, error, left)
 
     def _result(self) -> Scores:
-        skipped, scored = len(self.values) - self.nfe, self.length - self.num_given
+        skipped, scored = self.most - self.nfe, self.length - self.num_given
         return Scores([self.tokens], [], self.nfe, skipped, self.num_given, scored, self.values)
 
 

@@ -1,35 +1,15 @@
-"""Where a pipeline is read from and written to: a folder, or a repository of the hub."""
+"""Where a pipeline is written to: a folder, and perhaps a repository of the hub; and what of the hub it may be asked."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi
 
 from ..checkpoint import SCHEDULER_FILE
 from ..errors import ParameterError
 
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"]
-"""What of a repository is fetched: no code, no pickles."""
-
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-
-
-def fetched(name: str | os.PathLike[str], hub: dict[str, Any]) -> Path:
-    """A folder that is there, or a snapshot of the hub's repository of that name."""
-    what = "be an existing folder or a repository of the hub"
-    if Path(name).exists():
-        return Path(name)
-    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        raise ParameterError("pretrained_model_name_or_path", what, str(name))
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=FILES, **hub))
-    except (OSError, ValueError) as error:  # what the hub's client raises, its HTTP errors included, is one of them
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        rule = f"{what} ({reason[0][:200]})"
-        raise ParameterError("pretrained_model_name_or_path", rule, str(name)) from error
 
 
 def check_place(folder: Path) -> None:

@@ -18,11 +18,12 @@ from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
 from ..networks.denoiser import Denoiser, MaskedLMDenoiser
+from ..networks.hub import local_folder
 from ..networks.transformer import TokenDiffusionConfig
 from ..samplers.parameters import SamplingParameters
 from ..sampling import Requests, evaluating
 from ..text import OPEN, check_stops, encode, ending
-from .folder import HUB_ARGUMENTS, check_place, fetched, push
+from .folder import HUB_ARGUMENTS, check_place, push
 from .inputs import seeds_of, token_lists
 from .output import OUTPUT_TYPES, TokenDiffusionPipelineOutput, as_output, stacked
 
@@ -86,7 +87,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         device = kwargs.pop("device_map", None) or "cpu"
         for name, value in kwargs.items():
             raise ParameterError(name, "be an argument of TokenDiffusionPipeline.from_pretrained", value)
-        folder = fetched(pretrained_model_name_or_path, hub)
+        folder = local_folder("pretrained_model_name_or_path", pretrained_model_name_or_path, **hub)
         checkpoint = load_checkpoint(folder, device=str(device), dtype=dtype)
         own = {name: getattr(checkpoint, name) for name in PARTS}
         pipe = cls(**(own | parts))
@@ -171,7 +172,8 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             seq_len: tokens in all; 64 by default, for templates each its own length.
             num_samples: sequences drawn of each prompt.
             num_inference_steps: grid steps, of each block; None (absorbing alone) is the continuous-time limit.
-            block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once.
+            block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once, or the blocks of a
+                block-causal model, which takes no others.
             temperature, top_p, top_k, min_p: shape each token's distribution; the defaults leave it as it is.
             stop: a string, or several, that end a text where they were drawn; its tokens stay whole.
             seed: as in `sample`; a list has one for each prompt, and one seed is every prompt's: a prompt's tokens do not

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .blocks import blocks_of
 from .parameters import SamplingParameters
 
 NEVER = 2**62
@@ -29,6 +30,7 @@ class Rows:
     tokens: int64, the sequences; what lies beyond a row's length is padding. `valid`: bool, inside the row's length.
     open: bool, positions that the sampler works on; fixed ones (frame, prompt, template) are never written.
     seed, sample: int64 [R], by which its draws are named. nfe: int64, network evaluations.
+    label: int64 [R], the class that the network is told, -1 for none.
     left: int64, evaluations of the network that the row may still need, at most.
     failed: bool [R], the network gave no distribution for it. finished: bool [R], it needs the network no more.
     """
@@ -41,6 +43,7 @@ class Rows:
     open: Tensor
     seed: Tensor
     sample: Tensor
+    label: Tensor
     nfe: Tensor
     left: Tensor
     failed: Tensor
@@ -121,10 +124,9 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRo
     canvas = torch.tensor(tokens, dtype=torch.int64)
     is_open = canvas < 0
     count, length = parameters.num_samples, canvas.numel()
-    offset = torch.arange(length) - is_open.long().argmax()
-    block_size = parameters.block_size or length
-    block = torch.where(is_open, offset // block_size, 0)
-    num_blocks = int(block.max()) + 1 if any(token < 0 for token in tokens) else 0
+    blocks = blocks_of(tokens, parameters)
+    block = torch.where(is_open, blocks.number(torch.arange(length)), 0)
+    num_blocks = len(blocks)
 
     def each(value: float, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.full((count,), value, dtype=dtype)
@@ -142,6 +144,7 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRo
         step_map=tiled(torch.zeros_like(canvas)),
         seed=each(parameters.seed),
         sample=torch.arange(count),
+        label=each(-1 if parameters.label is None else parameters.label),
         num_blocks=each(num_blocks),
         num_steps=each(parameters.num_inference_steps or 0),
         last_step=each(num_blocks * (parameters.num_inference_steps or 0)),
@@ -157,15 +160,3 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRo
         top_p=each(parameters.top_p, torch.float64),
         min_p=each(parameters.min_p, torch.float64),
     )
-
-
-def in_blocks(tokens: Sequence[int], parameters: SamplingParameters) -> list[int]:
-    """Open positions of each block; `tokens` as for `make_rows`."""
-    is_open = [position for position, token in enumerate(tokens) if token < 0]
-    if not is_open:
-        return []
-    size = parameters.block_size or len(tokens)
-    found = [0] * ((is_open[-1] - is_open[0]) // size + 1)
-    for position in is_open:
-        found[(position - is_open[0]) // size] += 1
-    return found

@@ -4,6 +4,9 @@ Each row holds the text whole and shows the network one noised version of it, th
 time: u is drawn from ((K - k - 1) / K, (K - k) / K], so that together the rows cover (0, 1]. A row is asked once, where the
 bound reads the logits, and has then finished; one whose noise has hit nothing is not asked at all.
 
+A block-causal network gives each block its law given the blocks before it, and the bound is the sum of theirs: a row is then
+asked once for each block, at a time of its own, with that block noised and those before it clean; it does not see those behind.
+
 Times are t = u^p, p one more than `time_power`: a token that noise hits with probability t^h weighs 1/t, so the variance of its
 p u^(p-1) / t is the integral of u^(ph - 2), infinite for p = 1/h, which is that power. Over a validation set that is no more than
 a logarithm; of a single text, rare and huge values would make most of the error.
@@ -25,23 +28,26 @@ from ..errors import ParameterError
 from .parameters import Estimator, ScoringParameters
 from .randomness import Purpose, uniform
 from .rows import Rows
-from .sampler import Outcome, Plan, rank, split
+from .sampler import Logits, Outcome, Plan, rank, slices, split
 
 
 @dataclass
 class ScoreRows(Rows):
     """Rows of texts, `open` where they are scored.
 
-    num_times: int64 [R], rows of the text. counted: bool [R], the noise is drawn by its count.
-    weight: float64 [R], one over the density of the row's time. values: float64 [R, L], nats of each token, summed over the rows
-    of a text num_times times the bound; 0 where it is not open.
+    block: int64 [R, L], the block that a position belongs to. noisy: int64 [R, L], the text with all blocks noised.
+    t, weight: float64 [R, L], the time of a position's block, and one over that time's density.
+    due: bool [R, L], positions that the network has yet to be asked for.
+    values: float64 [R, L], nats of each token, summed over the rows of a text num_times times the bound; 0 where it is not open.
     """
 
-    CHANGING: ClassVar[tuple[str, ...]] = ("nfe", "left", "failed", "finished", "weight", "values")
+    CHANGING: ClassVar[tuple[str, ...]] = ("nfe", "left", "failed", "finished", "due", "values")
 
-    num_times: Tensor
-    counted: Tensor
+    block: Tensor
+    noisy: Tensor
+    t: Tensor
     weight: Tensor
+    due: Tensor
     values: Tensor
 
 
@@ -63,8 +69,9 @@ class Scoring:
         estimator_of(self.process, parameters.estimator)
 
     def evaluations(self, tokens: Sequence[int], parameters: ScoringParameters) -> int:
-        """One."""
-        return 1
+        """One for each block with anything to score."""
+        size, given = parameters.block_size or len(tokens), set(parameters.given)
+        return len({position // size for position in range(len(tokens)) if position not in given})
 
     def rows(self, tokens: Sequence[int], parameters: ScoringParameters) -> ScoreRows:
         count, text = parameters.num_times, torch.tensor(tokens, dtype=torch.int64)
@@ -72,6 +79,8 @@ class Scoring:
             raise ParameterError("tokens", "be a text without holes", int(text.min()))
         is_open = torch.ones_like(text, dtype=torch.bool)
         is_open[list(parameters.given)] = False
+        block = torch.arange(len(text)) // (parameters.block_size or len(text))
+        noisy, t, weight = self._noised(text, is_open, block, parameters)
 
         def each(value: float, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.full((count,), value, dtype=dtype)
@@ -82,60 +91,68 @@ class Scoring:
             open=is_open.repeat(count, 1),
             seed=each(parameters.seed),
             sample=torch.arange(count),
+            label=each(-1 if parameters.label is None else parameters.label),
             nfe=each(0),
-            left=each(1),
+            left=each(self.evaluations(tokens, parameters)),
             failed=each(False, torch.bool),
             finished=each(False, torch.bool),
-            num_times=each(count),
-            counted=each(estimator_of(self.process, parameters.estimator) == "counts", torch.bool),
-            weight=each(1, torch.float64),
-            values=torch.zeros(count, len(text), dtype=torch.float64),
+            block=block.repeat(count, 1),
+            noisy=noisy,
+            t=t,
+            weight=weight,
+            due=is_open & self.process.reads(noisy),
+            values=torch.where(is_open, self.process.prior_divergence, 0.0).double().repeat(count, 1),
         )
 
     def visible(self, rows: ScoreRows) -> Tensor:
         return rows.valid
 
     def plan(self, rows: ScoreRows) -> Plan:
-        noisy, t = self._noised(rows)
-        asked = rows.open & self.process.reads(noisy)
-        rows.values.masked_fill_(rows.open, self.process.prior_divergence)
-        rows.finished.copy_(~asked.any(1))
+        rows.finished.copy_(~rows.due.any(1))
         rows.left.masked_fill_(rows.finished, 0)
-        return Plan(asked.flatten().nonzero().squeeze(1), t, tokens=noisy)
+        last = rows.block.amax(1, keepdim=True)
+        here = rows.block == torch.where(rows.due, rows.block, last).amin(1, keepdim=True)
+        asked, t = rows.due & here, torch.where(here, rows.t, 0.0).amax(1)
+        return Plan(asked.flatten().nonzero().squeeze(1), t, tokens=torch.where(here, rows.noisy, rows.tokens))
 
-    def commit(self, rows: ScoreRows, plan: Plan, logits: Tensor) -> Outcome:
-        assert plan.tokens is not None
-        row, _ = split(plan.positions, rows.tokens.shape[1])
-        x, z = (each.view(-1)[plan.positions] for each in (rows.tokens, plan.tokens))
-        t = plan.t[row]
-        weights = self.process.weights(x, z, t)["elbo"] * rows.weight[row]
-        on_device = (each.unsqueeze(0).to(logits.device) for each in (x, z, t))
-        divergence = self.process.divergence(logits.unsqueeze(0), *on_device)[0].double().cpu()
+    def commit(self, rows: ScoreRows, plan: Plan, logits: Logits) -> Outcome:
+        at = plan.positions
+        row, _ = split(at, rows.tokens.shape[1])
+        x, z, t, weight = (each.view(-1)[at] for each in (rows.tokens, rows.noisy, rows.t, rows.weight))
+        weights = self.process.weights(x, z, t)["elbo"] * weight
+        on_device = [each.unsqueeze(0).to(logits.device) for each in (x, z, t)]
+        parts = [
+            self.process.divergence(logits[some].unsqueeze(0), *(each[:, some] for each in on_device))[0]
+            for some in slices(logits)
+        ]
+        divergence = torch.cat(parts).double().cpu()
         values = weights * divergence
         rows.failed[row[values.isnan()]] = True
-        rows.values.view(-1)[plan.positions] += values
-        rows.left.zero_()
-        rows.finished.fill_(True)
+        rows.values.view(-1)[at] += values
+        rows.due.view(-1)[at] = False
+        rows.finished.copy_(~rows.due.any(1))
+        rows.left.copy_(torch.where(rows.finished, 0, rows.left - 1))
         return Outcome.none()
 
-    def _noised(self, rows: ScoreRows) -> tuple[Tensor, Tensor]:
-        """The noised texts int64 [R, L] and their times [R]; sets the weights of these."""
-        zero = torch.zeros_like(rows.sample)
-        u = uniform(rows.seed, rows.sample, zero, zero, Purpose.SCORE_TIME)
-        u = 1 - (rows.sample + u) / rows.num_times
-        power = 1 + time_power(self.process)
-        t, weight = (u**power).clamp(min=MIN_T), power * u ** (power - 1)
-        seed, sample, step = (each.unsqueeze(1) for each in (rows.seed, rows.sample, zero))
-        u_route = uniform(seed, sample, step, rows.position, Purpose.SCORE_ROUTE)
-        u_token = uniform(seed, sample, step, rows.position, Purpose.SCORE_TOKEN)
-        noisy = forward(self.process, rows.tokens, t.unsqueeze(1), u_route, u_token)
-        if isinstance(self.process, Absorbing) and bool(rows.counted.any()):
-            n = rows.open.sum(1)
-            masked = (u * n).ceil().clamp(min=1).minimum(n)
-            of_count, factor = time_of_count(self.process, masked / n)
-            t, weight = torch.where(rows.counted, of_count, t), torch.where(rows.counted, factor, weight)
-            chosen = rank(u_route, rows.open) <= masked.unsqueeze(1)
-            by_count = rows.tokens.masked_fill(chosen, self.process.states.mask_token_id)
-            noisy = torch.where(rows.counted.unsqueeze(1), by_count, noisy)
-        rows.weight.copy_(weight)
-        return torch.where(rows.open, noisy, rows.tokens), t
+    def _noised(
+        self, text: Tensor, is_open: Tensor, block: Tensor, parameters: ScoringParameters
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A text [L] with each of its blocks noised at each time, int64 [K, L], the time of a position's block and its weight."""
+        zero, sample = torch.zeros(1, 1, dtype=torch.int64), torch.arange(parameters.num_times).unsqueeze(1)
+        seed, position = torch.full_like(sample, parameters.seed), torch.arange(len(text)).unsqueeze(0)
+        u = uniform(seed, sample, torch.arange(int(block[-1]) + 1).unsqueeze(0), zero, Purpose.SCORE_TIME)
+        u = 1 - (sample + u) / parameters.num_times
+        u_route = uniform(seed, sample, zero, position, Purpose.SCORE_ROUTE)
+        if estimator_of(self.process, parameters.estimator) == "counts":
+            assert isinstance(self.process, Absorbing)
+            n = torch.bincount(block[is_open], minlength=u.shape[1])
+            masked = (u * n).ceil().minimum(n).clamp(min=1)
+            t, weight = time_of_count(self.process, masked / n.clamp(min=1))
+            ranks = rank(block + u_route, is_open) - (n.cumsum(0) - n)[block]
+            noisy = text.masked_fill(ranks <= masked[:, block], self.process.states.mask_token_id)
+        else:
+            power = 1 + time_power(self.process)
+            t, weight = (u**power).clamp(min=MIN_T), power * u ** (power - 1)
+            u_token = uniform(seed, sample, zero, position, Purpose.SCORE_TOKEN)
+            noisy = forward(self.process, text, t[:, block], u_route, u_token)
+        return torch.where(is_open, noisy, text), t[:, block], weight[:, block]

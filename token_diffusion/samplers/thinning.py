@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..diffusion.processes import Masses, Process, leave_bound, prior, reverse
 from ..errors import ParameterError
+from .blocks import blocks_of
 from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
-from .rows import SampleRows, in_blocks, make_rows
-from .sampler import Outcome, Plan, draw, put, split
+from .rows import SampleRows, make_rows
+from .sampler import Logits, Outcome, Plan, draw, put, split
 
 MAX_ELEMENTS = 1 << 18
 """Draws looked at together when a batch searches for its next events."""
@@ -39,7 +40,7 @@ class Thinning:
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """One a step, in blocks that have anything to fill in."""
-        return sum(1 for count in in_blocks(tokens, parameters) if count) * (parameters.num_inference_steps or 0)
+        return sum(1 for count in blocks_of(tokens, parameters).open if count) * (parameters.num_inference_steps or 0)
 
     def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
         rows = make_rows(tokens, parameters)
@@ -104,7 +105,7 @@ class Thinning:
         found = torch.zeros_like(rows.open).scatter(1, column, offered[each, first])
         return found, torch.zeros_like(rows.due_t).scatter(1, column, u[each, first]), reached
 
-    def commit(self, rows: SampleRows, plan: Plan, logits: Tensor) -> Outcome:
+    def commit(self, rows: SampleRows, plan: Plan, logits: Logits) -> Outcome:
         assert plan.u_route is not None
         row, column = split(plan.positions, rows.tokens.shape[1])
         now, then = self._masses(rows.step[row], rows.num_steps[row])

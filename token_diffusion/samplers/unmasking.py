@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ..diffusion.processes import Absorbing, Process
+from .blocks import blocks_of
 from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
-from .rows import NEVER, SampleRows, in_blocks, make_rows
-from .sampler import Outcome, Plan, draw, put, rank
+from .rows import NEVER, SampleRows, make_rows
+from .sampler import Logits, Outcome, Plan, draw, put, rank
 
 
 class Unmasking:
@@ -34,7 +35,7 @@ class Unmasking:
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """One a mask, and no more than one a step."""
-        found, steps = in_blocks(tokens, parameters), parameters.num_inference_steps
+        found, steps = blocks_of(tokens, parameters).open, parameters.num_inference_steps
         return sum(found) if steps is None else sum(min(steps, count) for count in found)
 
     def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
@@ -67,7 +68,7 @@ class Unmasking:
         t = torch.where(due, rows.due_t, 0.0).amax(1)
         return Plan(due.flatten().nonzero().squeeze(1), t, rows.step.clone())
 
-    def commit(self, rows: SampleRows, plan: Plan, logits: Tensor) -> Outcome:
+    def commit(self, rows: SampleRows, plan: Plan, logits: Logits) -> Outcome:
         tokens = draw(rows, plan, rows.step, logits, self.mask_token_id, self.forbidden).tokens
         outcome = put(rows, plan, tokens)
         rows.due_step.view(-1)[plan.positions] = NEVER

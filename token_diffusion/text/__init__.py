@@ -1,8 +1,9 @@
-"""Text and token ids: what is typed as ids with open positions, samples as text up to their end, passages to be scored."""
+"""Text and token ids: what is typed as ids with open positions, conversations, texts of samples to their end, texts to score."""
 
 from __future__ import annotations
 
-from .encoding import MASK_TEXT, OPEN, check_ids, decode, encode, has_surrogates, plain_ids
+from .chat import chat_template, check_messages
+from .encoding import MASK_TEXT, OPEN, chat_ids, check_ids, decode, encode, has_surrogates, plain_ids
 from .endings import Ending, check_stops, ending
 from .passage import Passage, encode_passage
 
@@ -11,7 +12,10 @@ __all__ = [
     "OPEN",
     "Ending",
     "Passage",
+    "chat_ids",
+    "chat_template",
     "check_ids",
+    "check_messages",
     "check_stops",
     "decode",
     "encode",

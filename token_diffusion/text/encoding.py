@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Frame
-from ..plain import LostToken, plain
+from ..plain import LostToken, hidden_ids, plain
+from .chat import Conversation
 
 OPEN = -1
 """Marks a position that the sampler fills in."""
@@ -26,6 +28,7 @@ def encode(
     template: str | None = None,
     prompt_ids: Sequence[int] | None = None,
     template_ids: Sequence[int] | None = None,
+    messages: Sequence[Mapping[str, str]] | None = None,
     vocab_size: int | None = None,
     inject_start_token: bool = False,
     max_tokens: int | None = None,
@@ -39,27 +42,32 @@ def encode(
         template: text whose `[MASK]` holes are one open position each, all else fixed; positions beyond it are open.
         prompt_ids, template_ids: the same as ids, which stand for themselves, control tokens' too: what no sample may hold may
             still be given. The mask's id is a hole of a template, and none of a prompt's. The frame is put around them as well.
+        messages: a prompt that the tokenizer's chat template writes: a conversation, as `Conversation` takes it.
         vocab_size: which ids there are; those of the tokenizer by default.
-        inject_start_token: begin with the tokenizer's [CLS] or BOS token, fixed; without effect where the frame begins with one.
+        inject_start_token: begin with the tokenizer's [CLS] or BOS token, fixed; without effect where the frame begins with one,
+            and before messages, which begin as their template does.
         max_tokens: bound of the template's length where seq_len is None; only its holes are held against it here.
         frame: control tokens around the text, fixed.
 
     Raises:
         ParameterError: the text does not fit `seq_len`, it spells a control token that the tokenizer cannot write as text, or
-            more than one of prompt, template and their ids is given, or an id is none of the vocabulary.
+            more than one of prompt, template, their ids and messages is given, an id is none of the vocabulary, or there is no
+            chat template for the messages.
     """
-    given = {"prompt": prompt, "template": template, "prompt_ids": prompt_ids, "template_ids": template_ids}
-    name, text = _only(given)
+    ids = {"prompt_ids": prompt_ids, "template_ids": template_ids}
+    name, text = _only({"prompt": prompt, "template": template, **ids, "messages": messages})
     room = None if seq_len is None else _room(seq_len, frame)
     most = room if seq_len is not None or max_tokens is None else max_tokens - len(frame)
     if template is not None and most is not None and (holes := template.count(MASK_TEXT)) > most:
         raise ParameterError("template", _fits(seq_len, max_tokens, frame), f"{holes} holes")
-    if text is not None and not isinstance(text, str):
+    if messages is not None:
+        tokens = chat_ids(tokenizer, messages, most, frame=frame, fits=_fits(seq_len, max_tokens, frame))
+    elif text is not None and not isinstance(text, str):
         tokens = _given(tokenizer, name, text, vocab_size)
     else:
         with _readable(tokenizer, name, text or "", most, _fits(seq_len, max_tokens, frame)):
             tokens = _with_holes(tokenizer, template) if template is not None else _plain(tokenizer, prompt or "")
-    if inject_start_token and not frame.prefix:
+    if inject_start_token and not frame.prefix and messages is None:
         tokens = [_start_token(tokenizer), *tokens]
     if room is None:
         if not tokens:
@@ -83,6 +91,31 @@ def plain_ids(
     """
     with _readable(tokenizer, name, text, max_tokens, f"fit into {max_tokens} tokens"):
         return _plain(tokenizer, text, continuing=continuing)
+
+
+def chat_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    max_tokens: int | None,
+    *,
+    frame: Frame = UNKNOWN.frame,
+    fits: str | None = None,
+) -> list[int]:
+    """Ids of a conversation up to where the next message is the model's to say, without the frame, though the template may begin
+    with it itself; they may be more than `max_tokens`, but not so much text that they must be.
+
+    Args:
+        fits: the rule that too much text breaks.
+
+    Raises:
+        ParameterError: it is too much text, no Unicode, or none that the chat template takes; it spells a control token that the
+            tokenizer cannot write as text; or there is no such template.
+    """
+    conversation = Conversation(tokenizer, messages)
+    with _readable(tokenizer, "messages", conversation.text, max_tokens, fits or f"fit into {max_tokens} tokens"):
+        ids = conversation.ids()
+    count = len(frame.prefix)
+    return ids[count:] if tuple(ids[:count]) == frame.prefix else ids
 
 
 def check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
@@ -122,13 +155,27 @@ def has_surrogates(text: str) -> bool:
     return False
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep_masks: bool = False) -> str:
-    """Text without special tokens; `keep_masks` shows the masks of an unfinished state."""
-    hidden = set(tokenizer.all_special_ids) - ({tokenizer.mask_token_id} if keep_masks else set())
-    return str(tokenizer.decode([token for token in token_ids if token not in hidden]))
+def decode(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep_masks: bool = False, start: int = 0
+) -> str:
+    """Text without special tokens; `keep_masks` shows the masks of an unfinished state.
+
+    Args:
+        start: of the token with which the text begins, which goes on after those before it.
+    """
+    hidden = hidden_ids(tokenizer) - ({tokenizer.mask_token_id} if keep_masks else set())
+    ids = list(token_ids)
+    before, text = (str(tokenizer.decode([id for id in part if id not in hidden])) for part in (ids[:start], ids))
+    return text[common(before, text) :] if start else text
 
 
-def _only(given: dict[str, str | Sequence[int] | None]) -> tuple[str, str | Sequence[int] | None]:
+def common(one: str, other: str) -> int:
+    """Characters that both begin with."""
+    differing = (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
+def _only(given: dict[str, Any]) -> tuple[str, Any]:
     """The one that is not None, or else the first. Raises `ParameterError` if there are two."""
     first, *others = [each for each in given.items() if each[1] is not None] or given.items()
     if first[1] is not None and others:

@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
+from ..plain import hidden_ids
+from .encoding import common, decode
 
 
 @dataclass(frozen=True)
@@ -33,29 +35,34 @@ def ending(
     *,
     stop: Sequence[str] = (),
     facts: Facts = UNKNOWN,
+    start: int = 0,
 ) -> Ending:
     """Where a sample ends: nothing behind its end is part of its text.
 
     That is before the first end token that the model has learnt and was drawn, unless fixed text comes after it, or before the
     first stop string that has a drawn token in it: one that stands in a prompt, or in fixed text of a template, does not count.
+    GPT-2's end token begins texts, too: a sample's first token has ended none.
 
     Args:
         tokens: [seq_len], the sample. canvas: [seq_len], negative where they were drawn, as `encode` made it.
+        start: of the token with which its text begins, as in `decode`.
     """
     text_ends = len(tokens) - len(facts.frame.suffix)
     after = next((index + 1 for index in reversed(range(text_ends)) if canvas[index] >= 0), 0)
+    after += after == 0 and list(tokens[:1]) == [tokenizer.bos_token_id]
     ends = facts.ends(tokenizer)
     end = next((index for index in range(after, text_ends) if tokens[index] in ends), None)
-    hidden = set(tokenizer.all_special_ids)
+    hidden = hidden_ids(tokenizer)
     seen = [index for index in range(len(tokens) if end is None else end) if tokens[index] not in hidden]
     shown, is_drawn = [tokens[index] for index in seen], [canvas[index] < 0 for index in seen]
     text = str(tokenizer.decode(shown))
+    begin = common(decode(tokenizer, tokens[:start]), text) if start else 0
     if any(each in text for each in stop):
-        for start, stop_at in _drawn(tokenizer, shown, is_drawn):
-            found = [text.find(each, max(0, start - len(each) + 1)) for each in stop]
+        for first, stop_at in _drawn(tokenizer, shown, is_drawn):
+            found = [text.find(each, max(0, first - len(each) + 1)) for each in stop]
             if at := [index for index in found if 0 <= index < stop_at]:
-                return Ending(text[: min(at)], True)
-    return Ending(text, end is not None)
+                return Ending(text[begin : min(at)], True)
+    return Ending(text[begin:], end is not None)
 
 
 def check_stops(stop: str | Sequence[str]) -> list[str]:
@@ -83,15 +90,8 @@ def _drawn(
         end = start + sum(1 for _ in run)
         context = tokens[max(0, start - CONTEXT) : start]
         before, both = (str(tokenizer.decode(list(ids))) for ids in (context, [*context, *tokens[start:end]]))
-        settled = _common(before.rstrip("\ufffd"), both)  # the rest is a character that is not whole yet
+        settled = common(before.rstrip("\ufffd"), both)  # the rest is a character that is not whole yet
         first, length = length - len(before) + settled, length + len(both) - len(before)
         if drawn and first < length:
             yield first, length
         start = end
-
-
-def _common(one: str, other: str) -> int:
-    """Characters that both begin with."""
-    return next(
-        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )

@@ -29,8 +29,9 @@ OTHER_NAMES = {
     "push_to_hub_token": "hub_token",
     "hub_license": "license",
     "hub_language": "language",
+    "lora_r": "lora_rank",
 }
-"""What `run_mlm.py` and `TrainingArguments` call a flag of ours."""
+"""What `run_mlm.py`, `TrainingArguments` and TRL call a flag of ours."""
 
 SWITCHES = {
     "bf16": ("mixed_precision", "--mixed_precision=bf16"),
@@ -63,6 +64,10 @@ ABSENT = {
     "hub_strategy": "what is pushed is final/, at the end",
     "dtype": "weights are float32 in training; use --mixed_precision, and --save_dtype for final/",
     "torch_dtype": "weights are float32 in training; use --mixed_precision, and --save_dtype for final/",
+    "completion_only_loss": "prompts are never learnt by sft, and there are none elsewhere",
+    "use_peft": "use --lora_rank N",
+    "load_in_4bit": "adapters train on weights in their own type; none is quantised",
+    "load_in_8bit": "adapters train on weights in their own type; none is quantised",
     "deepspeed": "use FSDP to shard: accelerate launch --config_file trainer/configs/fsdp.yaml",
     "fsdp": "use accelerate launch --config_file trainer/configs/fsdp.yaml",
     "use_cpu": "use accelerate launch --cpu, or CUDA_VISIBLE_DEVICES= to hide the devices",

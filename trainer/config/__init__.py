@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .processes import HybridConfig, MDLMConfig, UDLMConfig
+from .sft import SFTConfig
 from .tokenizer import TokenizerConfig
 from .training import TrainingConfig
 
-__all__ = ["HybridConfig", "MDLMConfig", "TokenizerConfig", "TrainingConfig", "UDLMConfig"]
+__all__ = ["HybridConfig", "MDLMConfig", "SFTConfig", "TokenizerConfig", "TrainingConfig", "UDLMConfig"]

@@ -14,7 +14,8 @@ class ModelFlags(CommandLine):
     """The model."""
 
     model_name_or_path: str = "bert-base-uncased"
-    """Masked LM to start from: a folder or a model id. See --config_name to start from scratch."""
+    """Masked LM to start from: a folder, or a repository of the hub, name or name@revision. See --config_name to start from
+    scratch."""
     model_revision: str | None = None
     """Branch, tag or commit of model_name_or_path on the hub."""
     config_name: str | None = None
@@ -22,7 +23,7 @@ class ModelFlags(CommandLine):
     config_overrides: str | None = None
     """With --config_name: hidden_size=256,num_hidden_layers=4,… The vocabulary comes from the tokenizer."""
     tokenizer_name: str | None = None
-    """Tokenizer folder or id, if it is not the model's own. `python -m trainer tokenizer` makes one."""
+    """Tokenizer, a folder or a repository of the hub, if it is not the model's own. `python -m trainer tokenizer` makes one."""
     cache_dir: Path | None = None
     """Where models, tokenizers and data sets from the hub are kept. Default: HF_HOME decides."""
     attn_implementation: str | None = None

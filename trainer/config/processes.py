@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveFloat
 
@@ -28,13 +28,16 @@ class ScheduledConfig(TrainingConfig):
 class MDLMConfig(ScheduledConfig):
     """Train an absorbing diffusion (MDLM): noise turns tokens into the mask token."""
 
-    process: ClassVar[str] = "absorbing"
     output_dir: Path = Path("mdlm-output")
     """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
     estimator: Literal["time", "count"] = "time"
     """What is stratified over a step: the time t, each token masked with probability 1 - alpha(t) and weighed by
     -alpha'(t) / (1 - alpha(t)); or the count l of masked tokens among n, each weighed by n / l: the same bound with
     less variance (LLaDA). Validation and samples do not depend on it."""
+
+    @property
+    def process(self) -> str:
+        return "absorbing"
 
     @property
     def counted(self) -> bool:
@@ -44,17 +47,19 @@ class MDLMConfig(ScheduledConfig):
 class UDLMConfig(ScheduledConfig):
     """Train a uniform diffusion (UDLM): noise turns tokens into uniformly drawn ones."""
 
-    process: ClassVar[str] = "uniform"
     output_dir: Path = Path("udlm-output")
     """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
     exclude_mask_from_uniform: bool = True
     """Noise never draws the mask token."""
 
+    @property
+    def process(self) -> str:
+        return "uniform"
+
 
 class HybridConfig(TrainingConfig):
     """Train a hybrid diffusion (GIDD): noise turns tokens into the mask token or uniformly drawn ones."""
 
-    process: ClassVar[str] = "hybrid"
     output_dir: Path = Path("hybrid-output")
     """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
     p_uniform: float = Field(0.1, ge=0, lt=1)
@@ -66,6 +71,10 @@ class HybridConfig(TrainingConfig):
     loss_weighting: Literal["elbo", "clip", "dynamic"] = "dynamic"
     """What is trained on: the NELBO (elbo), the NELBO with its weights cut off at 1 (clip), or GIDD's default (dynamic):
     2 on masks, 1 on noise, little on clean tokens. What is reported is the NELBO itself whatever this is."""
+
+    @property
+    def process(self) -> str:
+        return "hybrid"
 
     @property
     def margin(self) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from ..command_line import refuse
 from .course import CourseFlags
+from .lora import LoraFlags
 from .model import ModelFlags
 from .optimizer import OptimizerFlags
 from .report import ReportFlags
@@ -33,10 +34,8 @@ FREE_ON_RESUME = {
 CHOICE = {"checkpointing_steps", "eval_steps", "max_eval_samples", "per_device_eval_batch_size"}
 
 
-class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, ModelFlags):
+class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, LoraFlags, ModelFlags):
     """Without effect."""
-
-    process: ClassVar[str]
 
     num_train_timesteps: PositiveInt = 1000
     """Accepted and without effect: t is continuous."""
@@ -53,7 +52,21 @@ class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, ModelF
             )
         if self.streaming and "max_train_steps" not in given:
             refuse("max_train_steps", "be given with streaming", None)
+        if self.lora_rank is not None and self.config_name is not None:
+            refuse(
+                "config_name", "be left out with lora_rank: adapters need a model that has learnt", self.config_name
+            )
         return self
+
+    @property
+    def process(self) -> str:
+        """The forward process that is trained: absorbing, uniform or hybrid."""
+        raise NotImplementedError
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the text is prompts and answers, and only these are learnt."""
+        return False
 
     @property
     def counts_epochs(self) -> bool:

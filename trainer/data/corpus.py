@@ -12,8 +12,9 @@ from token_diffusion.errors import ParameterError
 
 from ..config import TrainingConfig
 from ..errors import in_one_line
-from .documents import Documents, read_pieces, row_pieces
-from .files import check_column, is_table, quiet, table_cells
+from .chat.conversations import dataset_conversations, read_conversations
+from .reading.documents import Documents, read_pieces, row_pieces
+from .reading.files import check_column, is_table, quiet, table_cells
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def load_corpus(config: TrainingConfig) -> Corpus:
     if not files:
         return _load_dataset(config)
     source = _names(files)
-    train = None if config.streaming else read_documents(flag, files, config.packing, config.text_column)
+    train = None if config.streaming else _read_files(config, flag, files)
     if config.validation_file:
         return _with_validation_files(config, train, source)
     if train is None:
@@ -57,6 +58,15 @@ def read_documents(flag: str, files: Sequence[Path], packing: bool, text_column:
     return documents
 
 
+def _read_files(config: TrainingConfig, flag: str, files: Sequence[Path]) -> Documents:
+    """The documents of files: text, or conversations."""
+    if not config.is_chat:
+        return read_documents(flag, files, config.packing, config.text_column)
+    documents = Documents(partial(read_conversations, flag, list(enumerate(files))))
+    assert documents.survey.num_documents
+    return documents
+
+
 def open_dataset(config: TrainingConfig) -> dict[str, Any]:
     """The splits of the data set that the flags name, `train` among them, as `datasets` has them (streamed or stored).
 
@@ -74,7 +84,11 @@ def open_dataset(config: TrainingConfig) -> dict[str, Any]:
         raise ParameterError("dataset_name", rule, name) from error
     if "train" not in splits:
         raise ParameterError("dataset_name", "have a split called train", name)
-    check_column(column, columns)
+    if not config.is_chat:
+        check_column(column, columns)
+    elif not {"messages"} <= {*columns} and not {"prompt", "completion"} <= {*columns}:
+        rule = "have a column messages, or columns prompt and completion"
+        raise ParameterError("dataset_name", rule, list(columns))
     return splits
 
 
@@ -91,21 +105,24 @@ def _open_splits(name: str, config: TrainingConfig) -> dict[str, Any]:
 
 def _load_dataset(config: TrainingConfig) -> Corpus:
     """Train and validation splits of a data set; without the latter, the end of the former is held out."""
-    part, column = config.dataset_config_name, config.text_column
+    part = config.dataset_config_name
     source = f"{config.dataset_name}{'' if part is None else f' ({part})'}"
     if config.streaming and config.validation_file:
         return _with_validation_files(config, None, f"{source}, split train")
     splits = open_dataset(config)
-    train = None if config.streaming else _rows(splits["train"], column)
+    train = None if config.streaming else _rows(config, splits["train"])
     if config.validation_file:
         return _with_validation_files(config, train, source)
     whole = f"{source}, split train"
     if "validation" in splits and not config.validation_split_percentage:
-        return Corpus(train, _rows(splits["validation"], column), whole, f"{source}, split validation")
+        return Corpus(train, _rows(config, splits["validation"]), whole, f"{source}, split validation")
     return Corpus(None, None, whole, "") if train is None else _with_split(config, train, source, "documents")
 
 
-def _rows(rows: Any, column: str) -> Documents:
+def _rows(config: TrainingConfig, rows: Any) -> Documents:
+    column = config.text_column
+    if config.is_chat:
+        return Documents(lambda: dataset_conversations(rows))
     documents = Documents(lambda: row_pieces(table_cells(rows, column)))
     if not documents.survey.num_documents:
         raise ParameterError("text_column", "hold text, and not be empty", column)
@@ -114,7 +131,7 @@ def _rows(rows: Any, column: str) -> Documents:
 
 def _with_validation_files(config: TrainingConfig, train: Documents | None, source: str) -> Corpus:
     files = config.validation_file
-    validation = read_documents("validation_file", files, config.packing, config.text_column)
+    validation = _read_files(config, "validation_file", files)
     return Corpus(train, validation, source, _names(files))
 
 

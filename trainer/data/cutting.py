@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.plain import plain
 
-from .documents import Piece
+from .reading.documents import Piece
 
 PIECE_CHARS = 1 << 15
 CONTEXT = 256

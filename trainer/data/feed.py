@@ -19,11 +19,12 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.diffusion.times import time_power
 from token_diffusion.errors import ParameterError
+from token_diffusion.facts import Facts, Frame
 
-from ..config import TrainingConfig
+from ..config import SFTConfig, TrainingConfig
+from .chat.answers import AnswerExamples
+from .chat.exchanges import Exchanges, tokenize_exchanges
 from .corpus import Corpus, train_files
-from .documents import Documents
-from .files import EMPTY, check_file
 from .noising import (
     Batches,
     Collate,
@@ -35,7 +36,9 @@ from .noising import (
     make_loader,
     padding,
 )
-from .sequences import Sequences, tokenize
+from .reading.documents import Documents
+from .reading.files import EMPTY, check_file
+from .sequences import Sequences, special, tokenize
 from .spelling import Spelling, spell
 from .streaming import START, Position, SequenceStream, open_documents, read_ahead
 
@@ -47,8 +50,9 @@ STREAM_LAYOUT = 3
 class Feed:
     """The validation text, and what stored and streamed training text have in common.
 
-    `window` counts the examples of an optimizer step, `fingerprint` identifies the training text, `position` is how far
-    this process has read in it, None where the step alone tells.
+    `facts` say how sequences are framed and which control tokens are learnt. `window` counts the examples of an optimizer step,
+    `fingerprint` identifies the training text, `position` is how far this process has read in it, None where the step alone
+    tells.
     """
 
     fingerprint: str
@@ -61,8 +65,9 @@ class Feed:
         corpus: Corpus,
         tokenizer: PreTrainedTokenizerBase,
         scheduler: TokenDiffusionScheduler,
+        facts: Facts,
     ) -> None:
-        self.config, self.accelerator, self.corpus = config, accelerator, corpus
+        self.config, self.accelerator, self.corpus, self.facts = config, accelerator, corpus, facts
         self.tokenizer, self.scheduler = tokenizer, scheduler
         micro_batches = config.gradient_accumulation_steps * accelerator.num_processes
         self.window = config.per_device_train_batch_size * micro_batches
@@ -92,8 +97,13 @@ class Feed:
             batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             power=time_power(self.scheduler.process),
         )
-        examples = NoisyExamples(self.validation.ids, self.scheduler, self.tokenizer.all_special_ids)
-        return self.loader(examples, batches)
+        return self.loader(self.noisy(self.validation), batches)
+
+    def noisy(self, sequences: Sequences | None, **options: Any) -> NoisyExamples:
+        """The sequences with noise (None where they are streamed); `options` are those of `NoisyExamples`."""
+        ids: Sequence[Any] = () if sequences is None else sequences.ids
+        special_ids = special(self.tokenizer, self.facts.learnt).tolist()
+        return NoisyExamples(ids, self.scheduler, special_ids, frame=self.facts.frame, **options)
 
     def tokenize(self, flag: str, documents: Documents | None) -> Sequences | None:
         """The sequences of the text that `flag` names; None without it."""
@@ -108,15 +118,16 @@ class Feed:
                 flag=flag,
                 packing=config.packing,
                 max_length=config.max_length,
+                frame=self.facts.frame,
+                learnt=self.facts.learnt,
                 num_threads=config.preprocessing_num_workers,
                 progress=main,
             )
-        return replace(sequences, ids=sequences.ids.first(most))
+        return sequences.first(most)
 
-    def examples(self, ids: Sequence[Any]) -> NoisyExamples:
+    def examples(self, sequences: Sequences | None) -> NoisyExamples:
         """Training examples: counts and times are drawn as the flags say."""
-        config, special_ids = self.config, self.tokenizer.all_special_ids
-        return NoisyExamples(ids, self.scheduler, special_ids, counted=config.counted, margin=config.margin)
+        return self.noisy(sequences, counted=self.config.counted, margin=self.config.margin)
 
     def loader(self, examples: NoisyExamples, batches: Batches) -> DataLoader:
         workers = self.config.dataloader_num_workers
@@ -128,9 +139,9 @@ class Feed:
         config, documents = self.config, self.corpus.validation
         if self.validation is None or documents is None:
             return None
-        return spell(
-            self.tokenizer, documents, self.validation.ids, packing=config.packing, max_length=config.max_length
-        )
+        facts: dict[str, Any] = {"frame": self.facts.frame, "learnt": self.facts.learnt}
+        lengths: dict[str, Any] = {"packing": config.packing, "max_length": config.max_length}
+        return spell(self.tokenizer, documents, self.validation.ids, **lengths, **facts)
 
 
 class StoredFeed(Feed):
@@ -152,7 +163,7 @@ class StoredFeed(Feed):
             seed=config.seed,
             first_step=first_step,
         )
-        yield from self.loader(self.examples(self.training.ids), batches)
+        yield from self.loader(self.examples(self.training), batches)
 
     @property
     def num_sequences(self) -> int:
@@ -161,6 +172,56 @@ class StoredFeed(Feed):
     @property
     def num_dropped_tokens(self) -> int:
         return self.training.num_dropped_tokens
+
+
+class ChatFeed(StoredFeed):
+    """Answers behind their prompts, see `chat.answers`; the end token and what else ends them is learnt.
+
+    Of the frame of `facts` only what is before a text is kept: its end is what the model has to say.
+    """
+
+    config: SFTConfig
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        assert isinstance(self.training, Exchanges)
+        learnt, ends = (
+            self.facts.learnt | self.training.learnt,
+            (self.facts.end_tokens or frozenset()) | self.training.ends,
+        )
+        self.facts = replace(self.facts, learnt=learnt, end_tokens=ends)
+
+    def tokenize(self, flag: str, documents: Documents | None) -> Sequences | None:
+        if documents is None:
+            return None
+        config = self.config
+        self.facts = replace(self.facts, frame=Frame(self.facts.frame.prefix), known=True)
+        found = tokenize_exchanges(
+            self.tokenizer,
+            documents,
+            flag=flag,
+            max_length=config.max_length,
+            frame=self.facts.frame,
+            every_answer=config.assistant_only_loss,
+            progress=self.accelerator.is_main_process,
+        )
+        return found.first(
+            config.max_eval_samples if documents is self.corpus.validation else config.max_train_samples
+        )
+
+    def noisy(self, sequences: Sequences | None, **options: Any) -> NoisyExamples:
+        assert isinstance(sequences, Exchanges)
+        special_ids = special(self.tokenizer, self.facts.learnt).tolist()
+        return AnswerExamples(sequences, self.scheduler, special_ids, max_length=self.config.max_length, **options)
+
+    def examples(self, sequences: Sequences | None) -> NoisyExamples:
+        config = self.config
+        drawn: dict[str, Any] = {"counted": config.counted, "margin": config.margin}
+        return self.noisy(sequences, random_length_ratio=config.random_length_ratio, **drawn)
+
+    def _spell(self) -> Spelling | None:
+        """The end tokens that fill an example up stand for no text."""
+        return None
 
 
 class StreamedFeed(Feed):
@@ -183,8 +244,8 @@ class StreamedFeed(Feed):
         process, num_processes = accelerator.process_index, accelerator.num_processes
         position = START if self.position is None else self.position
         shared = self.documents, self.tokenizer, config, process, num_processes
-        stream = iter(SequenceStream(*shared, position, progress=accelerator.is_main_process))
-        examples, collate = self.examples(()), Collate(self.pad_token_id)
+        stream = iter(SequenceStream(*shared, position, accelerator.is_main_process, self.facts))
+        examples, collate = self.examples(None), Collate(self.pad_token_id)
         window, size = Window(self.window, config.seed), config.per_device_train_batch_size
         for step in count(first_step):
             times, seeds = window.noise(step)
@@ -228,6 +289,7 @@ def make_feed(
     corpus: Corpus,
     tokenizer: PreTrainedTokenizerBase,
     scheduler: TokenDiffusionScheduler,
+    facts: Facts,
 ) -> Feed:
-    kind = StreamedFeed if config.streaming else StoredFeed
-    return kind(config, accelerator, corpus, tokenizer, scheduler)
+    kind = ChatFeed if config.is_chat else StreamedFeed if config.streaming else StoredFeed
+    return kind(config, accelerator, corpus, tokenizer, scheduler, facts)

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.diffusion.processes import Absorbing
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.diffusion.times import time_of_count
+from token_diffusion.facts import UNKNOWN, Frame
 
 from ..signals import ignore_stop_signals
 
@@ -46,7 +47,8 @@ class Draw(NamedTuple):
 class NoisyExamples(Dataset[dict[str, Tensor]]):
     """Sequences with noise, indexed by `Draw`.
 
-    counted: absorbing noise is drawn by its count, with draw.t as l / n. margin: t is kept so far from 0 and 1.
+    special_ids are never noised, nor is what lies in the frame; counted: absorbing noise is drawn by its count, with draw.t as
+    l / n. margin: t is kept so far from 0 and 1.
     """
 
     def __init__(
@@ -55,13 +57,14 @@ class NoisyExamples(Dataset[dict[str, Tensor]]):
         scheduler: TokenDiffusionScheduler,
         special_ids: Sequence[int],
         *,
+        frame: Frame = UNKNOWN.frame,
         counted: bool = False,
         margin: float = 0.0,
     ) -> None:
         self.sequences = sequences
         self.scheduler = scheduler
         self.special_ids = torch.tensor(sorted(set(special_ids)), dtype=torch.int64)
-        self.counted, self.margin = counted, margin
+        self.frame, self.counted, self.margin = frame, counted, margin
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -73,11 +76,17 @@ class NoisyExamples(Dataset[dict[str, Tensor]]):
         """The draw's noise on the token ids [L].
 
         Returns:
-            `clean`, `noisy` int64 [L], `noisable` bool [L] (no special token), and the scalars `timesteps`, `weight`
+            `clean`, `noisy` int64 [L], `noisable` bool [L], and the scalars `timesteps`, `weight`
             (float64; what the NELBO of the sequence is multiplied by) and `position`.
         """
         clean = torch.from_numpy(ids.astype(np.int64))
         noisable = torch.isin(clean, self.special_ids, invert=True)
+        noisable[: len(self.frame.prefix)] = False
+        noisable[len(noisable) - len(self.frame.suffix) :] = False
+        return self.with_noise(clean, noisable, draw)
+
+    def with_noise(self, clean: Tensor, noisable: Tensor, draw: Draw) -> dict[str, Tensor]:
+        """The draw's noise where `noisable` (bool [L]) allows it; returns as `noised` does."""
         generator = torch.Generator().manual_seed(draw.seed)
         if self.counted:
             noisy, t, weight = mask_count(self.scheduler, clean, noisable, draw.t, generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 
@@ -12,9 +12,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.facts import Frame, frame_of
+from token_diffusion.facts import Facts, Frame, frame_of
 
-from .documents import Documents
+from .reading.documents import Documents
 from .tables import TokenTable
 from .tokens import Unwritten, tokenised
 
@@ -32,6 +32,10 @@ class Sequences:
 
     ids: TokenTable
     num_dropped_tokens: int
+
+    def first(self, count: int | None) -> Sequences:
+        """The first `count` of them; None for all."""
+        return replace(self, ids=self.ids.first(count))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -52,30 +56,33 @@ def tokenize(
     packing: bool,
     max_length: int,
     frame: Frame | None = None,
+    learnt: frozenset[int] = frozenset(),
     num_threads: int | None = None,
     progress: bool = False,
 ) -> Sequences:
     """Documents as token sequences of at most `max_length`; those without a token that counts are dropped.
 
-    frame: around each document where they are not packed; the tokenizer's own by default.
+    frame: around each sequence; by default the tokenizer's own around documents, and none where they are packed. learnt: control
+    tokens that count.
     `num_threads` and the cache of much text: see `tokens.tokenised`.
 
     Raises:
         ParameterError: `flag` names text of which nothing is left, or that the tokenizer cannot write; packing has no token to
             put between documents; or the tokenizer's frame fills `max_length`.
     """
-    frame = Frame() if packing else frame_within(tokenizer, max_length, frame)
+    frame = frame_within(tokenizer, max_length, Frame() if packing and frame is None else frame)
+    room = max_length - len(frame)
     text = tokenised(tokenizer, documents, separator(tokenizer) if packing else None, num_threads, progress)
     if text.num_unwritten:
         Unwritten(tokenizer).tell(flag, f"{text.num_unwritten} documents spell control tokens")
     if packing:
-        starts = np.arange(0, len(text.tokens), max_length, dtype=np.int64)
-        ends = np.minimum(starts + max_length, len(text.tokens))
+        starts = np.arange(0, len(text.tokens), room, dtype=np.int64)
+        ends = np.minimum(starts + room, len(text.tokens))
     else:
-        starts, ends = truncated(tokenizer, text.starts, text.ends, max_length - len(frame))
+        starts, ends = truncated(tokenizer, text.starts, text.ends, room)
     dropped = 0 if packing else int((text.ends - text.starts).sum() - (ends - starts).sum())
     table = TokenTable(text.tokens, starts, ends, frame.prefix, frame.suffix)
-    counts = table.counts(special(tokenizer))
+    counts = table.counts(special(tokenizer, learnt))
     if not counts.any():
         raise ParameterError(flag, "hold text that has tokens besides special ones", None)
     if counts.max() == 1:
@@ -85,9 +92,17 @@ def tokenize(
     return Sequences(table.only(counts > 0), dropped)
 
 
-def special(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+def facts_of(tokenizer: PreTrainedTokenizerBase, packing: bool) -> Facts:
+    """What sequences are like where nothing else is known: documents in the tokenizer's frame, or pieces of a stream in none.
+
+    Control tokens are never noised then, so none of them is learnt.
+    """
+    return Facts(Frame() if packing else frame_of(tokenizer), known=True)
+
+
+def special(tokenizer: PreTrainedTokenizerBase, learnt: frozenset[int] = frozenset()) -> np.ndarray:
     """The ids that are never noised and do not count."""
-    return np.array(sorted(set(tokenizer.all_special_ids)))
+    return np.array(sorted(set(tokenizer.all_special_ids) - learnt))
 
 
 def truncated(

@@ -13,7 +13,7 @@ from token_diffusion.facts import Frame, frame_of
 from token_diffusion.plain import plain
 
 from .cutting import cut
-from .documents import Documents, Piece
+from .reading.documents import Documents, Piece
 from .sequences import pack, separator, special, truncated
 from .tokens import batches
 
@@ -48,18 +48,22 @@ def spell(
     packing: bool,
     max_length: int,
     frame: Frame | None = None,
+    learnt: frozenset[int] = frozenset(),
 ) -> Spelling | None:
     """The spelling of `ids`, which `sequences.tokenize` made of `documents`; None if the tokenizer cannot tell (a slow one)."""
     if not tokenizer.is_fast:
         return None
-    speller = Speller(tokenizer)
-    rows = speller.packed(documents, max_length) if packing else speller.framed(documents, max_length, frame)
+    if frame is None:
+        frame = Frame() if packing else frame_of(tokenizer)
+    speller = Speller(tokenizer, learnt)
+    rows = (speller.packed if packing else speller.framed)(documents, max_length, frame)
     given = 0
     kept: list[np.ndarray] = []
     for row in rows:
         if len(kept) == len(ids):  # the first ones only were asked for
             break
         counted = ~np.isin(row[:, IDS], speller.special)
+        counted[: len(frame.prefix)] = counted[len(row) - len(frame.suffix) :] = False
         given += int(row[~counted, CHARS].sum())
         if counted.any():
             assert np.array_equal(row[:, IDS], ids[len(kept)]), "not the sequences of these documents"
@@ -72,13 +76,15 @@ def spell(
 class Speller:
     """Goes through documents token by token; `exact` is true as long as decoding has given them back."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer, self.special, self.exact = tokenizer, special(tokenizer), True
-        self.hidden = set(self.special.tolist())
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, learnt: frozenset[int] = frozenset()) -> None:
+        self.tokenizer, self.special, self.exact = tokenizer, special(tokenizer, learnt), True
+        self.hidden = set(tokenizer.all_special_ids)
 
-    def packed(self, documents: Documents, max_length: int) -> Iterator[np.ndarray]:
+    def packed(self, documents: Documents, max_length: int, frame: Frame) -> Iterator[np.ndarray]:
         """The rows [L, 3] of each sequence of the stream."""
-        return pack(self._stream(documents), max_length)
+        before, after = _around(frame)
+        for rows in pack(self._stream(documents), max_length - len(frame)):
+            yield np.concatenate([before, rows, after])
 
     def _stream(self, documents: Documents) -> Iterator[np.ndarray]:
         gap = np.array([[separator(self.tokenizer), 0, 0]])
@@ -90,10 +96,9 @@ class Speller:
                 started, self.exact = True, self.exact and same
                 yield rows
 
-    def framed(self, documents: Documents, max_length: int, frame: Frame | None) -> Iterator[np.ndarray]:
+    def framed(self, documents: Documents, max_length: int, frame: Frame) -> Iterator[np.ndarray]:
         """The rows [L, 3] of each document's sequence."""
-        frame = frame_of(self.tokenizer) if frame is None else frame
-        before, after = (_rows(ids, np.zeros((len(ids), 2))) for ids in (frame.prefix, frame.suffix))
+        before, after = _around(frame)
         for _, pieces in groupby(self._encoded(documents), lambda encoded: encoded[0].document):
             parts = list(self._parts(pieces, to_the_end=False))
             if not parts:
@@ -136,6 +141,12 @@ class Speller:
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode([token for token in ids if token not in self.hidden]))
+
+
+def _around(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a frame's two sides: they stand for no text."""
+    before, after = (_rows(ids, np.zeros((len(ids), 2))) for ids in (frame.prefix, frame.suffix))
+    return before, after
 
 
 def _rows(ids: Sequence[int], sizes: np.ndarray) -> np.ndarray:

@@ -23,15 +23,15 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.facts import Frame
+from token_diffusion.facts import Facts
 
 from ..config import TrainingConfig
 from .corpus import open_dataset, train_files
 from .cutting import cut, cutter_of
-from .documents import is_blank, read_pieces
-from .files import as_text
 from .noising import ORDER
-from .sequences import frame_within, separator, special, truncated
+from .reading.documents import is_blank, read_pieces
+from .reading.files import as_text
+from .sequences import facts_of, frame_within, separator, special, truncated
 from .tokens import Unwritten, encode
 
 logger = logging.getLogger(__name__)
@@ -105,9 +105,10 @@ class SequenceStream:
         num_processes: int,
         position: Position = START,
         progress: bool = False,
+        facts: Facts | None = None,
     ) -> None:
         self.documents = split_dataset_by_node(documents, rank=process, world_size=num_processes)
-        self.maker = SequenceMaker(tokenizer, config)
+        self.maker = SequenceMaker(tokenizer, config, facts or facts_of(tokenizer, config.packing))
         self.config, self.process, self.position, self.progress = config, process, position, progress
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Position]]:
@@ -165,9 +166,9 @@ class SequenceStream:
 class SequenceMaker:
     """Rows of text to sequences. With packing, `rest` are the tokens that did not fill one, `last` the place read last."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: TrainingConfig) -> None:
-        self.tokenizer, self.config, self.special = tokenizer, config, special(tokenizer)
-        self.frame = Frame() if config.packing else frame_within(tokenizer, config.max_length)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: TrainingConfig, facts: Facts) -> None:
+        self.tokenizer, self.config, self.special = tokenizer, config, special(tokenizer, facts.learnt)
+        self.frame = frame_within(tokenizer, config.max_length, facts.frame)
         self.separator = [separator(tokenizer)] if config.packing else []
         self.cutter, self.unwritten = cutter_of(tokenizer), Unwritten(tokenizer)
         self.flag = train_files(config)[0]
@@ -186,7 +187,8 @@ class SequenceMaker:
         self._tell(texts)
         found = self._ids([text for text, _ in documents])
         made = self._packed(found, [place for _, place in documents]) if self.config.packing else self._framed(found)
-        return [ids for ids in made if not self._is_special(ids)]
+        first, last = len(self.frame.prefix), len(self.frame.suffix)
+        return [ids for ids in made if not self._is_special(ids[first : len(ids) - last])]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Of each text, which is cut up on the way if it is long."""
@@ -210,7 +212,7 @@ class SequenceMaker:
             yield np.array(self.frame.around(ids[start:end]), dtype=np.int32)
 
     def _packed(self, found: Sequence[list[int]], places: Sequence[list[int] | None]) -> np.ndarray:
-        """Whole sequences [n, max_length] of the stream; a separator is where a document begins."""
+        """Whole sequences [n, max_length], framed pieces of the stream; a separator is where a document begins."""
         parts = [self.rest]
         for ids, place in zip(found, places, strict=True):
             file, document, number = place or (0, 0, 0)
@@ -219,10 +221,12 @@ class SequenceMaker:
                 gap = self.separator if self.last is not None and not goes_on else ()
                 parts.append(np.array([*gap, *ids], dtype=np.int32))
                 self.last = [file, document, number]
-        stream, length = np.concatenate(parts), self.config.max_length
+        stream, length = np.concatenate(parts), self.config.max_length - len(self.frame)
         whole = len(stream) // length * length
         self.rest = stream[whole:]
-        return stream[:whole].reshape(-1, length)
+        pieces = stream[:whole].reshape(-1, length)
+        around = [np.tile(np.array(ids, np.int32), (len(pieces), 1)) for ids in (self.frame.prefix, self.frame.suffix)]
+        return np.concatenate([around[0], pieces, around[1]], axis=1)
 
     def _is_special(self, ids: Sequence[int] | np.ndarray) -> bool:
         return bool(np.isin(ids, self.special).all())

@@ -25,7 +25,7 @@ from token_diffusion.errors import ParameterError
 from token_diffusion.plain import plain
 
 from .cutting import cut
-from .documents import Documents, Piece
+from .reading.documents import Documents, Piece
 from .tables import InMemory, NpyFile, write_arrays
 
 logger = logging.getLogger(__name__)

@@ -116,7 +116,7 @@ class ValidationBound:
     def remarks(self) -> list[str]:
         """What a reader of the figures per character has to know, in sentences."""
         if self.text is None:
-            return ["Bits per character are unknown: the tokenizer does not tell which characters a token stands for."]
+            return ["Bits per character are unknown: nothing tells which characters a token stands for."]
         found = []
         if not self.text.exact:
             found.append(

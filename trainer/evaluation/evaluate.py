@@ -18,6 +18,7 @@ from token_diffusion.diffusion.times import time_power
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Frame
 from token_diffusion.networks.behaviour import behaviour
+from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.masked_lm import Head
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
@@ -26,7 +27,7 @@ from token_diffusion.text import encode
 from ..accelerator import check_precision, set_up_logging, without_devices
 from ..data.corpus import read_documents
 from ..data.noising import NoisyExamples, ValidationBatches, make_loader, padding
-from ..data.sequences import tokenize
+from ..data.sequences import special, tokenize
 from ..data.spelling import spell
 from ..output import journal
 from ..output.files import check_writable, write_whole
@@ -51,7 +52,8 @@ def evaluate_folder(config: EvaluateConfig) -> Figures | None:
     if config.output_file is not None:
         _check_output_file(config.output_file)
     device = str(accelerator.device)
-    checkpoint = load_checkpoint(config.checkpoint_path, device=device)
+    folder = local_folder("checkpoint_path", config.checkpoint_path)
+    checkpoint = load_checkpoint(folder, device=device)
     judge_name = config.generative_model_name_or_path
     judge = load_judge(judge_name, device) if judge_name is not None and accelerator.is_main_process else None
     max_length = _max_length(config, checkpoint)
@@ -106,7 +108,8 @@ def _validate(
     documents = read_documents("validation_file", config.validation_file, packing, config.text_column)
     facts = checkpoint.facts
     options: dict[str, Any] = {"packing": packing, "max_length": max_length}
-    options["frame"] = facts.frame if facts.known else None
+    options["frame"] = facts.frame if facts.known and not packing else None
+    options["learnt"] = facts.learnt
     if packing and facts.frame:
         logger.warning("%s was trained on documents in a frame; packed text has none", checkpoint.name)
     main = accelerator.is_main_process
@@ -119,7 +122,8 @@ def _validate(
         seed=config.seed,
         power=time_power(checkpoint.scheduler.process),
     )
-    examples = NoisyExamples(ids, checkpoint.scheduler, tokenizer.all_special_ids)
+    special_ids, frame = special(tokenizer, facts.learnt).tolist(), Frame() if packing else facts.frame
+    examples = NoisyExamples(ids, checkpoint.scheduler, special_ids, frame=frame)
     loader = make_loader(examples, batches, pad_token_id=padding(tokenizer), num_workers=0)
     bound = evaluate(
         accelerator,

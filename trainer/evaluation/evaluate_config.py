@@ -13,8 +13,8 @@ from ..command_line import CommandLine, refuse
 class EvaluateConfig(CommandLine):
     """Measure a saved folder: its bound on text, and the quality of its samples."""
 
-    checkpoint_path: Path
-    """Folder that the trainer wrote, or any other that serves."""
+    checkpoint_path: str
+    """Folder that the trainer wrote, or any other that serves; or a repository of the hub, org/name or org/name@revision."""
     validation_file: list[Path] = Field(default_factory=list)
     """Text files (UTF-8), or tables, that the model was not trained on, one or more, read as the trainer reads them."""
     text_column: str = "text"
@@ -47,9 +47,9 @@ class EvaluateConfig(CommandLine):
     min_p: float = Field(0.0, ge=0, le=1)
     """Tokens kept that have at least so much of the most probable one's probability, 0 for all."""
     block_size: PositiveInt | None = None
-    """Sample blocks of so many tokens from left to right. Default: all at once."""
+    """Sample blocks of so many tokens from left to right. Default: all at once, or a block-causal model's own."""
     generative_model_name_or_path: str | None = None
-    """Causal language model, a folder or an id, whose perplexity on the samples is measured."""
+    """Causal language model, a folder or a repository of the hub, whose perplexity on the samples is measured."""
 
     output_file: Path | None = None
     """File for the figures (JSON), which also are the last line of stdout."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from token_diffusion.errors import ParameterError, in_short
+from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.weights import quiet, read_causal_lm
 
 from ..output.provenance import base_name
@@ -72,13 +73,14 @@ class Judge(NamedTuple):
 def load_judge(name: str, device: str | torch.device = "cpu") -> Judge:
     """The causal LM of a folder or id. Raises `ParameterError`."""
     parameter = "generative_model_name_or_path"
+    folder = str(local_folder(parameter, name, bare=True))
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
         raise ParameterError(parameter, f"hold a readable tokenizer ({in_short(error)})", name) from error
     model: Any
-    model, missing = read_causal_lm(parameter, name, dtype=torch.float32)
+    model, missing = read_causal_lm(parameter, folder, dtype=torch.float32, local_files_only=True)
     if missing:
         raise ParameterError(parameter, f"hold all weights of its model ({missing[0]} is missing)", name)
     config = model.config.get_text_config()

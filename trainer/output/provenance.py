@@ -58,12 +58,12 @@ def base_name(name_or_path: str) -> str:
 def hub_model(name_or_path: str) -> str | None:
     """The id on the hub of what was started from; None where that is not known.
 
-    What is no folder was loaded from the hub. A folder tells only if it lies in the hub's cache, or if its own card names
-    the model that it was made of: `_name_or_path` in its config.json may as well be somebody's path.
+    What is no folder was loaded from the hub, perhaps at a revision. A folder tells only if it lies in the hub's cache, or if
+    its own card names the model that it was made of: `_name_or_path` in its config.json may as well be somebody's path.
     """
     folder = Path(name_or_path)
     if not folder.is_dir():
-        return name_or_path
+        return name_or_path.partition("@")[0]
     if cached := CACHED.search(folder.resolve().as_posix()):
         return cached[1].replace("--", "/")
     try:

@@ -41,6 +41,10 @@ pipe = TokenDiffusionPipeline.from_pretrained("{place}")
 for text in pipe(num_samples=4, seq_len={seq_len}, seed=0).texts:
     print(text)
 ```"""
+MERGE = """```
+pip install .[lora]
+python -m token_diffusion convert --checkpoint_path THIS_FOLDER --output_dir MERGED
+```"""
 SAMPLE_LENGTH = 64
 """Of a sample where nothing else is asked for; a network may have fewer positions."""
 MAX_SAMPLE_CHARS = 600
@@ -51,7 +55,8 @@ class CardFacts:
     """What the card reports. Data sources are names, never paths; `command` is shown as it is.
 
     start: what training started from, in words; None from scratch. place: where the folder will be found, for its snippet.
-    num_dropped_tokens: of documents longer than max_length; None where nobody counted.
+    num_dropped_tokens: of documents longer than max_length; None where nobody counted. answers: whether the text is prompts and
+    answers, and these alone are learnt. adapters: of which kind, if the folder holds adapters of `start` and no model.
     """
 
     hub: HubFacts
@@ -77,6 +82,8 @@ class CardFacts:
     precision: str
     optimizer: str
     num_dropped_tokens: int | None
+    answers: bool = False
+    adapters: str | None = None
     history: Sequence[Record] = ()
     samples: Sequence[Record] = ()
     has_picture: bool = False
@@ -104,38 +111,51 @@ def _summary(facts: CardFacts) -> str:
     options = ", ".join(f"{name} = {value}" for name, value in facts.scheduler_options.items())
     start = "from scratch" if facts.start is None else f"started from `{facts.start}`"
     source = facts.train_source.replace("|", "\\|")  # which would end the cell
-    text = f"at most {facts.max_length} tokens, {'packed' if facts.packing else 'one document an example'}"
-    if facts.num_dropped_tokens:
-        text += f" ({facts.num_dropped_tokens:,} tokens of longer documents were cut off)"
-    if facts.num_train_sequences is None:
-        sequences = f"streamed, sequences of {text}"
-    else:
-        sequences = f"{facts.num_train_sequences:,} sequences of {text}"
+    uncounted = "prompts" if facts.answers else "special tokens and padding"
+    holds = "model," if facts.adapters is None else f"{facts.adapters} and not the model itself,"
     return f"""# {NAMES[facts.hub.process]} token diffusion language model
 
 A `{facts.architecture}` with {facts.num_parameters:,} parameters and {facts.vocab_size:,} tokens, {start},
-that generates text by undoing noise on all positions at once. The folder holds model, tokenizer and
-`scheduler_config.json`.
+that generates text by undoing noise on all positions at once. The folder holds {holds}
+tokenizer and `scheduler_config.json`.
 
 | | |
 |---|---|
 | Process | {options} |
 | Training loss | {LOSSES[facts.weighting]} |
-| Training text | {source}; {sequences} |
+| Training text | {source}; {_sequences(facts)} |
 | Steps | {facts.step:,} of {facts.max_train_steps:,}, {facts.window} sequences each |
-| Tokens seen | {facts.num_tokens:,} (special tokens and padding neither noised nor counted) |
+| Tokens seen | {facts.num_tokens:,} ({uncounted} neither noised nor counted) |
 | Optimizer | {facts.optimizer} |
 | Precision | {facts.precision} |
 | Weights | {facts.weights}; {facts.dtype} |"""
+
+
+def _sequences(facts: CardFacts) -> str:
+    """How many sequences of which text it learnt from, in words."""
+    if facts.answers:
+        kind = f"{facts.max_length} tokens, an answer behind its prompt, filled up with end tokens, which are learnt"
+    else:
+        kind = f"at most {facts.max_length} tokens, {'packed' if facts.packing else 'one document an example'}"
+    if facts.num_dropped_tokens:
+        longer = "conversations" if facts.answers else "documents"
+        kind += f" ({facts.num_dropped_tokens:,} tokens of longer {longer} were cut off)"
+    count = "streamed, " if facts.num_train_sequences is None else f"{facts.num_train_sequences:,} "
+    return f"{count}sequences of {kind}"
 
 
 def _use(facts: CardFacts) -> str:
     """How a stranger samples from the folder, with what, and what else it can be loaded with."""
     seq_len = min(SAMPLE_LENGTH, facts.max_length)
     flag = "" if seq_len == SAMPLE_LENGTH else f" --seq_len {seq_len}"
+    needs = f"It needs the code of Token Diffusion ({facts.code}), which is not on PyPI. In a copy of its repository:"
+    if facts.adapters is not None:
+        return "\n\n".join(
+            ["## Use", needs, MERGE, "MERGED is a folder that serves, with a card that says how to use it."]
+        )
     paragraphs = [
         "## Use",
-        f"It needs the code of Token Diffusion ({facts.code}), which is not on PyPI. In a copy of its repository:",
+        needs,
         "```\npip install .\n```",
         SNIPPET.format(place=facts.place, seq_len=seq_len),
         "From a shell, in that repository, with this folder as THIS_FOLDER:",
@@ -166,8 +186,12 @@ def _validation(facts: CardFacts) -> str:
     rows = [f"| {UNITS[unit]} | {each.value:.4f} | {each.error:.4f} |" for unit, each in bound.estimates().items()]
     remarks = " ".join(
         [
-            "All of them are upper bounds, of the negative log-likelihood or of its exponential. Special tokens and "
-            "padding are given, not predicted, and do not count.",
+            "All of them are upper bounds, of the negative log-likelihood or of its exponential. "
+            + (
+                "Prompts are given, not predicted, and do not count; the end tokens behind an answer do."
+                if facts.answers
+                else "Special tokens and padding are given, not predicted, and do not count."
+            ),
             *bound.remarks,
         ]
     )

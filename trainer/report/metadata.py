@@ -18,7 +18,7 @@ NATIVE = TokenDiffusionConfig.model_type
 class HubFacts:
     """What the hub is told. `base_model` and `datasets` are ids on the hub, `license` and `language` what the user said.
 
-    name: of the model, for its results. validated_on: words.
+    name: of the model, for its results. validated_on: words. has_adapters: and no model.
     """
 
     name: str
@@ -29,6 +29,7 @@ class HubFacts:
     license: str | None = None
     language: Sequence[str] = ()
     validated_on: str = ""
+    has_adapters: bool = False
     bound: ValidationBound | None = None
 
     @property
@@ -39,14 +40,14 @@ class HubFacts:
     @property
     def fills_masks(self) -> bool:
         """Whether `pipeline("fill-mask")` works: it knows the network, and that has learnt what a mask is."""
-        return not self.is_native and self.process != "uniform"
+        return not self.is_native and self.process != "uniform" and not self.has_adapters
 
 
 def metadata(facts: HubFacts) -> ModelCardData:
     """The head. No pipeline of transformers samples from a diffusion: the one that fills a mask is named where it works."""
     return ModelCardData(
         model_name=None if facts.bound is None else facts.name,
-        library_name="token-diffusion" if facts.is_native else "transformers",
+        library_name="peft" if facts.has_adapters else "token-diffusion" if facts.is_native else "transformers",
         pipeline_tag="fill-mask" if facts.fills_masks else None,
         base_model=facts.base_model,
         datasets=list(facts.datasets) or None,

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, get_scheduler
 
+from token_diffusion.checkpoint.adapter import Adapter
 from token_diffusion.errors import ParameterError
 from token_diffusion.networks.masked_lm import Head, probe
 
@@ -50,9 +51,13 @@ class Learner:
     """The weights of a run and what moves them. `model` may be wrapped for several processes; `bare` never is.
 
     head: the model's, to be run only where the loss reads logits; None where it has to be run everywhere.
+    adapter: what learns in the model's place, and is all that is kept.
     """
 
-    def __init__(self, config: TrainingConfig, accelerator: Accelerator, model: PreTrainedModel) -> None:
+    def __init__(
+        self, config: TrainingConfig, accelerator: Accelerator, model: PreTrainedModel, adapter: Adapter | None = None
+    ) -> None:
+        self.adapter = adapter
         self.accelerator, self.max_grad_norm, self.ema_decay = accelerator, config.max_grad_norm, config.ema_decay
         self.chosen_step: int | None = None
         self._by_products = (
@@ -72,6 +77,8 @@ class Learner:
         if accelerator.num_processes > 1:
             freeze_unused(model)
         self.is_sharded = bool(accelerator.is_fsdp2)
+        if self.is_sharded and adapter is not None:
+            raise ParameterError("lora_rank", "be left out where weights are sharded", config.lora_rank)
         if self.is_sharded:
             _choose_shards(accelerator, model)
             if config.optim == "adafactor":
@@ -156,10 +163,12 @@ class Learner:
             self.ema.restore(self._parameters())
 
     def weights(self) -> dict[str, Tensor]:
-        """All weights by the bare model's names, whole even where sharded (then filled on the main process only).
+        """All weights that learn by the bare model's names, whole even where sharded (then filled on the main process only).
 
         Every process must ask at once.
         """
+        if self.adapter is not None:
+            return self.adapter.of(self.bare.state_dict())
         return self.accelerator.get_state_dict(self.model if self.is_sharded else self.bare)
 
     def saved_weights(self, dtype: str = "float32") -> dict[str, Tensor]:
@@ -170,7 +179,7 @@ class Learner:
                 for name, tensor in self.weights().items()
             }
         # Other processes than the main one have none of sharded weights.
-        for name, source in self.bare.all_tied_weights_keys.items() if weights else ():
+        for name, source in self.bare.all_tied_weights_keys.items() if weights and self.adapter is None else ():
             weights[name] = weights[source] = weights[source if source in weights else name]
         return weights
 
@@ -209,11 +218,17 @@ class Learner:
         self._load_weights(state["model"])
 
     def _parameters(self) -> list[nn.Parameter]:
-        """The parameters, each process's share of them where they are sharded: a forward pass leaves some whole."""
+        """The parameters that learn, each process's share of them where they are sharded: a forward pass leaves some whole."""
         for module in self.model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
-        return list(self.model.parameters())
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @property
+    def num_kept(self) -> int:
+        """How many numbers a saved folder holds."""
+        kept = self.bare.parameters() if self.adapter is None else self._parameters()
+        return sum(parameter.numel() for parameter in kept)
 
     def _optimizer_state(self) -> dict[str, Any]:
         if not self.is_sharded:
@@ -222,7 +237,7 @@ class Learner:
 
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
         if not self.is_sharded:
-            self.bare.load_state_dict(weights)
+            self.bare.load_state_dict(weights, strict=self.adapter is None)
             return
         known = self.model.state_dict().keys()
         whole: dict[str, Any] = {name: tensor for name, tensor in weights.items() if name in known}

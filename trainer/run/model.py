@@ -19,14 +19,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from token_diffusion.checkpoint import max_positions
+from token_diffusion.checkpoint import Unloaded, max_positions
+from token_diffusion.checkpoint.adapter import Adapter
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError, in_short
+from token_diffusion.networks.files import is_bfloat16
+from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
 from token_diffusion.networks.weights import read_masked_lm
 from token_diffusion.plain import plain, writes_text
 
-from ..config import TrainingConfig
+from ..config import SFTConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +38,21 @@ TIME_CONDITIONING = {"absorbing": "none", "uniform": "sigma", "hybrid": "t"}
 """How a token-diffusion network is told the time unless config_overrides say otherwise: as in MDLM, UDLM and GIDD."""
 
 
-def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer that the flags name; gets a [MASK] if it has no mask token. Raises `ParameterError`."""
+def build_tokenizer(config: TrainingConfig, start: Unloaded | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of the folder that training goes on from, or else the one that the flags name. Raises `ParameterError`."""
+    tokenizer = _named_tokenizer(config) if start is None else start.tokenizer
+    if isinstance(config, SFTConfig) and config.chat_template_path is not None:
+        tokenizer.chat_template = read_chat_template(config.chat_template_path)
+    return tokenizer
+
+
+def _named_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
+    """It gets a [MASK] if it has no mask token."""
     flag = "model_name_or_path" if config.tokenizer_name is None else "tokenizer_name"
     name = getattr(config, flag)
+    folder = local(config, flag, weights=False)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **_download(config, flag))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers raises, this name holds no tokenizer for us
         raise ParameterError(flag, f"name a tokenizer that can be loaded ({in_short(error)})", name) from error
     if not writes_text(tokenizer):
@@ -53,21 +65,49 @@ def build_tokenizer(config: TrainingConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The masked LM that the flags name, float32, its logits as wide as the tokenizer. Raises `ParameterError`."""
+def read_chat_template(path: Path) -> str:
+    """Of a file in Jinja, or of a folder's tokenizer. Raises `ParameterError` if there is none."""
+    try:
+        if not path.is_dir():
+            return path.read_text(encoding="utf-8")
+        template = AutoTokenizer.from_pretrained(path).chat_template
+    except Exception as error:  # whatever transformers raises
+        rule = f"be a readable template, or a folder of a tokenizer ({in_short(error)})"
+        raise ParameterError("chat_template_path", rule, str(path)) from error
+    if not isinstance(template, str):
+        raise ParameterError("chat_template_path", "be of a tokenizer that has one chat template", str(path))
+    return template
+
+
+def build_model(
+    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, start: Unloaded | None = None
+) -> PreTrainedModel:
+    """The masked LM that the flags name, float32. Raises `ParameterError`.
+
+    Its logits are as wide as the tokenizer, or as they were where training goes on from `start`: some are padded.
+    """
     if config.config_name is not None:
         model = _from_scratch(config, config.config_name, tokenizer)
     else:
-        name = config.model_name_or_path
-        options = {"dtype": torch.float32, **_download(config, "model_name_or_path"), **_attention(config)}
+        folder = local(config, "model_name_or_path")
+        # Frozen weights stay of the type that they are.
+        dtype = torch.bfloat16 if config.lora_rank is not None and is_bfloat16(folder) else torch.float32
+        options = {"dtype": dtype, "local_files_only": True, **_attention(config)}
         try:
-            model, missing = read_masked_lm("model_name_or_path", name, **options)
+            model, missing = read_masked_lm("model_name_or_path", str(folder), **options)
         except ParameterError as error:
             _check_attention(config, error)
             raise
+        if missing and config.lora_rank is not None:
+            rule = f"hold all weights of its model with lora_rank ({missing[0]} is missing)"
+            raise ParameterError("model_name_or_path", rule, config.model_name_or_path)
         if missing:
             logger.warning("%d weights are not there and start at random: %s", len(missing), ", ".join(missing[:3]))
-    _fit_vocabulary(model, tokenizer)
+    if start is None:
+        _fit_vocabulary(config, model, tokenizer)
+    elif (size := getattr(model.config, "block_size", None)) is not None:
+        rule = f"be a model whose positions see all others: of its blocks of {size} none sees a later one"
+        raise ParameterError("model_name_or_path", rule, config.model_name_or_path)
     if isinstance(model.config, TokenDiffusionConfig):
         _fit_schedule(model.config, config, tokenizer)
     longest = max_positions(model)
@@ -76,10 +116,10 @@ def build_model(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> P
     return model
 
 
-def _download(config: TrainingConfig, flag: str) -> dict[str, Any]:
-    """Which revision of what `flag` names, and where it is kept."""
+def local(config: TrainingConfig, flag: str, weights: bool = True) -> Path:
+    """What `flag` names, a folder or a repository of the hub, on this machine. Raises `ParameterError`."""
     revision = config.model_revision if flag == "model_name_or_path" else None
-    return {"cache_dir": config.cache_dir} | ({} if revision is None else {"revision": revision})
+    return local_folder(flag, getattr(config, flag), revision, config.cache_dir, weights=weights, bare=True)
 
 
 def _attention(config: TrainingConfig) -> dict[str, Any]:
@@ -93,6 +133,28 @@ def _check_attention(config: TrainingConfig, error: Exception) -> None:
         raise ParameterError(
             "attn_implementation", f"be one that the model has here ({in_short(error.__cause__ or error)})", name
         ) from error
+
+
+def build_adapter(config: TrainingConfig, model: PreTrainedModel) -> Adapter | None:
+    """The adapters that the flags ask for, put into the model. Raises `ParameterError`."""
+    if config.lora_rank is None:
+        return None
+    return Adapter(
+        model,
+        config.model_name_or_path,
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_target_modules) or "all-linear",
+    )
+
+
+def build_scheduler(
+    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, start: Unloaded | None = None
+) -> TokenDiffusionScheduler:
+    """The process and schedule of the flags, over the tokens of `tokenizer` or of the model that training goes on from."""
+    size = vocabulary_size(tokenizer) if start is None else start.scheduler.config.vocab_size
+    return TokenDiffusionScheduler(size, tokenizer.mask_token_id, **config.scheduler_options())
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -151,11 +213,14 @@ def _parse_overrides(config: PreTrainedConfig, text: str) -> dict[str, Any]:
     return {key: getattr(config, key) for key in keys}
 
 
-def _fit_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _fit_vocabulary(config: TrainingConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Makes the logits exactly as wide as the tokenizer: no token lacks a logit, no logit lacks a token."""
     size, old = vocabulary_size(tokenizer), model.config.get_text_config().vocab_size
     if old == size:
         return
+    if config.lora_rank is not None:
+        rule = f"be a model of the tokenizer's {size} token ids, not {old}: adapters hold none"
+        raise ParameterError("model_name_or_path", rule, config.model_name_or_path)
     logger.info("the model has %d token ids, the tokenizer %d: resized the model", old, size)
     try:
         model.resize_token_embeddings(size)
@@ -192,5 +257,4 @@ def _fit_schedule(
     """Gives the network the run's alpha(t), from which its sigma is taken. Raises `ParameterError` if there is none."""
     options = config.scheduler_options()
     model_config.update({name: options[name] for name in SCHEDULE_OPTIONS if name in options})
-    scheduler = TokenDiffusionScheduler(model_config.vocab_size, tokenizer.mask_token_id, **options)
-    model_config.check_process(scheduler.process)
+    model_config.check_process(build_scheduler(config, tokenizer).process)

@@ -10,9 +10,10 @@ from ..config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: PreTrainedModel) -> torch.optim.Optimizer:
-    """The optimizer that the flags name; only matrices are decayed. Adafactor is as in transformers' Trainer."""
-    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    """The optimizer that the flags name, of what learns; only matrices are decayed. Adafactor is as in transformers' Trainer."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in learning if parameter.dim() > 1]
+    others = [parameter for parameter in learning if parameter.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if config.optim == "adafactor":
         return Adafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False)

@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.checkpoint import save_checkpoint
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError
-from token_diffusion.facts import Facts
 
 from ..config import TrainingConfig
 from ..data.feed import Feed
@@ -65,7 +64,6 @@ class Saver:
     accelerator: Accelerator
     tokenizer: PreTrainedTokenizerBase
     scheduler: TokenDiffusionScheduler
-    facts: Facts
     feed: Feed
     learner: Learner
     watch: Watch
@@ -86,7 +84,8 @@ class Saver:
 
         def write_more(unfinished: Path) -> None:
             self.watch.write(unfinished)
-            set_dtype(unfinished, dtype)
+            if self.learner.adapter is None:
+                set_dtype(unfinished, dtype)
             if state is not None:
                 write_state(unfinished, self._facts(positions), {**state, "random": generators})
 
@@ -94,10 +93,10 @@ class Saver:
             try:
                 save_checkpoint(
                     output_dir / name,
-                    self.learner.bare,
+                    self.learner.adapter or self.learner.bare,
                     self.tokenizer,
                     self.scheduler,
-                    facts=self.facts,
+                    facts=self.feed.facts,
                     card=self._card(bound, dtype),
                     state_dict=weights,
                     write_more=write_more,
@@ -150,7 +149,7 @@ class Saver:
     def checkpoint_bytes(self) -> int:
         """About what a checkpoint takes on disk: the weights to serve and to train on, two moments, the moving average."""
         copies = 4 + (self.learner.ema is not None)
-        return 4 * copies * self.learner.bare.num_parameters()
+        return 4 * copies * self.learner.num_kept
 
     def _facts(self, positions: list[Position | None]) -> RunFacts:
         return RunFacts(
@@ -171,6 +170,16 @@ class Saver:
         whole = f"{checkpoint_name(steps[-1])} is the last whole one" if steps else "there is no whole one yet"
         return f"{folder} could not be saved at step {self.progress.step} ({in_one_line(error)}); {whole}"
 
+    def _adapters(self) -> str | None:
+        """In words, what learns in the model's place."""
+        if self.learner.adapter is None:
+            return None
+        config = self.config
+        return (
+            f"LoRA adapters (rank {config.lora_rank}, alpha {config.lora_alpha:g}, dropout {config.lora_dropout:g}; "
+            f"{self.learner.num_kept:,} parameters, the rest is frozen)"
+        )
+
     def _card(self, bound: ValidationBound | None, dtype: str) -> str:
         config, model, corpus = self.config, self.learner.bare, self.feed.corpus
         from_scratch = config.config_name is not None
@@ -184,6 +193,7 @@ class Saver:
             license=config.license,
             language=config.language,
             validated_on=corpus.validation_source,
+            has_adapters=self.learner.adapter is not None,
             bound=bound,
         )
         return model_card(
@@ -198,6 +208,8 @@ class Saver:
                 vocab_size=model.config.get_text_config().vocab_size,
                 max_length=config.max_length,
                 packing=config.packing,
+                answers=config.is_chat,
+                adapters=self._adapters(),
                 command=command_line(self.arguments, self.accelerator.num_processes),
                 code=code_version(),
                 train_source=corpus.train_source,

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
+from token_diffusion.checkpoint import Unloaded
 from token_diffusion.errors import ParameterError
-from token_diffusion.facts import Facts, Frame, frame_of
 
 from ..accelerator import make_accelerator, start_trackers
 from ..config import TrainingConfig
 from ..data.corpus import Corpus, load_corpus
 from ..data.feed import make_feed
+from ..data.sequences import facts_of
 from ..errors import Stopped, TrainingError
 from ..evaluation.bound import ValidationBound
 from ..evaluation.validation import evaluate, loss_sums
@@ -35,9 +35,10 @@ from ..output.resume import check_same_run, read_facts
 from ..report.watch import Watch
 from ..signals import StopSignals
 from .learner import Learner, StepSums
-from .model import build_model, build_tokenizer, vocabulary_size
+from .model import build_adapter, build_model, build_scheduler, build_tokenizer
 from .proof import prove_saving
 from .saving import Progress, Saver
+from .start import find_start, settled
 from .trial import try_network
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
         TrainingError: the loss or the gradient is not finite, a checkpoint could not be written or pushed, or a signal
             asked to stop.
     """
+    start = find_start(config)
+    config = settled(config, start)
     check_output_dir(config.output_dir)
     accelerator = make_accelerator(config)
     if accelerator.is_main_process:
@@ -72,7 +75,8 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
     corpus = load_corpus(config)
     try:
         with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
-            run = Run(config, accelerator, corpus, arguments, checkpoint, None if hub is None else hub.repo_id)
+            repo_id = None if hub is None else hub.repo_id
+            run = Run(config, accelerator, corpus, arguments, checkpoint, repo_id, start)
             with run.signals:
                 run.fit()
                 bound = run.finish()
@@ -101,30 +105,29 @@ class Run:
         arguments: Sequence[str] = (),
         checkpoint: Path | None = None,
         repo_id: str | None = None,
+        start: Unloaded | None = None,
     ) -> None:
         self.config, self.accelerator = config, accelerator
         set_seed(config.seed)
-        self.tokenizer = build_tokenizer(config)
-        model = build_model(config, self.tokenizer)
+        self.tokenizer = build_tokenizer(config, start)
+        model = build_model(config, self.tokenizer, start)
         self.grouping = try_network(config, model, self.tokenizer.mask_token_id)
-        if accelerator.is_main_process:
+        adapter = build_adapter(config, model)
+        if accelerator.is_main_process and adapter is None:
             named = "model_name_or_path" if config.config_name is None else "config_name"
             folder = config.output_dir / f".{FINAL}.new"
             prove_saving(model, folder, named, getattr(config, named), config.max_length)
-        self.scheduler = TokenDiffusionScheduler(
-            vocab_size=vocabulary_size(self.tokenizer),
-            mask_token_id=self.tokenizer.mask_token_id,
-            **config.scheduler_options(),
-        )
-        # Control tokens are never noised here, so none of them is learnt.
-        self.facts = Facts(Frame() if config.packing else frame_of(self.tokenizer), known=True)
-        self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler)
+        self.scheduler = build_scheduler(config, self.tokenizer, start)
+        facts = facts_of(self.tokenizer, config.packing)
+        if start is not None and start.facts.known:
+            facts = start.facts
+        self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler, facts)
         if config.chooses and self.feed.validation is None:
             raise ParameterError("validation_file", "be given: which step is best is found out by it", None)
         if config.num_train_epochs is not None and not config.counts_epochs:
             logger.warning("num_train_epochs has no effect: max_train_steps is given")
         config = self.config = self.feed.config = config.with_steps(self.feed.num_sequences, self.feed.window)
-        self.learner = Learner(config, accelerator, model)
+        self.learner = Learner(config, accelerator, model, adapter)
         self.progress, self.signals = Progress(), StopSignals()
         self.watch = Watch(config, accelerator)
         self.saver = Saver(
@@ -132,7 +135,6 @@ class Run:
             accelerator,
             self.tokenizer,
             self.scheduler,
-            self.facts,
             self.feed,
             self.learner,
             self.watch,
@@ -301,6 +303,6 @@ class Run:
     def _sample(self) -> None:
         if self.config.num_validation_samples:
             with self.learner.averaged():
-                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler, self.facts)
+                self.watch.sample(self.step, self.learner.bare, self.tokenizer, self.scheduler, self.feed.facts)
             self.accelerator.wait_for_everyone()
             self.progress.meter.restart_clock()

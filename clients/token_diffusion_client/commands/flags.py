@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 from ..client import DEFAULT_URL, AsyncClient, Client
@@ -67,11 +69,27 @@ def ids(value: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"must be integers with commas between, got {value!r}") from None
 
 
+def conversation(value: str) -> list[Any]:
+    """Messages as JSON, or in a file."""
+    is_json = value.lstrip().startswith(("[", "{"))
+    try:
+        found = json.loads(value if is_json else Path(value).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(
+            f"must be JSON, or a file that holds some ({reason}), got {value!r}"
+        ) from None
+    if not isinstance(found, list):
+        raise argparse.ArgumentTypeError(f"must be a list of messages, got {found!r}")
+    return found
+
+
 REQUEST: dict[str, tuple[Any, str]] = {
     "prompt": (text, "fixed beginning of each sample"),
     "prompt_ids": (ids, "token ids in place of a prompt: 5,17,3"),
     "template": (text, "text with [MASK] holes, everything else fixed"),
     "template_ids": (ids, "token ids in place of a template; the mask's is a hole"),
+    "messages": (conversation, "a conversation in place of a prompt, as JSON or in a file"),
     "num_samples": (int, "samples drawn"),
     "seq_len": (int, "length of a sample in tokens, prompt included"),
     "num_inference_steps": (steps, "steps of the time grid, for each block; none: the continuous-time limit"),
@@ -79,6 +97,7 @@ REQUEST: dict[str, tuple[Any, str]] = {
     "top_p": (number, "nucleus: the smallest set of tokens with this much probability"),
     "top_k": (int, "most probable tokens kept; 0 keeps all"),
     "min_p": (number, "tokens dropped that have less than this share of the most probable one's probability"),
+    "label": (int, "class that a model with labels is told"),
     "seed": (int, "same seed, same samples; without it the server draws one, and tells it"),
     "model": (text, "name of a loaded checkpoint"),
     "stream_every": (int, "updates merged into one state event"),

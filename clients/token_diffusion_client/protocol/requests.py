@@ -12,6 +12,13 @@ Endpoint = Literal["sample", "sample/block", "sample/hybrid"]
 OnDisconnect = Literal["cancel", "keep"]
 
 
+class Message(TypedDict):
+    """What somebody said in a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
 class Parameters(TypedDict, total=False):
     """What a request may ask for besides its prompt. What is not given, or None, is left to the server."""
 
@@ -21,6 +28,8 @@ class Parameters(TypedDict, total=False):
     """token ids in place of a prompt"""
     template_ids: list[int] | None
     """token ids in place of a template; the mask's is a hole"""
+    messages: list[Message] | None
+    """a conversation in place of a prompt, for checkpoints with a chat template; texts are what is said next"""
     num_samples: int | None
     seq_len: int | None
     """tokens of a sample, prompt included"""
@@ -32,6 +41,8 @@ class Parameters(TypedDict, total=False):
     min_p: float | None
     stop: str | list[str] | None
     """strings before the first of which a text is cut"""
+    label: int | None
+    """class that a model with labels is told"""
     seed: int | None
     block_size: int | None
     """of sample_block and stream_block alone"""
@@ -61,6 +72,8 @@ class ScoreParameters(TypedDict, total=False):
 
     prefix: str | None
     """what all texts are given to follow; it is not scored itself"""
+    label: int | None
+    """class that a model with labels is told of all of them"""
     model: str | None
     num_times: int | None
     """noised versions of each text that the network sees: more take longer and bring a smaller error"""
@@ -87,6 +100,7 @@ class OpenAIParameters(TypedDict, total=False):
     """of streams alone: each chunk is a whole text, which takes the place of the last one"""
     top_k: int | None
     min_p: float | None
+    label: int | None
     num_inference_steps: int | None
     """None, given, is sent, and asks for the continuous-time limit"""
     block_size: int | None
@@ -107,13 +121,6 @@ class ChatParameters(OpenAIParameters, total=False):
 
     max_completion_tokens: int | None
     """the newer name of max_tokens"""
-
-
-class Message(TypedDict):
-    """What somebody said in a chat."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
 
 
 NULL_SAYS = {"num_inference_steps"}

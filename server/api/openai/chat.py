@@ -11,16 +11,16 @@ from starlette.responses import Response
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.text import chat_ids, chat_template
 
 from ..admission import ServiceDep
 from ..middleware.bodies import BoundedRoute
 from ..openapi import chunks_of
 from .answers import ChatChoice, ChatChunk, ChatCompletion, ChunkChoice, Delta, Message
 from .reading import find, room
-from .requests import CHAT_TOKENS, ChatMessage, ChatRequest
+from .requests import CHAT_TOKENS, ChatRequest
 from .serving import serve
 from .sheet import Blank, Piece
-from .template import encode_chat
 
 router = APIRouter(route_class=BoundedRoute, tags=["openai"])
 
@@ -29,10 +29,10 @@ router = APIRouter(route_class=BoundedRoute, tags=["openai"])
 async def chat_completions(wire: ChatRequest, request: Request, service: ServiceDep) -> Response:
     """What the assistant says next, in OpenAI's shape, denoised block by block; 422 where the model has no chat template."""
     if wire.model is None:
-        chatty = (each.name for each in service.engine.checkpoints.values() if each.tokenizer.chat_template)
+        chatty = (each.name for each in service.engine.checkpoints.values() if chat_template(each.tokenizer))
         wire.model = next(chatty, None)
     checkpoint = find(service, wire.model)
-    if not checkpoint.tokenizer.chat_template:
+    if not chat_template(checkpoint.tokenizer):
         raise ParameterError(
             "model", "have a chat template to chat, which /v1/completions does without", checkpoint.name
         )
@@ -73,17 +73,8 @@ class ChatShape:
 
 
 def _read(wire: ChatRequest, checkpoint: Checkpoint, most: int) -> list[Blank]:
-    before = encode_chat(checkpoint.tokenizer, [_said(message) for message in wire.messages], max_tokens=most)
-    start = checkpoint.facts.frame.prefix
-    if tuple(before[: len(start)]) == start:  # some templates begin with it themselves
-        before = before[len(start) :]
+    messages = [message.said for message in wire.messages]
+    before = chat_ids(checkpoint.tokenizer, messages, most, frame=checkpoint.facts.frame)
     field = "max_tokens" if wire.max_completion_tokens is None else "max_completion_tokens"
     length = room(checkpoint, most, len(before), "messages", field, wire.answer_tokens, CHAT_TOKENS)
     return [Blank(tuple(before), (), length)]
-
-
-def _said(message: ChatMessage) -> dict[str, str]:
-    """A message as templates know it."""
-    role = "system" if message.role == "developer" else message.role
-    said = {"role": role, "content": message.content}
-    return said if message.name is None else said | {"name": message.name}

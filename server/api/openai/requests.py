@@ -6,13 +6,13 @@ name else. null is the same as absent, but where null says something of its own.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
-from ..protocol.requests import SamplingFields
+from ..protocol.requests import PromptMessage, SamplingFields
 from ..protocol.values import LARGEST, Count, Stop, Text, Whole, bounds
-from .values import Only, TopK, no_nulls, nullable, prompts, texts
+from .values import Only, TopK, no_nulls, nullable, prompts
 
 BLOCK_SIZE = 16
 """Tokens of a block: how much of an answer comes at a time, and about how much of it is thought of together."""
@@ -53,7 +53,8 @@ class OpenAIRequest(SamplingFields):
     num_inference_steps: Count | None = None
     """steps of the time grid, for each block; absent: as many as it has tokens; null: the continuous-time limit"""
     block_size: Annotated[Whole, bounds(minimum=1, maximum=LARGEST)] | None = BLOCK_SIZE
-    """tokens of a block: blocks are filled from left to right, and streamed as they are; null: everywhere at once"""
+    """tokens of a block: blocks are filled from left to right, and streamed as they are; null: everywhere at once; a block-causal
+    model has its own, which is its default and takes no other"""
     top_k: TopK = 0
     """most probable tokens kept; 0 keeps all, and so does -1, as other servers have it"""
     stop: Stop | None = None
@@ -102,23 +103,11 @@ class CompletionRequest(OpenAIRequest):
     logprobs: Annotated[Any, Only()] = None
 
 
-class TextPart(BaseModel):
-    """A part of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(BaseModel):
+class ChatMessage(PromptMessage):
     """What somebody said; an answer of ours can be sent back as it is, its nulls too."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, json_schema_extra=nullable)
+    model_config = ConfigDict(json_schema_extra=nullable)
 
-    role: Literal["system", "developer", "user", "assistant"]
-    """developer is another word for system"""
-    content: Annotated[Text, BeforeValidator(texts, json_schema_input_type=str | list[TextPart])]
-    name: Text | None = None
-    """for templates that read it"""
     refusal: Annotated[Any, Only()] = None
     audio: Annotated[Any, Only()] = None
     annotations: Annotated[Any, Only([])] = None

@@ -57,18 +57,6 @@ def prompts(value: object) -> list[str | list[int]]:
     return [[int(id) for id in each] if isinstance(each, list) else each for each in value]
 
 
-def texts(value: object) -> object:
-    """The text of a message that comes as a list of parts."""
-    if not isinstance(value, list):
-        return value
-    parts: list[str] = []
-    for part in value:
-        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-            raise ValueError("be text, or a list of parts of the type text, as this server reads nothing else")
-        parts.append(part["text"])
-    return "".join(parts)
-
-
 def no_nulls(keep: frozenset[str]) -> Callable[[Any], Any]:
     """null is the same as absent, but in the fields to `keep`."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from .values import LARGEST, Count, Seed, Stop, Text, TokenIds, Whole, bounds
+from .values import LARGEST, Count, Label, Seed, Stop, Text, TokenIds, Whole, bounds, texts
 
 
 class SamplingFields(BaseModel):
@@ -26,6 +26,8 @@ class SamplingFields(BaseModel):
     """tokens kept that have at least so much of the most probable one's probability; 0 keeps all"""
     stop: Stop | None = None
     """text of a sample ends before the first of these in which something was drawn; its tokens stay whole"""
+    label: Label | None = None
+    """class that the model is told, below its num_classes; null is none, and other models refuse it"""
     seed: Seed | None = None
     """same seed, same samples; without it one is drawn, and returned"""
     model: str | None = None
@@ -34,6 +36,32 @@ class SamplingFields(BaseModel):
     """updates merged into one event of a stream"""
     timeout_s: Annotated[float, bounds(exclusiveMinimum=0)] = 60.0
     """seconds after which the request is given up with an error of type timeout"""
+
+
+class TextPart(BaseModel):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class PromptMessage(BaseModel):
+    """What somebody said."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    role: Literal["system", "developer", "user", "assistant"]
+    """developer is another word for system"""
+    content: Annotated[Text, BeforeValidator(texts, json_schema_input_type=str | list[TextPart])]
+    """control tokens typed in it are ordinary text"""
+    name: Text | None = None
+    """for templates that read it"""
+
+    @property
+    def said(self) -> dict[str, str]:
+        """As chat templates know it."""
+        said = {"role": self.role, "content": self.content}
+        return said if self.name is None else said | {"name": self.name}
 
 
 class SampleRequest(SamplingFields):
@@ -47,6 +75,8 @@ class SampleRequest(SamplingFields):
     """prompt as token ids, frame excluded; they stand for themselves, control tokens' too"""
     template_ids: TokenIds | None = None
     """template as token ids, frame excluded; the mask's id is a hole"""
+    messages: Annotated[list[PromptMessage], Field(fail_fast=True), bounds(minItems=1)] | None = None
+    """prompt as a conversation, which the model's chat template writes; the text of a sample is what the assistant says next"""
     num_samples: Count = 1
     """samples drawn; sample i of a seed is the same however many are drawn beside it"""
     seq_len: Count = 64
@@ -76,7 +106,7 @@ class BlockSampleRequest(SampleRequest):
     """A request whose samples are filled block by block, left to right."""
 
     block_size: Annotated[Whole, bounds(minimum=1, maximum=LARGEST)] = 32
-    """tokens of a block"""
+    """tokens of a block; a block-causal checkpoint has its own, which is its default and takes no other"""
 
 
 class HybridSampleRequest(SampleRequest):

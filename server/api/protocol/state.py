@@ -34,8 +34,19 @@ class ModelInfo(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
+    family: str | None
+    """the published format of its folder, mdlm for one; null for folders of Token Diffusion's own"""
     process: Process
+    alpha_schedule: str | None
+    """how noise grows with time; null for hybrid, which has a way of its own"""
+    time_input: Literal["none", "t", "sigma"]
+    """what the network is told of the time: nothing, t, or -ln alpha(t)"""
+    dtype: str
     max_seq_len: int | None
+    block_size: int | None
+    """positions of a block, of a network in which none sees those of later blocks; null where all see all"""
+    num_classes: int
+    """labels that the network knows"""
     vocab_size: int
     mask_token_id: int
     mask_token: str
@@ -43,6 +54,8 @@ class ModelInfo(BaseModel):
     """which samples share a forward pass: any (shared), those of one length alone (length), because the network sees padding,
     or none (row)"""
     frame: Frame
+    end_tokens: list[int]
+    """ids that the network has learnt to end a text with: what comes after the first one is not part of it"""
 
 
 class Models(BaseModel):

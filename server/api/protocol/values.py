@@ -39,6 +39,18 @@ def listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def texts(value: object) -> object:
+    """The text of a message that comes as a list of parts."""
+    if not isinstance(value, list):
+        return value
+    parts: list[str] = []
+    for part in value:
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            raise ValueError("be text, or a list of parts of the type text, as this server reads nothing else")
+        parts.append(part["text"])
+    return "".join(parts)
+
+
 def few_and_not_empty(strings: list[str]) -> list[str]:
     if len(strings) > MAX_STOPS:
         raise ValueError(f"hold at most {MAX_STOPS} strings")
@@ -60,4 +72,5 @@ Stop = Annotated[
 ]
 """One string, or a list of them."""
 TokenIds = Annotated[list[Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]], Field(fail_fast=True)]
+Label = Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(whole_number)]

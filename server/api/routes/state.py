@@ -83,11 +83,18 @@ def _model_infos(service: Service) -> list[ModelInfo]:
 def _model_info(checkpoint: Checkpoint) -> ModelInfo:
     return ModelInfo(
         name=checkpoint.name,
+        family=checkpoint.family,
         process=checkpoint.process,
+        alpha_schedule=checkpoint.alpha_schedule,
+        time_input=checkpoint.time_input,
+        dtype=checkpoint.dtype,
         max_seq_len=checkpoint.max_seq_len,
+        block_size=checkpoint.block_size,
+        num_classes=checkpoint.num_classes,
         vocab_size=checkpoint.scheduler.config["vocab_size"],
         mask_token_id=checkpoint.scheduler.config["mask_token_id"],
         mask_token=str(checkpoint.tokenizer.mask_token),
         batching=checkpoint.batching,
         frame=Frame(prefix=list(checkpoint.facts.frame.prefix), suffix=list(checkpoint.facts.frame.suffix)),
+        end_tokens=sorted(checkpoint.facts.ends(checkpoint.tokenizer)),
     )

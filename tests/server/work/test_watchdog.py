@@ -170,7 +170,7 @@ def test_where_nobody_asks_it_finds_out_itself_that_steps_succeed_again(
 
 
 def test_the_watchdog_ends_with_the_app(tiny_folders: Mapping[str, Path]) -> None:
-    app = create_app(Settings(checkpoint_path=tiny_folders["absorbing"]))
+    app = create_app(Settings(checkpoint_path=str(tiny_folders["absorbing"])))
 
     async def main() -> None:
         async with app.router.lifespan_context(app):

@@ -13,10 +13,9 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModelForMaskedLM
 
-from tests.fake_hub import fake_hub
+from tests.fake_hub import Repository, fake_hub, hub_in_place
 from tests.tiny import (
     MAX_POSITIONS,
     PROCESSES,
@@ -611,35 +610,26 @@ def test_bad_ways_to_load_are_named(folders: dict[str, Path], arguments: dict[st
 def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="checkpoint_path must be a folder that holds scheduler_config"):
         load(tmp_path)
-    for path in (tmp_path / "nowhere", "../a/b", "a/b/c", "./a", "~/a", "nowhere"):
+    for path in (tmp_path / "nowhere", "../a/b", "a/b/c", "./a", "~/a", "nowhere", "ann/not a name"):
         with pytest.raises(ParameterError) as raised:
             TokenDiffusionPipeline.from_pretrained(path)
-        name = "pretrained_model_name_or_path must be an existing folder or a repository of the hub"
-        assert str(raised.value) == f"{name}, got {str(path)!r}"
-    for name in ("ann/nowhere", "ann/not a name"):
-        with pytest.raises(ParameterError) as raised:
-            TokenDiffusionPipeline.from_pretrained(name, local_files_only=True, cache_dir=tmp_path / "cache")
-        assert str(raised.value).startswith("pretrained_model_name_or_path must be an existing folder or a repository")
-        assert "\n" not in str(raised.value)
+        assert str(raised.value) == f"pretrained_model_name_or_path must be an existing folder, got {str(path)!r}"
+    with pytest.raises(ParameterError) as raised:
+        TokenDiffusionPipeline.from_pretrained("ann/nowhere", local_files_only=True, cache_dir=tmp_path / "cache")
+    assert str(raised.value).startswith("pretrained_model_name_or_path must be an existing folder or a repository")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_repository_of_the_hub_is_fetched_without_code(
-    folders: dict[str, Path], pipe: TokenDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path], pipe: TokenDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
-
-    def snapshot(name: str, allow_patterns: list[str], **arguments: Any) -> str:
-        asked.append((name, arguments))
-        kept = filter_repo_objects(
-            ["config.json", "model/model.safetensors", "run.py", "a.bin"], allow_patterns=allow_patterns
-        )
-        assert list(kept) == ["config.json", "model/model.safetensors"]
-        return str(folders["absorbing"])
-
-    monkeypatch.setattr("token_diffusion.pipelines.folder.snapshot_download", snapshot)
-    fetched = TokenDiffusionPipeline.from_pretrained("ann/run", revision="v1", token="hf_x")
+    with hub_in_place(monkeypatch, tmp_path / "cache") as hub:
+        hub.repositories["ann/run"] = Repository.of(folders["absorbing"], revisions=("v1",), private=True)
+        hub.repositories["ann/run"].files |= {"run.py": b"raise SystemExit", "a.bin": b""}
+        fetched = TokenDiffusionPipeline.from_pretrained("ann/run", revision="v1", token="hf_right")
     fetched.set_progress_bar_config(disable=True)
-    assert asked == [("ann/run", {"revision": "v1", "token": "hf_x"})] and fetched.name_or_path == "ann/run"
+    assert fetched.name_or_path == "ann/run"
+    assert "model.safetensors" in hub.fetched and not {"run.py", "a.bin"} & set(hub.fetched)
     assert fetched(seed=1, **STEPS).sequences.equal(pipe(seed=1, **STEPS).sequences)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from token_diffusion.errors import ParameterError
-from token_diffusion.text import MASK_TEXT, OPEN, decode, encode
+from token_diffusion.text import MASK_TEXT, OPEN, decode, encode, ending
 
 TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "bytes": byte_tokenizer,
@@ -185,7 +186,18 @@ def test_half_a_character_is_still_text(byte_level: PreTrainedTokenizerBase) -> 
 def test_decoding_leaves_special_tokens_out(tokenizer: PreTrainedTokenizerBase) -> None:
     special = [tokenizer.cls_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.sep_token_id]
     assert decode(tokenizer, special + plain(tokenizer, "the cat") + special) == "the cat"
-    assert decode(tokenizer, []) == decode(tokenizer, iter(special)) == ""
+    assert decode(tokenizer, []) == decode(tokenizer, special) == ""
+
+
+def test_a_control_token_without_a_role_is_left_out_as_well() -> None:
+    """What ends a turn of LLaDA's is one: nothing in its tokenizer but a flag says that it is special."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|eot_id|>", special=True)], special_tokens=True)
+    turn = tokenizer.get_vocab()["<|eot_id|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": []})
+    assert turn not in tokenizer.all_special_ids
+    tokens = [*plain(tokenizer, "the cat"), turn]
+    assert decode(tokenizer, tokens) == ending(tokenizer, tokens, [-1] * len(tokens)).text == "the cat"
 
 
 def test_an_unfinished_state_shows_its_masks_alone(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -137,6 +137,17 @@ def test_an_end_token_that_was_given_or_before_fixed_text_ends_nothing() -> None
     assert ending(tokenizer, tokens, [2, ids[0], OPEN, OPEN, ids[3], 3], facts=LEARNT) == Ending("acd", False)
 
 
+def test_the_end_token_that_begins_a_text_ends_none() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|end|>", "eos_token": "<|end|>"})
+    end, ids = tokenizer.eos_token_id, encode(tokenizer, seq_len=None, prompt="ab")
+    facts = Facts(learnt=frozenset({end}), known=True)
+    assert ending(tokenizer, [end, *ids, end, *ids], [OPEN] * 6, facts=facts) == Ending("ab", True)
+    assert ending(tokenizer, [end, end, *ids], [OPEN] * 4, facts=facts) == Ending("", True)
+    assert ending(tokenizer, [*ids, end, *ids], [*ids, OPEN, OPEN, OPEN], facts=facts) == Ending("ab", True)
+    assert ending(tokenizer, [end, *ids], [OPEN] * 3, facts=facts) == Ending("ab", False)
+
+
 @pytest.mark.parametrize("frame", [Frame(), Frame((2,), (3,))])
 def test_ids_stand_for_themselves(frame: Frame) -> None:
     tokenizer = byte_tokenizer()

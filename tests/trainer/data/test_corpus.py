@@ -14,7 +14,7 @@ from token_diffusion.errors import ParameterError
 from trainer.__main__ import main, parse
 from trainer.config import TrainingConfig
 from trainer.data.corpus import load_corpus
-from trainer.data.documents import Documents
+from trainer.data.reading.documents import Documents
 from trainer.data.streaming import open_documents
 from trainer.output.files import check_output_dir
 

@@ -13,7 +13,7 @@ from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from token_diffusion.plain import plain
 from trainer.data import cutting
 from trainer.data.cutting import Cutter, cut, cutter_of
-from trainer.data.documents import Piece
+from trainer.data.reading.documents import Piece
 
 WORDS = [
     "the",

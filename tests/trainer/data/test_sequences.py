@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tests.tiny import tiny_tokenizer, wordpiece_tokenizer
 from token_diffusion.errors import ParameterError
-from trainer.data.documents import Documents
+from trainer.data.reading.documents import Documents
 from trainer.data.sequences import Sequences, pack, separator, tokenize
 from trainer.data.tokenizer import build_tokenizer
 

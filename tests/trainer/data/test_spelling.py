@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from trainer.data import cutting
-from trainer.data.documents import Documents
+from trainer.data.reading.documents import Documents
 from trainer.data.sequences import tokenize
 from trainer.data.spelling import Spelling, spell
 from trainer.data.tokenizer import build_tokenizer

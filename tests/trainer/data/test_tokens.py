@@ -15,7 +15,7 @@ from tests.tiny import byte_tokenizer, wordpiece_tokenizer
 from token_diffusion.errors import ParameterError
 from token_diffusion.plain import plain
 from trainer.data import cutting, tokens
-from trainer.data.documents import Documents
+from trainer.data.reading.documents import Documents
 from trainer.data.tokens import TokenisedText, tokenised
 
 TEXT = "To be, or not to be,\n\n  that is the question:\nWhether 'tis nobler in the mind\n" * 4

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from tests.fake_hub import Repository, hub_in_place
 from tests.tiny import PROCESSES, tiny_model, tiny_tokenizer, word_tokenizer
 from token_diffusion import ParameterError, TokenDiffusionForMaskedLM, sample_block
 from token_diffusion.checkpoint import load_checkpoint
@@ -19,6 +20,7 @@ from token_diffusion.networks.denoiser import MaskedLMDenoiser
 from token_diffusion.text import OPEN, decode, encode
 from trainer.__main__ import main, parse
 from trainer.config import TrainingConfig
+from trainer.output.provenance import hub_model
 from trainer.run.model import build_model, build_tokenizer
 from trainer.run.proof import prove_saving
 
@@ -233,33 +235,24 @@ def test_a_run_from_an_untied_model_of_another_vocabulary_can_be_served(
 
 def test_what_is_asked_of_the_hub_is_the_models_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Not that of another tokenizer; and everything is kept where the flag says."""
-    asked: dict[str, dict[str, Any]] = {}
-
-    def loading(kind: str) -> Any:
-        def load(name: str, **options: Any) -> Any:
-            asked[f"{kind} {name}"] = options
-            return tiny_tokenizer() if kind == "tokenizer" else tiny_model()
-
-        return load
-
-    def reading(flag: str, name: str, **options: Any) -> Any:
-        return loading("model")(name, **options), []
-
-    monkeypatch.setattr("trainer.run.model.AutoTokenizer.from_pretrained", loading("tokenizer"))
-    monkeypatch.setattr("trainer.run.model.read_masked_lm", reading)
-    common = ["--train_file=a", "--model_name_or_path=ann/model", "--model_revision=v2", f"--cache_dir={tmp_path}"]
-    for more in ([], ["--tokenizer_name=ann/words", "--attn_implementation=eager"]):
-        config = parse("mdlm", [*common, "--max_length=16", *more])
-        assert isinstance(config, TrainingConfig)
-        build_model(config, build_tokenizer(config))
-    assert asked["tokenizer ann/model"] == {"cache_dir": tmp_path, "revision": "v2"}
-    assert asked["tokenizer ann/words"] == {"cache_dir": tmp_path}
-    assert asked["model ann/model"] | {"dtype": None} == {
-        "cache_dir": tmp_path,
-        "revision": "v2",
-        "attn_implementation": "eager",
-        "dtype": None,
-    }
+    tiny_model("bert", 50).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "words")
+    common = ["--train_file=a", "--max_length=16", f"--cache_dir={tmp_path / 'kept'}"]
+    asked = ["--model_name_or_path=ann/model", "--model_revision=v2"], ["--model_name_or_path=ann/model@v2"]
+    with hub_in_place(monkeypatch, tmp_path / "cache") as hub:
+        hub.repositories["ann/model"] = Repository.of(tmp_path / "model", revisions=("v2",))
+        hub.repositories["words"] = Repository.of(tmp_path / "words")
+        for model in asked:
+            config = parse("mdlm", [*common, *model, "--tokenizer_name=words", "--attn_implementation=eager"])
+            assert isinstance(config, TrainingConfig)
+            network = build_model(config, build_tokenizer(config))
+            assert network.config.vocab_size == 50 and network.config._attn_implementation == "eager"
+            assert hub_model(config.model_name_or_path) == "ann/model"
+        unknown = parse("mdlm", [*common, "--model_name_or_path=ann/model"])
+        assert isinstance(unknown, TrainingConfig)
+        with pytest.raises(ParameterError, match=r"model_name_or_path must be .* \(it has no revision 'main'\)"):
+            build_model(unknown, tiny_tokenizer())
+    assert not (tmp_path / "cache").exists()
 
 
 def test_how_attention_is_computed(tokenizer_folder: Path) -> None:

@@ -154,3 +154,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns the halves of each vector of x [B, heads, L, head_dim] against each other, by its position."""
     left, right = x.chunk(2, -1)
     return torch.cat([left * cos - right * sin, right * cos + left * sin], -1)
+
+
+def seen_in_blocks(length: int, size: int, twice: bool, device: torch.device) -> Tensor:
+    """Which positions see which, bool [L, L]: those of their own block, and of those before it.
+
+    twice: [2 L, 2 L], of noisy positions and as many clean ones. A noisy block sees itself, and those before it clean; the clean
+    ones see clean ones alone.
+    """
+    block = torch.arange(length, device=device) // size
+    own, before = block[:, None] == block, block[:, None] > block
+    if not twice:
+        return own | before
+    noisy, clean = torch.cat([own, before], 1), torch.cat([torch.zeros_like(own), own | before], 1)
+    return torch.cat([noisy, clean])

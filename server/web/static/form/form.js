@@ -139,7 +139,8 @@ export class Form {
     const first = this.models.find((model) => fits(this.chosen, model));
     const options = this.models.map((model) => {
       const fitting = fits(this.chosen, model);
-      const text = `${model.name} (${model.process}${fitting ? "" : `, not at ${this.chosen.path}`})`;
+      const kind = model.family ? `${model.family}, ${model.process}` : model.process;
+      const text = `${model.name} (${kind}${fitting ? "" : `, not at ${this.chosen.path}`})`;
       return element("option", { value: model.name, disabled: !fitting }, text);
     });
     const automatic = first === undefined ? "none of the models fits" : `automatic (${first.name})`;

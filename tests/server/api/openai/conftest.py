@@ -9,20 +9,7 @@ import pytest
 
 from tests.live_server import LiveServer, serving
 from tests.openai_clients import client_of
-from tests.tiny import chat_tokenizer, save_tiny
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint
-from token_diffusion.facts import Facts, Frame
-
-
-@pytest.fixture(scope="session")
-def chatty(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """Framed, with a chat template, and an end token that it has learnt."""
-    tokenizer = chat_tokenizer()
-    facts = Facts(
-        Frame((tokenizer.cls_token_id,), (tokenizer.sep_token_id,)), frozenset([tokenizer.eos_token_id]), True
-    )
-    folder = save_tiny(tmp_path_factory.mktemp("chat") / "chat", "absorbing", tokenizer=tokenizer, facts=facts)
-    return load_checkpoint(folder)
+from token_diffusion.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from openai import UnprocessableEntityError
 
-from server.api.openai.template import encode_chat
 from tests.live_server import LiveServer, serving
 from tests.openai_clients import client_of, fond, post
 from tests.tiny import chat_tokenizer
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.text import chat_ids
 
 pytest_plugins = ["tests.server_fixtures"]
 
@@ -42,7 +42,7 @@ def test_a_stream_adds_up_to_the_answer(client: Any) -> None:
 
 def test_a_chat_is_a_completion_of_what_its_template_writes(client: Any, chatty: Checkpoint) -> None:
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "the cat sat"}]
-    ids = encode_chat(chatty.tokenizer, messages)
+    ids = chat_ids(chatty.tokenizer, messages, None)
     asked: Any = {"model": "chat", "max_tokens": 12, "seed": 3}
     chat = client.chat.completions.create(messages=TALK, **asked)
     assert chat.choices[0].message.content == client.completions.create(prompt=ids, **asked).choices[0].text

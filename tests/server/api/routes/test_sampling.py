@@ -346,14 +346,22 @@ def test_the_server_describes_itself(live: LiveServer) -> None:
     ]
     assert models[0] == {
         "name": "absorbing",
+        "family": None,
         "process": "absorbing",
+        "alpha_schedule": "log_linear",
+        "time_input": "none",
+        "dtype": "float32",
         "max_seq_len": MAX_POSITIONS,
+        "block_size": None,
+        "num_classes": 0,
         "vocab_size": 50,
         "mask_token_id": MASK,
         "mask_token": "[MASK]",
         "batching": "shared",
         "frame": {"prefix": [], "suffix": []},
+        "end_tokens": [],
     }
+    assert [model["alpha_schedule"] for model in models] == ["log_linear", "log_linear", None]
     info = live.get("/info").json()
     assert info["models"] == models
     assert (info["device"], info["dtype"], info["determinism"]) == ("cpu", "float32", "fast")

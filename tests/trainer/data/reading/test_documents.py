@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from token_diffusion.errors import ParameterError
-from trainer.data.documents import Documents, Piece, read_pieces
+from trainer.data.reading.documents import Documents, Piece, read_pieces
 
 
 def texts(*paths: Path, packing: bool) -> list[str]:

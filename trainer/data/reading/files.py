@@ -25,7 +25,7 @@ from pyarrow.parquet import ParquetFile
 
 from token_diffusion.errors import ParameterError
 
-from ..errors import in_one_line
+from ...errors import in_one_line
 
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 ARROW_FILE = b"ARROW1"
@@ -51,10 +51,10 @@ PEEK_BYTES = 1 << 12
 
 def is_table(path: Path) -> bool:
     """Whether the file holds rows, each a document, and no text."""
-    return _kind(path) in TABLES
+    return kind(path) in TABLES
 
 
-def _kind(path: Path) -> str:
+def kind(path: Path) -> str:
     name = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
     return name.suffix.lower()
 
@@ -144,15 +144,22 @@ def _remedy(encoding: str, path: Path) -> str:
 
 def read_cells(flag: str, path: Path, column: str) -> Iterator[str]:
     """The text column of a table, "" where a row has none. Raises `ParameterError` for what cannot be read as such a table."""
-    read = TABLES[_kind(path)]
-    try:
+    read = TABLES[kind(path)]
+    with readable(flag, path):
         for cell in read(flag, path, column):
             yield as_text(cell, column)
+
+
+@contextmanager
+def readable(flag: str, path: Path) -> Iterator[None]:
+    """In here a table is read: what its kind's reader raises is one of our errors, that it cannot be read as such a table."""
+    try:
+        yield
     # pyarrow raises an OSError of its own for bytes that it can make nothing of, json a RecursionError for a thousand brackets.
     except (csv.Error, ValueError, pyarrow.ArrowException, OSError, RecursionError) as error:
         if isinstance(error, ParameterError):
             raise
-        rule = f"be a readable {_kind(path)} file ({in_one_line(error)})"
+        rule = f"be a readable {kind(path)} file ({in_one_line(error)})"
         raise ParameterError(flag, rule, str(path)) from error
 
 
@@ -176,7 +183,7 @@ def _json(flag: str, path: Path, column: str) -> Iterator[object]:
     """A list of objects, or an object a line."""
     seen: dict[str, None] = {}
     found = False
-    for number, row in _json_rows(flag, path):
+    for number, row in json_rows(flag, path):
         if not isinstance(row, dict):
             raise ValueError(f"{number} is no object but {type(row).__name__}")
         cell = row.get(column)
@@ -189,7 +196,8 @@ def _json(flag: str, path: Path, column: str) -> Iterator[object]:
         check_column(column, seen)
 
 
-def _json_rows(flag: str, path: Path) -> Iterator[tuple[str, object]]:
+def json_rows(flag: str, path: Path) -> Iterator[tuple[str, object]]:
+    """What a list or the lines hold, each with its number in words."""
     with _opened(flag, path) as file:
         start = file.read(PEEK_BYTES)
         lines = chain(StringIO(start + file.readline(), newline=""), file)
@@ -217,10 +225,7 @@ def _arrow(flag: str, path: Path, column: str) -> Iterator[object]:
     """A stream, as `datasets` writes it, or a file, as pyarrow and Feather do."""
     check_file(flag, path)
     with pyarrow.memory_map(str(path)) as source:
-        is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
-        source.seek(0)
-        batches = _file_batches(source) if is_file else pyarrow.ipc.open_stream(source)
-        for batch in batches:
+        for batch in arrow_batches(source):
             check_column(column, batch.schema.names)
             cells = batch.column(batch.schema.names.index(column))
             cells.validate(full=True)  # broken bytes may say that a cell lies anywhere in memory
@@ -228,7 +233,12 @@ def _arrow(flag: str, path: Path, column: str) -> Iterator[object]:
                 yield from cells[start : start + BATCH_ROWS].to_pylist()
 
 
-def _file_batches(source: Any) -> Iterator[Any]:
+def arrow_batches(source: Any) -> Iterator[Any]:
+    """The batches of an open .arrow file, of either kind."""
+    is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
+    source.seek(0)
+    if not is_file:
+        return iter(pyarrow.ipc.open_stream(source))
     reader = pyarrow.ipc.open_file(source)
     return map(reader.get_batch, range(reader.num_record_batches))
 

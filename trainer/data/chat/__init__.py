@@ -1,0 +1,1 @@
+"""Conversations: prompts that are given and answers that are learnt."""

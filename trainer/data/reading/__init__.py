@@ -1,0 +1,1 @@
+"""Files and data sets as documents, and as rows with columns."""
