@@ -141,6 +141,19 @@ def save_tiny(
     return folder
 
 
+def save_labelled(folder: Path, process: str = "uniform", num_classes: int = 3) -> Path:
+    """The same of a network that is told time and label, all of whose weights are drawn: at first its norms are plain ones."""
+    save_tiny(folder, process)
+    options: dict[str, Any] = {"time_conditioning": "sigma", "cond_dim": 16, "num_classes": num_classes}
+    model = tiny_model("token-diffusion", **options)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
 class NeighbourDenoiser:
     """Logits float64 from a token, the one to its left and t, elementwise: the same bits in whatever batch and padding.
 

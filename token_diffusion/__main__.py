@@ -20,6 +20,7 @@ from .errors import ParameterError, in_short
 from .networks.cpu.memory import prepare
 from .networks.cpu.threads import set_threads
 from .networks.hub import local_folder, tokenizer_folder
+from .samplers.blocks import check_fixed
 from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run, score
@@ -30,6 +31,9 @@ COMMANDS = {
     "sample-block": (("absorbing", "uniform", "hybrid"), "block-wise sampling, left to right, from any checkpoint"),
     "sample-hybrid": (("hybrid",), "ancestral sampling from a hybrid (GIDD) checkpoint"),
 }
+
+BLOCK_SIZE = 16
+"""Tokens of a block, where neither a flag nor the model says."""
 
 
 def _steps(text: str) -> int | None:
@@ -59,7 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
         add("--num_samples", type=int, default=4, help="sequences drawn (default: %(default)s)")
         add("--seq_len", type=int, help="tokens in all (default: 64, or the template's length)")
         if name == "sample-block":
-            add("--block_size", type=int, default=16, help="tokens of a block (default: %(default)s)")
+            default = f"default: {BLOCK_SIZE}, or a block-causal model's own, which takes no other"
+            add("--block_size", type=int, help=f"tokens of a block ({default})")
         steps = 32 if name == "sample-block" else 64 if name == "sample-hybrid" else 128
         help_steps = "steps of the time grid (each block's); 'none': first-hitting, absorbing alone"
         add("--num_inference_steps", type=_steps, default=steps, help=f"{help_steps} (default: {steps})")
@@ -68,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("--top_k", type=int, default=0, help="most probable tokens kept, 0 for all (default: %(default)s)")
         add("--min_p", type=float, default=0.0, help="tokens kept, by the largest's share (default: %(default)s)")
         add("--stop", nargs="+", default=[], help="strings that end a text where they were drawn")
+        add("--label", type=int, help="class that the model is told, for models with labels (default: none)")
         add("--seed", type=int, default=0, help="same seed, same samples (default: %(default)s)")
         add("--inject_start_token", action="store_true", help="begin with [CLS] or BOS where the frame does not")
         add("--json", action="store_true", help="print one JSON object instead of text")
@@ -101,6 +107,7 @@ def _add_score(commands: Any) -> None:
     add("--num_times", type=int, default=16, help=f"{help_times} (default: %(default)s)")
     help_estimator = "noise is drawn at times or, absorbing alone, by the number of masks"
     add("--estimator", choices=["times", "counts"], help=f"{help_estimator} (default: counts for absorbing)")
+    add("--label", type=int, help="class that the model is told, given as the prefix is (default: none)")
     add("--seed", type=int, default=0, help="same seed, same scores (default: %(default)s)")
     add("--json", action="store_true", help="print one JSON object instead of a table")
 
@@ -146,6 +153,7 @@ def sample_text(arguments: argparse.Namespace) -> None:
     if checkpoint.process not in needed:
         rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
+    block_size = _block_size(arguments, checkpoint)
     is_template = arguments.template is not None or arguments.template_ids is not None
     seq_len = 64 if arguments.seq_len is None and not is_template else arguments.seq_len
     check_stops(arguments.stop)
@@ -173,9 +181,11 @@ def sample_text(arguments: argparse.Namespace) -> None:
         top_k=arguments.top_k,
         min_p=arguments.min_p,
         seed=arguments.seed,
-        block_size=getattr(arguments, "block_size", None),
+        label=arguments.label,
+        block_size=block_size,
     )
     checkpoint.check_seq_len(parameters.seq_len)
+    check_fixed("template", tokens, checkpoint.block_size)
     start = time.perf_counter()
     output = run(checkpoint.denoiser, checkpoint.scheduler, parameters, tokens)
     seconds = time.perf_counter() - start
@@ -184,6 +194,17 @@ def sample_text(arguments: argparse.Namespace) -> None:
         how["start"] = next((index for index, token in enumerate(tokens) if token == OPEN), len(tokens))
     endings = [ending(checkpoint.tokenizer, row, tokens, **how) for row in output.sequences.tolist()]
     _print(arguments, output, endings, seconds)
+
+
+def _block_size(arguments: argparse.Namespace, checkpoint: Checkpoint) -> int | None:
+    """Tokens of the blocks that are filled in one after the other; None: the whole text at once, or a model's own blocks."""
+    own = checkpoint.block_size
+    if arguments.command == "sample-block":
+        return BLOCK_SIZE if arguments.block_size is None and own is None else arguments.block_size
+    if own is not None:
+        rule = f"hold a model that sees the whole text for {arguments.command}, not a block-causal one, as sample-block may"
+        raise ParameterError("checkpoint_path", rule, f"blocks of {own} tokens")
+    return None
 
 
 def _read_messages(given: str | None) -> Any:
@@ -229,6 +250,7 @@ def score_texts(arguments: argparse.Namespace) -> None:
         checkpoint.scheduler,
         [passage.tokens for passage in passages],
         given=[passage.given for passage in passages],
+        labels=[arguments.label] * len(passages),
         num_times=arguments.num_times,
         estimator=estimator,
         seed=arguments.seed,

@@ -49,6 +49,7 @@ def sample(
     top_p: float = 1.0,
     top_k: int = 0,
     min_p: float = 0.0,
+    label: int | None = None,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
@@ -56,9 +57,11 @@ def sample(
     """Ancestral sampling from an absorbing (MDLM) or a uniform (UDLM) model.
 
     Args:
-        denoiser: a masked LM of transformers, a `Denoiser`, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
+        denoiser: a masked LM of transformers, a `Denoiser`, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`; one that
+            has a parameter `labels`, too, gets them (`CallableDenoiser`).
         num_inference_steps: grid steps; None (absorbing alone) is the continuous-time limit, first-hitting.
         temperature, top_p, top_k, min_p: shape each token's distribution (`SamplingParameters`); the defaults leave it as it is.
+        label: the class that a network with labels is told; None for no label.
         tokens: [seq_len] ids, negative where the sampler fills in (`text.encode` makes them); all open by default.
         callback: called with each step's `Update`, initial state excluded.
 
@@ -66,8 +69,9 @@ def sample(
         ParameterError: a value is outside its range, or the scheduler has another process.
     """
     _require(denoiser, scheduler, "sample", ("absorbing", "uniform"))
-    steps = num_inference_steps
-    parameters = SamplingParameters(seq_len, num_samples, steps, temperature, top_p, top_k, seed, min_p=min_p)
+    parameters = SamplingParameters(
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, min_p=min_p, label=label
+    )
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 
@@ -84,6 +88,7 @@ def sample_block(
     top_p: float = 1.0,
     top_k: int = 0,
     min_p: float = 0.0,
+    label: int | None = None,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
@@ -99,7 +104,7 @@ def sample_block(
     if block_size is None and block_size_of(denoiser) is None:
         block_size = BLOCK_SIZE
     parameters = SamplingParameters(
-        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size, min_p
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size, min_p, label=label
     )
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
@@ -116,14 +121,16 @@ def sample_hybrid(
     top_p: float = 1.0,
     top_k: int = 0,
     min_p: float = 0.0,
+    label: int | None = None,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
 ) -> SampleOutput:
     """Ancestral sampling from a hybrid (GIDD) model; the arguments are those of `sample`."""
     _require(denoiser, scheduler, "sample_hybrid", ("hybrid",))
-    steps = num_inference_steps
-    parameters = SamplingParameters(seq_len, num_samples, steps, temperature, top_p, top_k, seed, min_p=min_p)
+    parameters = SamplingParameters(
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, min_p=min_p, label=label
+    )
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 
@@ -166,6 +173,7 @@ def score(
     tokens: Sequence[Sequence[int]],
     *,
     given: Sequence[Sequence[int]] | None = None,
+    labels: Sequence[int | None] | None = None,
     num_times: int = 16,
     estimator: Estimator | None = None,
     seed: int = 0,
@@ -178,6 +186,7 @@ def score(
         denoiser: a masked LM of transformers, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`.
         tokens: ids of the texts, in their frame and after their prefix if there are any; `text.encode_passage` makes them.
         given: positions of each that are neither noised nor counted; none by default.
+        labels: the class of each that a network with labels is told; none by default.
         num_times: noised versions of each text. estimator, seed: see `ScoringParameters`.
         max_batch_tokens: most tokens of a forward pass, padding included.
 
@@ -186,9 +195,10 @@ def score(
         FloatingPointError: the network's logits hold no distribution.
     """
     fixed: Sequence[Sequence[int]] = [()] * len(tokens) if given is None else given
+    told: Sequence[int | None] = [None] * len(tokens) if labels is None else labels
     parameters = [
-        ScoringParameters(len(text), num_times, estimator, seed, tuple(positions))
-        for text, positions in zip(tokens, fixed, strict=True)
+        ScoringParameters(len(text), num_times, estimator, seed, tuple(positions), label=label)
+        for text, positions, label in zip(tokens, fixed, told, strict=True)
     ]
     with evaluating(denoiser):
         batch = Batch(denoiser, scheduler, device=device)

@@ -13,7 +13,8 @@ from fastapi import Depends, Request
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.samplers import Sampler, make_sampler
-from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.samplers.blocks import check_fixed
+from token_diffusion.samplers.parameters import SamplingParameters, check_label
 from token_diffusion.samplers.price import price
 from token_diffusion.text import OPEN, chat_template, encode
 
@@ -124,7 +125,8 @@ async def admit(
     wire = wire.within(num_inference_steps=settings.max_num_inference_steps, seq_len=settings.max_seq_len)
     wire = wire.within(seq_len=checkpoint.max_seq_len)
     _check_limits(wire, settings)
-    parameters = _parameters(wire)
+    parameters = _parameters(wire, checkpoint)
+    check_label(parameters.label, checkpoint.num_classes)
     sampler = make_sampler(checkpoint.scheduler)
     sampler.check(parameters)
     is_template = wire.template is not None or wire.template_ids is not None
@@ -150,6 +152,7 @@ async def admit(
     if wire.messages is not None:
         stream.telling = replace(stream.telling, start=_answer_starts(tokens))
     _check_seq_len(len(tokens), service.settings, checkpoint)
+    check_fixed("template", tokens, checkpoint.block_size)
     parameters = replace(parameters, seq_len=len(tokens))
     work = _check_work(sampler, tokens, parameters, service.settings)
     return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(service.settings.instance))
@@ -172,10 +175,12 @@ def _choose(
     """The checkpoint that `wire` names, or else the first of a fitting process, for messages one with a chat template."""
     loaded, model = _named(checkpoints), wire.model
     asked = checkpoints.values() if model is None else [choose_loaded(checkpoints, model)]
-    if fitting := [checkpoint for checkpoint in asked if checkpoint.process in processes]:
+    of_process = [checkpoint for checkpoint in asked if checkpoint.process in processes]
+    in_blocks = isinstance(wire, BlockSampleRequest)
+    if fitting := [checkpoint for checkpoint in of_process if in_blocks or checkpoint.block_size is None]:
         chatty = (each for each in fitting if wire.messages is None or chat_template(each.tokenizer))
         return next(chatty, fitting[0])
-    needed = " or ".join(processes)
+    needed = " or ".join(processes) + (", and not block-causal, as for /sample/block" if of_process else "")
     named = "" if model is None else f", asked for: {model}"
     raise invalid(f"{path} needs a checkpoint of the process {needed}; loaded: {loaded}{named}", "model")
 
@@ -195,7 +200,11 @@ def choose_loaded(checkpoints: Mapping[str, Checkpoint], model: str | None) -> C
 
 
 def _named(checkpoints: Mapping[str, Checkpoint]) -> str:
-    return ", ".join(f"{name} ({checkpoint.process})" for name, checkpoint in checkpoints.items())
+    def kind(checkpoint: Checkpoint) -> str:
+        size = checkpoint.block_size
+        return checkpoint.process if size is None else f"{checkpoint.process}, block-causal in blocks of {size}"
+
+    return ", ".join(f"{name} ({kind(checkpoint)})" for name, checkpoint in checkpoints.items())
 
 
 def _check_limits(wire: SampleRequest, settings: Settings) -> None:
@@ -245,7 +254,9 @@ def check_at_most(name: str, value: float, limit: float) -> None:
         )
 
 
-def _parameters(wire: SampleRequest) -> SamplingParameters:
+def _parameters(wire: SampleRequest, checkpoint: Checkpoint) -> SamplingParameters:
+    """Blocks of the size that was asked for, or else of the checkpoint's own."""
+    own = checkpoint.block_size is not None and "block_size" not in wire.model_fields_set
     return SamplingParameters(
         seq_len=wire.seq_len,
         num_samples=wire.num_samples,
@@ -255,5 +266,6 @@ def _parameters(wire: SampleRequest) -> SamplingParameters:
         top_k=wire.top_k,
         min_p=wire.min_p,
         seed=seed_of(wire),
-        block_size=wire.block_size if isinstance(wire, BlockSampleRequest) else None,
-    )
+        label=wire.label,
+        block_size=wire.block_size if isinstance(wire, BlockSampleRequest) and not own else None,
+    ).for_network(checkpoint.block_size)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +109,7 @@ def test_flags_are_the_names_on_the_wire() -> None:
         "temperature": 0.5,
         "top_p": 0.9,
         "top_k": 3,
+        "label": 2,
         "seed": 1,
         "model": "demo",
         "block_size": 2,
@@ -126,6 +128,19 @@ def test_flags_are_the_names_on_the_wire() -> None:
         "stream": True,
         "on_disconnect": "keep",
     }
+
+
+def test_a_conversation_is_json_or_its_file(capsys: Capture, tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "the cat — 猫"}]
+    (tmp_path / "talk.json").write_text(json.dumps(messages), encoding="utf-8")
+    for given in (json.dumps(messages, ensure_ascii=False), str(tmp_path / "talk.json")):
+        with scripted(sample=Reply([sse()])) as server:
+            assert run(server, "sample", "--messages", given) == 0
+        assert server.requests[0].body["messages"] == messages
+    for given, why in (("[{", "Expecting"), ("no such", "No such file"), ('{"a": 1}', "must be a list of messages")):
+        with scripted(sample=Reply([sse()])) as server, pytest.raises(SystemExit) as exit:
+            run(server, "sample", "--messages", given)
+        assert exit.value.code == 2 and why in capsys.readouterr().err and not server.requests
 
 
 def test_hybrid_and_the_continuous_limit(capsys: Capture) -> None:

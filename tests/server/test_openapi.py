@@ -33,6 +33,7 @@ SMALL: dict[str, Any] = {
     "max_num_samples": 2,
     "max_num_inference_steps": 8,
     "request_timeout_s": 20,
+    "max_body_bytes": 1 << 20,
 }
 STATE = ("GET /health", "GET /ready", "GET /models", "GET /info", "GET /version", "GET /v1/models")
 SAMPLING = ("POST /sample", "POST /sample/block", "POST /sample/hybrid")
@@ -40,11 +41,12 @@ TEXT = ("POST /tokenize", "POST /detokenize")
 
 OPENAI = ("POST /v1/completions",)
 
-TEXTS = ("prompt", "template", "prompt_ids", "template_ids", "tokens")
+TEXTS = ("prompt", "template", "prompt_ids", "template_ids", "messages", "tokens")
 TOLD_BY_OTHERS = ("suffix", "max_tokens", "n", "best_of", "diffusing")
-TOLD_BY_THE_CHECKPOINT = (*TEXTS, *TOLD_BY_OTHERS, "model", "num_inference_steps", "on_disconnect")
+TOLD_BY_THE_CHECKPOINT = (*TEXTS, *TOLD_BY_OTHERS, "model", "label", "seed", "num_inference_steps", "on_disconnect")
 """Fields that may be refused although the document allows them: by what is loaded, how long a text is in tokens, which ids are
-in a vocabulary, whether the process has a continuous-time limit, `keep` without a stream, and what goes with other fields."""
+in a vocabulary, which labels and conversations a model knows, whether the process has a continuous-time limit, `keep` without a
+stream, what goes with other fields, and a seed at its bound, which is none in doubles."""
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,15 @@ def document(limited: LiveServer) -> Any:
 
 
 def fits(body: Any) -> Any:
-    """`timeout_s` as it is by default: 504 is the true answer to 1e-300 seconds, and not the server's fault."""
-    return {name: value for name, value in body.items() if name != "timeout_s"} if isinstance(body, dict) else body
+    """A `timeout_s` that is allowed as it is by default: 504 is the true answer to 1e-300 seconds, and not the server's fault."""
+    if not isinstance(body, dict):
+        return body
+    return {name: value for name, value in body.items() if name != "timeout_s" or not is_allowed(value)}
+
+
+def is_allowed(timeout_s: Any) -> bool:
+    is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    return is_number and 0 < timeout_s <= SMALL["request_timeout_s"]
 
 
 def check_stream(text: str) -> None:

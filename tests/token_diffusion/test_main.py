@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import MAX_POSITIONS, PROCESSES, byte_tokenizer, chat_tokenizer, save_tiny, tiny_tokenizer
-from token_diffusion.__main__ import build_parser, main
-from token_diffusion.checkpoint import load_checkpoint
+from tests.tiny import (
+    MAX_POSITIONS,
+    PROCESSES,
+    byte_tokenizer,
+    chat_tokenizer,
+    save_labelled,
+    save_tiny,
+    tiny_model,
+    tiny_tokenizer,
+)
+from token_diffusion import TokenDiffusionScheduler
+from token_diffusion.__main__ import BLOCK_SIZE, build_parser, main
+from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 from token_diffusion.text import decode
@@ -176,7 +186,9 @@ def test_defaults_are_those_of_the_scripts() -> None:
         arguments = build_parser().parse_args([command, "--checkpoint_path", "x"])
         assert (arguments.num_inference_steps, arguments.num_samples, arguments.seed) == (steps, 4, 0)
         assert (arguments.temperature, arguments.top_p, arguments.top_k) == (1.0, 1.0, 0)
-    assert build_parser().parse_args(["sample-block", "--checkpoint_path", "x"]).block_size == 16
+    assert (
+        BLOCK_SIZE == 16 and build_parser().parse_args(["sample-block", "--checkpoint_path", "x"]).block_size is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -312,3 +324,58 @@ def test_files_without_text_or_with_bytes_are_one_line(
         (tmp_path / "lines").write_bytes(content)
         assert main(["score", "--checkpoint_path", str(folders["uniform"]), "--file", str(tmp_path / "lines")]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_label_is_told_where_the_folder_knows_some(
+    capsys: pytest.CaptureFixture[str], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = save_labelled(tmp_path / "labelled")
+    flags = [*SHORT, "--num_samples=2"]
+    found = {shell(capsys, "sample", folder, *flags, *more)[0] for more in ([], ["--label=0"], ["--label=2"])}
+    assert len(found) == 3
+    texts = ["--texts", "w1 w2 w3"]
+    scores = [as_json(capsys, "score", folder, *texts, *more)["scores"] for more in ([], ["--label=0"], ["--label=1"])]
+    assert len({each[0]["nats"] for each in scores}) == 3
+    for command, more in (("sample", flags), ("score", texts)):
+        assert main([command, "--checkpoint_path", str(folder), *more, "--label=3"]) == 2
+        assert capsys.readouterr().err == "error: label must be below 3, the model's num_classes, got 3\n"
+        assert main([command, "--checkpoint_path", str(folders["uniform"]), *more, "--label=0"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == "error: label must be absent, as the model knows no labels (its num_classes is 0), got 0"
+
+
+@pytest.fixture(scope="module")
+def block_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, tokenizer = tmp_path_factory.mktemp("blocks") / "blocks", tiny_tokenizer()
+    model = tiny_model("token-diffusion", causal_block_size=4)
+    save_checkpoint(folder, model, tokenizer, TokenDiffusionScheduler(len(tokenizer), tokenizer.mask_token_id))
+    return folder
+
+
+def test_a_block_causal_model_has_its_own_blocks(block_causal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--prompt", "w1 w2 w3 w4 w5", *SHORT, "--num_samples", "2")
+    own = as_json(capsys, "sample-block", block_causal, *flags)
+    named = as_json(capsys, "sample-block", block_causal, *flags, "--block_size", "4")
+    assert own["samples"] == named["samples"] and own["usage"]["nfe"] <= 7
+    assert sum(own["usage"].values()) == 2 * 6, "of two blocks: the prompt ends inside the first of them"
+    out, _ = shell(capsys, "score", block_causal, "--texts", "w1 w2 w3 w4 w5", "w6 w7 w8 w9 w10")
+    assert out.count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["sample"], "checkpoint_path must hold a model that sees the whole text for sample, not a block-causal one"),
+        (["sample-block", "--block_size", "16"], "block_size must be 4, as the network is block-causal, got 16"),
+        (
+            ["sample-block", "--template", "[MASK] w1 w2 w3 w4"],
+            "template must have nothing fixed behind the block of 4",
+        ),
+    ],
+)
+def test_what_a_block_causal_model_cannot_do_is_one_line(
+    flags: list[str], message: str, block_causal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([flags[0], "--checkpoint_path", str(block_causal), *flags[1:]]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {message}") and captured.err.count("\n") == 1 and captured.out == ""

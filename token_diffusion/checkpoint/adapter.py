@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import ParameterError, in_short
+from ..networks.hub import local_folder
 from ..networks.weights import read_masked_lm
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -94,10 +95,10 @@ def merge_adapter(
     Raises:
         ParameterError: one of the two cannot be read, or the adapters are of another network.
     """
-    place = base_of(parameter, folder) if base is None else base
-    model, missing = read_masked_lm(parameter, place, **options)
+    place = local_folder(parameter, base_of(parameter, folder) if base is None else base, bare=True)
+    model, missing = read_masked_lm(parameter, str(place), **options)
     if missing:
-        raise ParameterError(parameter, f"be of a model that holds all its weights ({missing[0]} is missing)", place)
+        raise ParameterError(parameter, f"be of a model that holds all its weights ({missing[0]} is missing)", str(place))
     with _peft(parameter) as peft:
         try:
             config = peft.PeftConfig.from_pretrained(str(folder))

@@ -124,18 +124,21 @@ def open_checkpoint(
     with _available(device):
         torch.empty(0, device=device)
     places, known = find_places(folder, needs_tokenizer=tokenizer_name is None)
-    scheduler = _scheduler(places, known)
+    scheduler = _own_scheduler(places["scheduler"], known)
     if known is None:
         wanted = "the configuration of a model that is known here"
         config = read_part(AutoConfig, places["model"], wanted, trust_remote_code=False)
     else:
         config = known.config
-        mask = {"mask_token_id": scheduler.config.mask_token_id}  # the folder's own scheduler may have another
-        known = replace(known, scheduler={**known.scheduler, **mask})
+        if scheduler is not None:  # which may have another mask
+            known = replace(known, scheduler={**known.scheduler, "mask_token_id": scheduler.config.mask_token_id})
     if tokenizer_name is None:
         tokenizer = load_tokenizer(places["tokenizer"], known)
     else:
         tokenizer = load_tokenizer(tokenizer_name, known, "tokenizer_name")
+    if scheduler is None:
+        assert known is not None
+        scheduler = TokenDiffusionScheduler(**{"mask_token_id": tokenizer.mask_token_id, **known.scheduler})
     check_fit(folder, config, tokenizer, scheduler)
     facts = read_facts(folder, scheduler.config.vocab_size)
     if known is not None and not facts.known:
@@ -146,11 +149,11 @@ def open_checkpoint(
     return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family)
 
 
-def _scheduler(places: Mapping[str, Path], known: Published | None) -> TokenDiffusionScheduler:
-    """The folder's own, or the one that its format is known for."""
-    if known is None or (places["scheduler"] / SCHEDULER_FILE).is_file():
-        return read_part(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
-    return TokenDiffusionScheduler(**known.scheduler)
+def _own_scheduler(place: Path, known: Published | None) -> TokenDiffusionScheduler | None:
+    """The folder's, which one of a published format need not have; it wins over what the format is known for."""
+    if known is not None and not (place / SCHEDULER_FILE).is_file():
+        return None
+    return read_part(TokenDiffusionScheduler, place, "a readable token diffusion scheduler")
 
 
 def _facts(known: Published, tokenizer: PreTrainedTokenizerBase) -> Facts:

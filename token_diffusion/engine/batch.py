@@ -13,11 +13,11 @@ import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
-from ..networks.denoiser import as_denoiser, block_size_of, forbidden_by
+from ..networks.denoiser import as_denoiser, block_size_of, forbidden_by, num_classes_of
 from ..networks.rowwise import Rowwise
 from ..samplers import SAMPLERS, make_sampler
 from ..samplers.blocks import check_fixed
-from ..samplers.parameters import Parameters
+from ..samplers.parameters import Parameters, check_label
 from .cost import Cost
 from .lane import Lane, bucket, longest
 from .request import Request, make_request
@@ -103,8 +103,8 @@ class Batch:
             The initial state, [num_samples][seq_len].
 
         Raises:
-            ParameterError: tokens do not fit `seq_len`, the vocabulary or the network's blocks, or it has others than were asked
-                for, or the sampler no such grid.
+            ParameterError: tokens do not fit `seq_len`, the vocabulary or the network's blocks, it has others than were asked for
+                or no such label, or the sampler no such grid.
         """
         sampler, block_size = self._samplers[type(parameters)], block_size_of(self.denoiser)
         parameters = parameters.for_network(block_size)
@@ -165,7 +165,7 @@ class Batch:
         chosen = self.shares.choose(turn, everyone)
         self.stepped, self.rows = lane.keys(chosen), sum(count for _, count in chosen)
         try:
-            return lane.step(chosen, self.denoiser, self.device)
+            return lane.step(chosen, getattr(self.denoiser, "in_pieces", self.denoiser), self.device)
         finally:
             self.tokens = lane.tokens
             self._tidy()
@@ -185,6 +185,7 @@ class Batch:
     def _check(self, tokens: Sequence[int], parameters: Parameters) -> None:
         if len(tokens) != parameters.seq_len:
             raise ParameterError("tokens", f"have seq_len = {parameters.seq_len} entries", len(tokens))
+        check_label(parameters.label, num_classes_of(self.denoiser))
         vocab_size, mask_token_id = self.scheduler.config.vocab_size, self.scheduler.config.mask_token_id
         if mask_token_id in tokens:
             raise ParameterError("tokens", "hold -1 where the sampler fills in, not the mask token", mask_token_id)

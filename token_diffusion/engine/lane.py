@@ -76,13 +76,13 @@ class Part:
     def asks(self) -> bool:
         return bool(self.plan.positions.numel())
 
-    def views(self, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network is shown, each row at its time: tokens [R, width], t [R], valid [R, width]."""
+    def views(self, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the network is shown, each row at its time: tokens [R, width], t [R], valid [R, width], labels [R]."""
         tokens = self.rows.tokens if self.plan.tokens is None else self.plan.tokens
         visible, more = self.residents.sampler.visible(self.rows), width - self.width
         if more:
             tokens, visible = F.pad(tokens, (0, more)), F.pad(visible, (0, more))
-        return tokens, self.plan.t, visible
+        return tokens, self.plan.t, visible, self.rows.label
 
 
 class Lane:
@@ -210,16 +210,23 @@ def _ask(parts: Sequence[Part], width: int, denoiser: Denoiser, device: torch.de
     if not parts:
         return []
     if len(parts) == 1:
-        tokens, t, visible = parts[0].views(parts[0].width)
-        return [denoiser(*(each.to(device) for each in (tokens, t, visible, parts[0].plan.positions)))]
-    tokens, t, visible = (torch.cat(each) for each in zip(*(part.views(width) for part in parts), strict=True))
+        tokens, t, visible, labels = parts[0].views(parts[0].width)
+        return [denoiser(*_on(device, tokens, t, visible, parts[0].plan.positions, labels))]
+    views = zip(*(part.views(width) for part in parts), strict=True)
+    tokens, t, visible, labels = (torch.cat(each) for each in views)
     positions, above = [], 0
     for part in parts:
         row, column = split(part.plan.positions, part.width)
         positions.append((above + row) * width + column)
         above += len(part.rows)
-    logits = denoiser(*(each.to(device) for each in (tokens, t, visible, torch.cat(positions))))
+    logits = denoiser(*_on(device, tokens, t, visible, torch.cat(positions), labels))
     return logits.split([len(each) for each in positions])
+
+
+def _on(device: torch.device, *asked: Tensor) -> Sequence[Tensor]:
+    """What a denoiser is asked with, the last of it the labels: not where no row has one, as most know none."""
+    *others, labels = asked
+    return [each.to(device) for each in (asked if bool((labels >= 0).any()) else others)]
 
 
 def _commit(part: Part, logits: Tensor) -> Outcome:

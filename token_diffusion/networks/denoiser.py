@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,11 @@ from torch import Tensor, nn
 from .behaviour import behaviour, seeded
 from .groups import SHARED, Batching, in_groups
 from .masked_lm import Head, block_size, forward_arguments, num_classes, parameter_names
+
+LARGEST = 2**31
+"""More labels than anybody has."""
+PIECE_BYTES = 2**30
+"""Logits that are there at a time: 4,245 positions of 126,464 tokens in bfloat16."""
 
 
 class Denoiser(Protocol):
@@ -39,16 +45,20 @@ class Denoiser(Protocol):
 class CallableDenoiser:
     """A plain callable `(tokens [B, L], t [B]) -> logits [B, L, V]` in a denoiser's place; it sees padding as it is.
 
-    Its t has torch's default dtype, as a network's weights have.
+    Its t has torch's default dtype, as a network's weights have. One that has a parameter `labels` is told them by that name,
+    int64 [B], -1 for none, None where no row has one; it may have a `num_classes`, else it takes any label.
     """
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu") -> None:
+    def __init__(self, function: Callable[..., Tensor], device: str | torch.device = "cpu") -> None:
         self.function, self.device, self.block_size = function, torch.device(device), block_size_of(function)
+        takes_labels = "labels" in parameter_names(function)
+        self.num_classes = int(getattr(function, "num_classes", LARGEST)) if takes_labels else 0
 
     def __call__(
         self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
     ) -> Tensor:
-        return self.function(tokens, t.to(torch.get_default_dtype())).flatten(0, 1)[positions]
+        told = {"labels": labels} if self.num_classes else {}
+        return self.function(tokens, t.to(torch.get_default_dtype()), **told).flatten(0, 1)[positions]
 
 
 class MaskedLMDenoiser:
@@ -96,6 +106,24 @@ class MaskedLMDenoiser:
         if grouping == SHARED:
             return self._logits(tokens, t, valid, positions, labels)
         return in_groups(self._logits, tokens, t, valid, positions, grouping, labels)
+
+    @torch.inference_mode()
+    def in_pieces(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Any:
+        """What a call gives, to be looked at in slices: of more than `PIECE_BYTES`, no more than that is there at a time."""
+        size = PIECE_BYTES // (self.model.config.get_text_config().vocab_size * next(self.model.parameters()).itemsize)
+        if len(positions) <= size or not self.gathers:
+            return self(tokens, t, valid, positions, labels)
+
+        def ask(tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None) -> Any:
+            forward = partial(self._forward, tokens, t, valid, labels)
+            return self._head.in_pieces(lambda: forward().flatten(0, -2), positions, size)
+
+        grouping = self._behaviour.grouping
+        if grouping == SHARED:
+            return ask(tokens, t, valid, positions, labels)
+        return in_groups(ask, tokens, t, valid, positions, grouping, labels)
 
     def _logits(
         self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None

@@ -172,7 +172,8 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             seq_len: tokens in all; 64 by default, for templates each its own length.
             num_samples: sequences drawn of each prompt.
             num_inference_steps: grid steps, of each block; None (absorbing alone) is the continuous-time limit.
-            block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once.
+            block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once, or the blocks of a
+                block-causal model, which takes no others.
             temperature, top_p, top_k, min_p: shape each token's distribution; the defaults leave it as it is.
             stop: a string, or several, that end a text where they were drawn; its tokens stay whole.
             seed: as in `sample`; a list has one for each prompt, and one seed is every prompt's: a prompt's tokens do not

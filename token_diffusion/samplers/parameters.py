@@ -26,11 +26,23 @@ class Parameters(Protocol):
     def num_samples(self) -> int:
         """Rows that it brings."""
 
+    @property
+    def label(self) -> int | None:
+        """The class that the network is told."""
+
     def for_network(self, block_size: int | None) -> Self:
         """The same for a network that is block-causal, with blocks of so many tokens from position 0 on; None: it is not.
 
         Raises `ParameterError` if blocks of another size are asked for.
         """
+
+
+def check_label(label: int | None, num_classes: int) -> None:
+    """Raises `ParameterError` for a label that a network which knows so many does not know."""
+    if label is not None and not num_classes:
+        raise ParameterError("label", "be absent, as the model knows no labels (its num_classes is 0)", label)
+    if label is not None and label >= num_classes:
+        raise ParameterError("label", f"be below {num_classes}, the model's num_classes", label)
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,7 @@ class SamplingParameters:
             block-causal network, which has but its own.
         min_p: tokens with at least so much of the most probable one's probability are kept, in [0, 1]; 0 for all. The order is
             temperature, top_k, top_p, min_p.
+        label: the class that the network is told, an integer from 0 on; None for no label.
         aligned: blocks begin at multiples of block_size, as those of a block-causal network do; else at the first open position.
     """
 
@@ -60,6 +73,7 @@ class SamplingParameters:
     seed: int = 0
     block_size: int | None = None
     min_p: float = 0.0
+    label: int | None = None
     aligned: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +85,8 @@ class SamplingParameters:
         check_int("seed", self.seed, 0, 2**63)
         if self.block_size is not None:
             check_int("block_size", self.block_size, 1, 2**31)
+        if self.label is not None:
+            check_int("label", self.label, 0, 2**31)
 
     def for_network(self, block_size: int | None) -> Self:
         if block_size is None:
@@ -91,6 +107,7 @@ class ScoringParameters:
             masked, and which; None is the better one, "counts" for absorbing.
         seed: in [0, 2^63).
         given: positions that are neither noised nor counted: the score is conditional on them.
+        label: the class that the network is told, None for no label: the score is conditional on it, too.
         block_size: tokens of a block, from position 0 on, of a block-causal network; each is noised alone, for what stands before
             it is clean when it is drawn. None for one block, the whole text.
     """
@@ -100,6 +117,7 @@ class ScoringParameters:
     estimator: Estimator | None = None
     seed: int = 0
     given: tuple[int, ...] = ()
+    label: int | None = None
     block_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -112,6 +130,8 @@ class ScoringParameters:
             check_int("given", position, 0, self.seq_len)
         if len(set(self.given)) == self.seq_len:
             raise ParameterError("given", "leave a token to be scored", len(self.given))
+        if self.label is not None:
+            check_int("label", self.label, 0, 2**31)
 
     @property
     def num_samples(self) -> int:

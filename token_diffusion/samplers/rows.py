@@ -30,6 +30,7 @@ class Rows:
     tokens: int64, the sequences; what lies beyond a row's length is padding. `valid`: bool, inside the row's length.
     open: bool, positions that the sampler works on; fixed ones (frame, prompt, template) are never written.
     seed, sample: int64 [R], by which its draws are named. nfe: int64, network evaluations.
+    label: int64 [R], the class that the network is told, -1 for none.
     left: int64, evaluations of the network that the row may still need, at most.
     failed: bool [R], the network gave no distribution for it. finished: bool [R], it needs the network no more.
     """
@@ -42,6 +43,7 @@ class Rows:
     open: Tensor
     seed: Tensor
     sample: Tensor
+    label: Tensor
     nfe: Tensor
     left: Tensor
     failed: Tensor
@@ -142,6 +144,7 @@ def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRo
         step_map=tiled(torch.zeros_like(canvas)),
         seed=each(parameters.seed),
         sample=torch.arange(count),
+        label=each(-1 if parameters.label is None else parameters.label),
         num_blocks=each(num_blocks),
         num_steps=each(parameters.num_inference_steps or 0),
         last_step=each(num_blocks * (parameters.num_inference_steps or 0)),

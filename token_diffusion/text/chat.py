@@ -38,8 +38,9 @@ class Conversation:
         self._names = {str(tokenizer.convert_ids_to_tokens(id)): id for id in self._way.control}
         self._control = _any_of(sorted(self._names, key=len, reverse=True))
         # What people typed is told apart by marks that nobody can type: noncharacters of Unicode around a number drawn now.
-        marks = {name: f"\uffff{secrets.randbelow(10**18)}-{id}\uffff" for name, id in self._names.items()}
-        self._typed = {mark: name for name, mark in marks.items()}
+        number = secrets.randbelow(10**18)
+        self._marks_of = {name: f"\uffff{number}-{id}\uffff" for name, id in self._names.items()}
+        self._typed = {mark: name for name, mark in self._marks_of.items()}
         self._marks = _any_of(self._typed)
         self._template, self._messages = template, messages
         self._rendered = self._render(messages, add_generation_prompt=True)
@@ -53,7 +54,9 @@ class Conversation:
         return self._ids(self._rendered)
 
     def answer_ids(self, message: Mapping[str, str]) -> list[int]:
-        """Those of the message that comes next, as a model is to say it: behind `ids`, and to the last control token behind it.
+        """Those of the message that comes next, as a model is to say it: behind `ids`, and to the control token that ends it.
+
+        What the template writes behind that, such as white space or the next turn's beginning, is nobody's to say.
 
         Raises:
             ParameterError: the template does not take it, or writes it otherwise than behind the others.
@@ -66,15 +69,18 @@ class Conversation:
             rule = "be written by the chat template so that an answer follows what stands there before it is given"
             raise ParameterError("messages", rule, _shown(messages))
         answer = whole[len(self._rendered) :]
-        *before, last = re.split(f"({self._control.pattern})", answer)
-        # The white space that many templates put behind a message is nothing that a model has to say.
-        return self._ids("".join(before) if before and not last.strip() else answer, continuing=bool(self._rendered))
+        said = self._marked(message["content"]).strip()
+        end = self._control.search(answer, max(answer.find(said), 0) + len(said))
+        return self._ids(answer if end is None else answer[: end.end()], continuing=bool(self._rendered))
+
+    def _marked(self, text: str) -> str:
+        """With marks for the control tokens that are typed in it."""
+        return self._control.sub(lambda match: self._marks_of[match[0]], text)
 
     def _render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
         """As the template writes them, with marks for what people typed of control tokens."""
-        marks = {name: mark for mark, name in self._typed.items()}
         marked = [
-            {key: self._control.sub(lambda match: marks[match[0]], text) for key, text in message.items()}
+            {key: self._marked(text) for key, text in message.items()}
             | ({"role": "system"} if message["role"] == "developer" else {})
             for message in messages
         ]

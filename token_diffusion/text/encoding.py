@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -156,7 +156,7 @@ def has_surrogates(text: str) -> bool:
 
 
 def decode(
-    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], *, keep_masks: bool = False, start: int = 0
+    tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], *, keep_masks: bool = False, start: int = 0
 ) -> str:
     """Text without special tokens; `keep_masks` shows the masks of an unfinished state.
 
@@ -164,8 +164,9 @@ def decode(
         start: of the token with which the text begins, which goes on after those before it.
     """
     hidden = hidden_ids(tokenizer) - ({tokenizer.mask_token_id} if keep_masks else set())
-    text = str(tokenizer.decode([token for token in token_ids if token not in hidden]))
-    return text[common(decode(tokenizer, token_ids[:start], keep_masks=keep_masks), text) :] if start else text
+    ids = list(token_ids)
+    before, text = (str(tokenizer.decode([id for id in part if id not in hidden])) for part in (ids[:start], ids))
+    return text[common(before, text) :] if start else text
 
 
 def common(one: str, other: str) -> int:

@@ -58,8 +58,8 @@ def ending(
     text = str(tokenizer.decode(shown))
     begin = common(decode(tokenizer, tokens[:start]), text) if start else 0
     if any(each in text for each in stop):
-        for start, stop_at in _drawn(tokenizer, shown, is_drawn):
-            found = [text.find(each, max(0, start - len(each) + 1)) for each in stop]
+        for first, stop_at in _drawn(tokenizer, shown, is_drawn):
+            found = [text.find(each, max(0, first - len(each) + 1)) for each in stop]
             if at := [index for index in found if 0 <= index < stop_at]:
                 return Ending(text[begin : min(at)], True)
     return Ending(text[begin:], end is not None)

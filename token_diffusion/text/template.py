@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -116,6 +115,8 @@ def _start() -> subprocess.Popen[str]:
 
 def _serve() -> None:
     """What the child does: a line of JSON for each line of JSON, until there are no more."""
+    import resource
+
     from transformers.utils.chat_template_utils import render_jinja_template
 
     with contextlib.suppress(ValueError, OSError):  # where less is allowed already, or no such limit is known

@@ -47,7 +47,7 @@ class EvaluateConfig(CommandLine):
     min_p: float = Field(0.0, ge=0, le=1)
     """Tokens kept that have at least so much of the most probable one's probability, 0 for all."""
     block_size: PositiveInt | None = None
-    """Sample blocks of so many tokens from left to right. Default: all at once."""
+    """Sample blocks of so many tokens from left to right. Default: all at once, or a block-causal model's own."""
     generative_model_name_or_path: str | None = None
     """Causal language model, a folder or a repository of the hub, whose perplexity on the samples is measured."""
 

@@ -26,7 +26,7 @@ from .flags import BLOCK_SIZE, REQUEST, add_output, add_request, add_server, asy
 from .sample import ENDPOINTS
 from .traffic import Lexicon, arrivals, model_for, prompts_of, requests
 
-OWN = {"prompt", "prompt_ids", "template", "template_ids", "seed", "keyframe_every"}
+OWN = {"prompt", "prompt_ids", "template", "template_ids", "messages", "seed", "keyframe_every"}
 """Fields of a request that the benchmark itself chooses, or has no use for."""
 
 FIELDS = {name: kind for name, kind in (REQUEST | {"block_size": BLOCK_SIZE}).items() if name not in OWN}

@@ -97,6 +97,7 @@ REQUEST: dict[str, tuple[Any, str]] = {
     "top_p": (number, "nucleus: the smallest set of tokens with this much probability"),
     "top_k": (int, "most probable tokens kept; 0 keeps all"),
     "min_p": (number, "tokens dropped that have less than this share of the most probable one's probability"),
+    "label": (int, "class that a model with labels is told"),
     "seed": (int, "same seed, same samples; without it the server draws one, and tells it"),
     "model": (text, "name of a loaded checkpoint"),
     "stream_every": (int, "updates merged into one state event"),

@@ -16,6 +16,7 @@ from .flags import add_output, add_request, add_server, client_of, given, number
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "prefix": (text, "what each text is given to follow; not scored itself"),
+    "label": (int, "class that a model with labels is told of all of them"),
     "num_times": (int, "noise levels that each text is seen at: more take longer and bring a smaller error"),
     "estimator": (text, "times or, for absorbing checkpoints alone, counts; without it the better one"),
     "seed": (int, "same seed, same scores"),

@@ -41,6 +41,8 @@ class Parameters(TypedDict, total=False):
     min_p: float | None
     stop: str | list[str] | None
     """strings before the first of which a text is cut"""
+    label: int | None
+    """class that a model with labels is told"""
     seed: int | None
     block_size: int | None
     """of sample_block and stream_block alone"""
@@ -70,6 +72,8 @@ class ScoreParameters(TypedDict, total=False):
 
     prefix: str | None
     """what all texts are given to follow; it is not scored itself"""
+    label: int | None
+    """class that a model with labels is told of all of them"""
     model: str | None
     num_times: int | None
     """noised versions of each text that the network sees: more take longer and bring a smaller error"""
@@ -96,6 +100,7 @@ class OpenAIParameters(TypedDict, total=False):
     """of streams alone: each chunk is a whole text, which takes the place of the last one"""
     top_k: int | None
     min_p: float | None
+    label: int | None
     num_inference_steps: int | None
     """None, given, is sent, and asks for the continuous-time limit"""
     block_size: int | None

@@ -57,14 +57,17 @@ class Flow:
 
     Args:
         stop: the text ends before the first of these strings. ends: and before the first of these tokens.
+        begin: of an answer that nothing was given before, the token that begins a text: as its first one, it has not ended it.
 
     Attributes:
         text: what has been told. finish_reason: why it ended, None before. num_tokens: those that the answer is made of, the one
             that ended it included; what the network wrote behind it is no part of it.
     """
 
-    def __init__(self, spelling: Spelling, stop: Sequence[str] = (), ends: Collection[int] = ()) -> None:
-        self._spelling, self._stop, self._ends = spelling, stop, frozenset(ends)
+    def __init__(
+        self, spelling: Spelling, stop: Sequence[str] = (), ends: Collection[int] = (), begin: int | None = None
+    ) -> None:
+        self._spelling, self._stop, self._ends, self._begin = spelling, stop, frozenset(ends), begin
         self.text = ""
         self.finish_reason: FinishReason | None = None
         self.num_tokens = 0
@@ -77,7 +80,8 @@ class Flow:
         """
         if self.finish_reason is not None:
             return ""
-        end = next((index for index, id in enumerate(ids) if id in self._ends), None)
+        after = int(list(ids[:1]) == [self._begin])
+        end = next((index for index in range(after, len(ids)) if ids[index] in self._ends), None)
         ids = ids[:end]
         is_whole = last or end is not None
         text = self._spelling.text(ids) if is_whole else self._spelling.firm(ids)

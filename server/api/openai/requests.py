@@ -53,7 +53,8 @@ class OpenAIRequest(SamplingFields):
     num_inference_steps: Count | None = None
     """steps of the time grid, for each block; absent: as many as it has tokens; null: the continuous-time limit"""
     block_size: Annotated[Whole, bounds(minimum=1, maximum=LARGEST)] | None = BLOCK_SIZE
-    """tokens of a block: blocks are filled from left to right, and streamed as they are; null: everywhere at once"""
+    """tokens of a block: blocks are filled from left to right, and streamed as they are; null: everywhere at once; a block-causal
+    model has its own, which is its default and takes no other"""
     top_k: TopK = 0
     """most probable tokens kept; 0 keeps all, and so does -1, as other servers have it"""
     stop: Stop | None = None

@@ -25,7 +25,7 @@ from .requests import OpenAIRequest
 from .sheet import Blank, Sheet
 from .telling import Shape, Telling, stream, whole
 
-NAMES = {"num_samples": "n", "seq_len": "max_tokens"}
+NAMES = {"num_samples": "n", "seq_len": "max_tokens", "template": "suffix"}
 """Our names for what is called otherwise here."""
 
 Read = Callable[[Checkpoint, int], list[Blank]]
@@ -105,7 +105,7 @@ async def _admit(
     sheets: dict[Job[SamplingParameters], Sheet] = {}
     for sheet in prepared:
         tokens = sheet.blank.tokens(checkpoint.facts.frame)
-        ours = _ours(wire, own, sheet, len(tokens), service.settings.max_num_inference_steps)
+        ours = _ours(wire, own, sheet, len(tokens), checkpoint, service.settings.max_num_inference_steps)
         path = request.url.path
         sheets[await admit(service, ours, [checkpoint.process], path, owner, deadline, tokens)] = sheet
     return sheets
@@ -117,11 +117,23 @@ def _sampling(wire: OpenAIRequest) -> dict[str, Any]:
     return own | {"seed": seed_of(wire)}
 
 
-def _ours(wire: OpenAIRequest, own: Mapping[str, Any], sheet: Sheet, seq_len: int, max_steps: int) -> SampleRequest:
+def _ours(
+    wire: OpenAIRequest, own: Mapping[str, Any], sheet: Sheet, seq_len: int, checkpoint: Checkpoint, max_steps: int
+) -> SampleRequest:
     """The request for the answers on `sheet`, as to /sample or /sample/block."""
-    length = sheet.blank.length
-    fields = {"num_inference_steps": min(length, wire.block_size or length, max_steps), **own, "model": wire.model}
+    length, block_size = sheet.blank.length, _block_size(wire, checkpoint)
+    fields = {"num_inference_steps": min(length, block_size or length, max_steps), **own, "model": wire.model}
     fields |= {"num_samples": sheet.num_answers, "seq_len": seq_len, "stream": wire.stream}
-    if wire.block_size is None:
+    if block_size is None:
         return SampleRequest(**fields)
-    return BlockSampleRequest(**fields, block_size=wire.block_size)
+    return BlockSampleRequest(**fields, block_size=block_size)
+
+
+def _block_size(wire: OpenAIRequest, checkpoint: Checkpoint) -> int | None:
+    """Of the blocks that are filled one after the other; None: everywhere at once, which a block-causal model cannot."""
+    own = checkpoint.block_size
+    if own is None or ("block_size" in wire.model_fields_set and wire.block_size is not None):
+        return wire.block_size
+    if "block_size" in wire.model_fields_set:
+        raise ParameterError("block_size", f"be {own}, as {checkpoint.name} is block-causal", None)
+    return own

@@ -75,7 +75,8 @@ class Sheet:
         absorbing = checkpoint.process == "absorbing"
         self._mask = checkpoint.scheduler.config["mask_token_id"] if absorbing else None
         self._spelling = Spelling(checkpoint.tokenizer, blank.before)
-        self._flows = [Flow(self._spelling, stop, ends) for _ in self._indices]
+        begin = checkpoint.tokenizer.bos_token_id if self._start == 0 else None
+        self._flows = [Flow(self._spelling, stop, ends, begin) for _ in self._indices]
         self._final = np.zeros(self.num_answers, dtype=np.int64)
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from .values import LARGEST, Count, Seed, Stop, Text, TokenIds, Whole, bounds, texts
+from .values import LARGEST, Count, Label, Seed, Stop, Text, TokenIds, Whole, bounds, texts
 
 
 class SamplingFields(BaseModel):
@@ -26,6 +26,8 @@ class SamplingFields(BaseModel):
     """tokens kept that have at least so much of the most probable one's probability; 0 keeps all"""
     stop: Stop | None = None
     """text of a sample ends before the first of these in which something was drawn; its tokens stay whole"""
+    label: Label | None = None
+    """class that the model is told, below its num_classes; null is none, and other models refuse it"""
     seed: Seed | None = None
     """same seed, same samples; without it one is drawn, and returned"""
     model: str | None = None
@@ -104,7 +106,7 @@ class BlockSampleRequest(SampleRequest):
     """A request whose samples are filled block by block, left to right."""
 
     block_size: Annotated[Whole, bounds(minimum=1, maximum=LARGEST)] = 32
-    """tokens of a block"""
+    """tokens of a block; a block-causal checkpoint has its own, which is its default and takes no other"""
 
 
 class HybridSampleRequest(SampleRequest):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, FailFast
 
 from .events import Timings
-from .values import Count, Seed, Text, bounds
+from .values import Count, Label, Seed, Text, bounds
 
 
 class ScoreRequest(BaseModel):
@@ -20,6 +20,8 @@ class ScoreRequest(BaseModel):
     prefix: Text | None = None
     """text before each of them, given: the scores are conditional on it. Its tokens and those of a text are made apart, so a text
     begins with a space only if it is written there"""
+    label: Label | None = None
+    """class that the model is told of all of them: the scores are conditional on it, too"""
     model: str | None = None
     """name of a loaded checkpoint; without it the default one"""
     num_times: Count = 16

@@ -72,4 +72,5 @@ Stop = Annotated[
 ]
 """One string, or a list of them."""
 TokenIds = Annotated[list[Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]], Field(fail_fast=True)]
+Label = Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(whole_number)]

@@ -14,7 +14,7 @@ from token_diffusion.engine.batch import Scores
 from token_diffusion.engine.scores import Score, ranking, summarise
 from token_diffusion.errors import ParameterError
 from token_diffusion.samplers import make_sampler
-from token_diffusion.samplers.parameters import Estimator, ScoringParameters
+from token_diffusion.samplers.parameters import Estimator, ScoringParameters, check_label
 from token_diffusion.samplers.price import price
 from token_diffusion.samplers.scoring import estimator_of
 from token_diffusion.text import Passage, encode_passage
@@ -81,6 +81,7 @@ async def _admit(service: Service, wire: ScoreRequest, owner: Owner, deadline: D
     service.engine.check_room(owner)
     settings, checkpoint = service.settings, choose_loaded(service.engine.checkpoints, wire.model)
     num_times = _check_limits(wire, settings)
+    check_label(wire.label, checkpoint.num_classes)
     most = service.longest(checkpoint)
     estimator = estimator_of(checkpoint.scheduler.process, wire.estimator)
 
@@ -96,10 +97,12 @@ async def _admit(service: Service, wire: ScoreRequest, owner: Owner, deadline: D
     id, seed = new_id(settings.instance), seed_of(wire)
     sampler, jobs = make_sampler(checkpoint.scheduler, ScoringParameters), []
     for index, passage in enumerate(passages):
-        parameters = ScoringParameters(len(passage.tokens), num_times, estimator, seed, passage.given)
+        parameters = ScoringParameters(
+            len(passage.tokens), num_times, estimator, seed, passage.given, label=wire.label
+        ).for_network(checkpoint.block_size)
         work = price(sampler, passage.tokens, parameters)
         jobs.append(Job(checkpoint.name, passage.tokens, parameters, Stream(), owner, work, f"{id}-{index}"))
-    _check_work(jobs, num_times, settings)
+    _check_work(jobs, num_times, checkpoint.block_size, settings)
     return Admitted(id, checkpoint, passages, jobs, estimator)
 
 
@@ -117,11 +120,14 @@ def _check_limits(wire: ScoreRequest, settings: Settings) -> int:
     return min(wire.num_times, settings.max_num_times)
 
 
-def _check_work(jobs: Sequence[Job[ScoringParameters]], num_times: int, settings: Settings) -> None:
+def _check_work(
+    jobs: Sequence[Job[ScoringParameters]], num_times: int, block_size: int | None, settings: Settings
+) -> None:
     """Raises APIError, 422, with what makes up the price if it is too much."""
     work, tokens = sum(job.work for job in jobs), sum(len(job.tokens) for job in jobs)
     parts = f"num_times {num_times} x {tokens} tokens of all texts, prefix and frame included"
-    check_price(work, f"{parts}, are {work} token passes", settings)
+    blocks = "" if block_size is None else f", once for each block of {block_size}"
+    check_price(work, f"{parts}{blocks}, are {work} token passes", settings)
 
 
 async def _scored(service: Service, admitted: Admitted, group: Group, deadline: Deadline) -> Scored:

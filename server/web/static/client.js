@@ -115,7 +115,7 @@ export class Client {
 
   /**
    * Samples, once they are finished: the data of `done`.
-   * @param {object} parameters fields of the request
+   * @param {object} parameters fields of the request, such as `prompt`, or `messages` for a model with a chat template
    * @param {object} options those of `stream`
    */
   async sample(parameters = {}, options = {}) {

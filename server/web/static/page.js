@@ -2,7 +2,7 @@
 
 import { Client } from "./client.js";
 import { Form } from "./form/form.js";
-import { endpointsOf } from "./form/schema.js";
+import { endpointsOf, fits } from "./form/schema.js";
 import { Sides, differenceOf, seeded } from "./form/sides.js";
 import { Examples } from "./form/examples.js";
 import { Player } from "./run/player.js";
@@ -156,8 +156,11 @@ class Page {
   }
 
   _newRun(settings) {
-    const fields = this.endpoints.find(({ path }) => path === settings.endpoint)?.fields ?? [];
-    const blockSize = settings.parameters.block_size ?? fields.find(({ name }) => name === "block_size")?.default ?? null;
+    const endpoint = this.endpoints.find(({ path }) => path === settings.endpoint);
+    const named = this.models.find(({ name }) => name === settings.parameters.model);
+    const model = named ?? this.models.find((each) => endpoint !== undefined && fits(endpoint, each));
+    const field = endpoint?.fields.find(({ name }) => name === "block_size");
+    const blockSize = settings.parameters.block_size ?? (field && model?.block_size) ?? field?.default ?? null;
     return new Run({ ...settings, blockSize }, this.models, (run) => this._heard(run));
   }
 

@@ -71,3 +71,22 @@ def test_it_is_asked_as_any_network_is() -> None:
     tokens, positions = tokens_of(2), torch.tensor([3, 12, 20])
     found = denoiser(tokens, torch.ones(2), torch.ones_like(tokens, dtype=torch.bool), positions)
     assert torch.allclose(found, logits(model, tokens).flatten(0, 1)[positions], atol=1e-5)
+
+
+def test_noisy_blocks_behind_clean_ones_in_one_pass() -> None:
+    """As block after block, and with padding that begins inside one."""
+    model, noisy = network(), tokens_of(3)
+    clean = (noisy + 7) % 50
+    mask = (torch.arange(LENGTH) < torch.tensor([[11], [6], [4]])).long()
+    with torch.inference_mode():
+        together = model(noisy, mask, clean_ids=clean).logits
+        assert together.shape == (3, LENGTH, 50) and bool(together.isfinite().all())
+        for start in range(0, LENGTH, SIZE):
+            own = slice(start, start + SIZE)
+            apart = model(torch.cat([clean[:, :start], noisy[:, start:]], 1), mask).logits
+            valid = mask[:, own].bool()
+            assert torch.allclose(together[:, own][valid], apart[:, own][valid], atol=1e-5)
+        whole = network(None)
+        assert whole(noisy, clean_ids=clean).logits.equal(whole(noisy).logits), "where all see all it says nothing"
+        one = network(LENGTH)
+        assert one(noisy, clean_ids=clean).logits.equal(one(noisy).logits)

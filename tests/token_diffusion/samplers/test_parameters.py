@@ -72,6 +72,7 @@ def test_defaults_are_those_of_the_flags() -> None:
         "seed": 0,
         "block_size": None,
         "min_p": 0.0,
+        "label": None,
         "aligned": False,
     }
     assert dataclasses.asdict(SamplingParameters()) == expected

@@ -148,9 +148,9 @@ ANSWER = {"role": "assistant", "content": " on the mat"}
 def test_an_answer_is_what_follows_its_prompt() -> None:
     tokenizer = chat_tokenizer()
     talk = Conversation(tokenizer, TALK[:2])
-    whole = tokenizer.apply_chat_template([*TALK[:2], ANSWER], return_dict=False)
+    whole = tokenizer.apply_chat_template([*TALK[:2], ANSWER], tokenize=False)
     answer = talk.answer_ids(ANSWER)
-    assert tokenizer.decode([*talk.ids(), *answer]) + "\n" == tokenizer.decode(whole)
+    assert tokenizer.decode([*talk.ids(), *answer]) == str(whole).removesuffix("\n")
     assert answer[-1] == tokenizer.eos_token_id and tokenizer.decode(answer[:-1]) == " on the mat"
 
 
@@ -166,3 +166,15 @@ def test_a_template_that_writes_the_prompt_otherwise_once_it_is_answered_is_refu
     tokenizer.chat_template = "{{ messages|length }}" + str(tokenizer.chat_template)
     with pytest.raises(ParameterError, match="an answer follows what stands there before it is given"):
         Conversation(tokenizer, TALK[:2]).answer_ids(ANSWER)
+
+
+def test_what_a_template_writes_behind_the_end_of_an_answer_is_not_to_be_said() -> None:
+    """LLaDA's begins the next turn whether it is asked to or not."""
+    tokenizer = chat_tokenizer()
+    template = str(tokenizer.chat_template)
+    tokenizer.chat_template = template.replace("{% if add_generation_prompt %}", "{% if true %}")
+    answer = Conversation(tokenizer, TALK[:2]).answer_ids(ANSWER)
+    assert tokenizer.decode(answer) == " on the mat<|end|>"
+    tokenizer.chat_template = template.replace("<|end|>\n", "\n---\n")
+    answer = Conversation(tokenizer, TALK[:2]).answer_ids(ANSWER)
+    assert tokenizer.decode(answer) == " on the mat\n---\n"

@@ -233,3 +233,29 @@ def test_looking_at_a_head_leaves_the_model_and_the_random_generator_alone() -> 
     assert Head(model).gathers
     assert model.training and torch.get_rng_state().equal(state)
     assert model(torch.ones(1, 4, dtype=torch.int64)).logits.shape == (1, 4, 50)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_block_is_measured_with_those_before_it_clean(process: str) -> None:
+    """As if each were asked alone, and so are gradients; those behind it say nothing."""
+    scheduler, batch = TokenDiffusionScheduler(50, 4, forward_process=process), noisy_batch(process)
+    model = tiny_model("token-diffusion", causal_block_size=4)
+    clean, noisy, length = batch["clean"], batch["noisy"], batch["clean"].shape[1]
+
+    def apart() -> Tensor:
+        blocks = []
+        for start in range(0, length, 4):
+            shown = torch.cat([clean[:, :start], noisy[:, start:]], 1)
+            blocks.append(model(shown, batch["attention_mask"]).logits[:, start : start + 4])
+        nelbo = scheduler.nelbo(torch.cat(blocks, 1), clean, noisy, batch["timesteps"])
+        return torch.where(batch["noisable"], nelbo, 0.0).sum(-1)
+
+    def run(sums: Tensor) -> tuple[Tensor, Tensor]:
+        model.zero_grad()
+        sums.sum().backward()
+        return sums.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    expected = run(apart())
+    for head in (None, Head(model)):
+        for ours, theirs in zip(run(loss_sums(model, scheduler, batch, head=head)[1]), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, check_dtype=False)

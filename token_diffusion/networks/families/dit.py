@@ -150,8 +150,7 @@ def weights(theirs: Mapping[str, Tensor], prefix: str = "backbone.") -> dict[str
 
 def _renamed(name: str, bare: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     if COMPUTED.fullmatch(bare):
-        if bare.endswith("inv_freq"):  # GIDD holds what follows of it
-            _check_rotation(name, tensor)
+        _check_rotation(name, tensor)
         return
     if found := re.fullmatch(r"(?:blocks\.(\d+)|output_layer)\.adaLN_modulation\.(weight|bias)", bare):
         yield from _modulation(found[1], found[2], tensor)

@@ -4,31 +4,41 @@ It is told t itself. Its tokenizer is in the folder, with a mask after GPT-2's t
 padding token, too. That code rounds the vocabulary of what it trains up to a multiple of 128; the rows past the tokenizer are of
 no token, and noise never lands there, so that they are left out here, which also gives uniform noise its right number of states.
 
+The process is that of the paper and of v1.1.0. What was released before was trained with an earlier form of it, whose share of
+uniform noise differs by parts of 1 / V.
+
 Documents begin and end with GPT-2's end token, but longer ones are windows of which neither end need show: there is no frame.
 Padding was noised and learnt as any other token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ...diffusion.values import check_int, check_number
 from ...errors import ParameterError
 from . import dit
 from .published import Published
 
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_seq_len", "timestep_cond_dim")
+
 ROUNDED = {50304: 50259}
 """Of a vocabulary that is rounded up in config.json, too, its tokens: GPT-2's, `[PAD]` and `[MASK]`."""
-
-CUT = ("vocab_embed.embedding", "output_layer.linear.weight", "output_layer.linear.bias")
 
 
 def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     """What is known of such a folder; None for another."""
     if config.get("model_type") != "dit" or "p_uniform" not in config:
         return None
+    for name in SIZES:
+        check_int(name, config[name], 1)
+    check_int("vocab_size", config["vocab_size"], 2)
+    check_number("attention_dropout", dropout := config.get("attention_dropout", 0.0))
     vocab_size = ROUNDED.get(config["vocab_size"], config["vocab_size"])
     network = dit.config(
         vocab_size,
@@ -37,22 +47,13 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
         config["max_seq_len"],
         num_attention_heads=config["num_attention_heads"],
         cond_dim=config["timestep_cond_dim"],
-        dropout=config.get("attention_dropout", 0.0),
+        dropout=float(dropout),
         time_conditioning="t",
     )
-
-    def weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if (bias := theirs.get("logit_bias")) is not None and bool(bias.any()):
-            raise ParameterError("logit_bias", "be 0, as the published network has none", bias.flatten().tolist())
-        cut = {
-            name: each[:vocab_size] if name in CUT else each for name, each in theirs.items() if name != "logit_bias"
-        }
-        return dit.weights(cut, prefix="")
-
     return Published(
         "gidd",
         network,
-        weights,
+        partial(_weights, vocab_size),
         scheduler={
             "vocab_size": vocab_size,
             "mask_token_id": vocab_size - 1,
@@ -63,3 +64,25 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
         learnt=("eos", "pad"),
         tokenizer_size=vocab_size - 1,
     )
+
+
+def _weights(vocab_size: int, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Ours, from theirs: rows of the tokens alone, without tables, and without `logit_bias`, which no published network has."""
+    kept = dict(theirs)
+    if (bias := kept.pop("logit_bias", None)) is not None and bool(bias.any()):
+        raise ParameterError("logit_bias", "be 0", bias.flatten().tolist())
+    for name, turned in (("rotary_emb.cos_cached", torch.cos), ("rotary_emb.sin_cached", torch.sin)):
+        if (table := kept.pop(name, None)) is not None:
+            _check_table(name, table, turned)
+    for name in ("vocab_embed.embedding", "output_layer.linear.weight", "output_layer.linear.bias"):
+        if name in kept:
+            kept[name] = kept[name][:vocab_size]
+    return dit.weights(kept, prefix="")
+
+
+def _check_table(name: str, table: Tensor, turned: Callable[[Tensor], Tensor]) -> None:
+    """Their network turns by the table that the file holds, [1, L, 3, 1, D], ours by the frequencies that it was made of."""
+    half = table.shape[-1] // 2
+    angles = torch.arange(table.shape[1]).unsqueeze(1) * dit.ROPE_THETA ** -(torch.arange(half) / half)
+    if not torch.allclose(table[0, :, 0, 0, :half].float(), turned(angles), atol=1e-2):
+        raise ParameterError(name, f"be of powers of {dit.ROPE_THETA:g}", list(table.shape))

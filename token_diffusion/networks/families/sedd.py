@@ -26,10 +26,12 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
+from ...diffusion.values import check_int, check_number
 from ...errors import ParameterError
 from . import dit
 from .published import Published
 
+SIZES = ("hidden_size", "n_blocks", "n_heads", "length", "cond_dim")
 NOISES = {"loglinear": "log_linear", "geometric": "geometric"}
 
 
@@ -46,7 +48,10 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     schedule: dict[str, Any] = {"alpha_schedule": NOISES[noise["type"]]}
     if noise["type"] == "geometric":
         schedule |= {"sigma_min": noise["sigma_min"], "sigma_max": noise["sigma_max"]}
-    tokens = config["tokens"]
+    for name in SIZES:
+        check_int(f"model.{name}", model[name], 1)
+    check_int("tokens", tokens := config["tokens"], 1)
+    check_number("model.dropout", dropout := model.get("dropout", 0.0))
     network = dit.config(
         tokens + 1,
         model["hidden_size"],
@@ -54,7 +59,7 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
         model["length"],
         num_attention_heads=model["n_heads"],
         cond_dim=model["cond_dim"],
-        dropout=model.get("dropout", 0.0),
+        dropout=float(dropout),
         time_conditioning="sigma",
         **schedule,
     )

@@ -113,7 +113,7 @@ class Block(GradientCheckpointingLayer):
 
 
 class TimeEmbedding(nn.Module):
-    """t [B] -> condition [B, 1, cond_dim]: sinusoids, float32 whatever the weights are, through two layers."""
+    """t [B] -> condition [B, 1, cond_dim]: sinusoids, float32 until they are put in `dtype`, through two layers."""
 
     def __init__(self, config: TokenDiffusionConfig) -> None:
         super().__init__()
@@ -121,14 +121,14 @@ class TimeEmbedding(nn.Module):
         self.input = nn.Linear(TIME_FEATURES, config.cond_dim)
         self.output = nn.Linear(config.cond_dim, config.cond_dim)
 
-    def forward(self, timesteps: Tensor) -> Tensor:
+    def forward(self, timesteps: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         time = timesteps.double()
         if self.config.time_conditioning == "sigma":
             time = -self.config.schedule().alpha(time).clamp(min=MIN_ALPHA).log()
         half = torch.arange(TIME_FEATURES // 2, device=time.device)
         frequencies = self.config.max_frequency * torch.exp(-math.log(10000) * half / len(half))
         angles = time.float().view(-1, 1, 1) * frequencies
-        features = torch.cat([angles.cos(), angles.sin()], -1).to(self.input.weight.dtype)
+        features = torch.cat([angles.cos(), angles.sin()], -1).to(dtype)
         return F.silu(self.output(F.silu(self.input(features))))
 
 
@@ -154,3 +154,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns the halves of each vector of x [B, heads, L, head_dim] against each other, by its position."""
     left, right = x.chunk(2, -1)
     return torch.cat([left * cos - right * sin, right * cos + left * sin], -1)
+
+
+def seen_in_blocks(length: int, size: int, twice: bool, device: torch.device) -> Tensor:
+    """Which positions see which, bool [L, L]: those of their own block, and of those before it.
+
+    twice: [2 L, 2 L], of noisy positions and as many clean ones. A noisy block sees itself, and those before it clean; the clean
+    ones see clean ones alone.
+    """
+    block = torch.arange(length, device=device) // size
+    own, before = block[:, None] == block, block[:, None] > block
+    if not twice:
+        return own | before
+    noisy, clean = torch.cat([own, before], 1), torch.cat([torch.zeros_like(own), own | before], 1)
+    return torch.cat([noisy, clean])

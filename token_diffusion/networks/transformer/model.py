@@ -13,7 +13,16 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from ...errors import ParameterError
 from .config import TokenDiffusionConfig
-from .layers import AdaptiveLayerNorm, Block, ClassEmbedding, Modulation, Output, TimeEmbedding, rotations
+from .layers import (
+    AdaptiveLayerNorm,
+    Block,
+    ClassEmbedding,
+    Modulation,
+    Output,
+    TimeEmbedding,
+    rotations,
+    seen_in_blocks,
+)
 
 
 class TokenDiffusionPreTrainedModel(PreTrainedModel):
@@ -58,25 +67,24 @@ class TokenDiffusionModel(TokenDiffusionPreTrainedModel):
         attention_mask: Tensor | None = None,
         timesteps: Tensor | None = None,
         class_labels: Tensor | None = None,
+        clean_ids: Tensor | None = None,
     ) -> BaseModelOutput:
         """Args as `TokenDiffusionForMaskedLM.forward`; `last_hidden_state` is [B, L, hidden_size], after the last norm."""
-        condition = self._condition(timesteps, class_labels, input_ids)
-        hidden = self.embed_tokens(input_ids)
+        condition, length = self._condition(timesteps, class_labels, input_ids), input_ids.shape[1]
+        size, shown = self.config.causal_block_size or length, [input_ids]
+        if clean_ids is not None and size < length:  # else there is no earlier block to be seen clean
+            shown.append(clean_ids)
+        hidden = self.embed_tokens(torch.cat(shown, 1))
         head_dim = self.config.hidden_size // self.config.num_attention_heads
-        rotation = rotations(input_ids.shape[1], head_dim, self.config.rope_theta, hidden)
-        mask = self._visible(attention_mask, input_ids)
+        cos, sin = rotations(length, head_dim, self.config.rope_theta, hidden)
+        rotation = torch.cat([cos] * len(shown)), torch.cat([sin] * len(shown))
+        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :].repeat(1, 1, 1, len(shown))
+        if size < length:
+            seen = seen_in_blocks(length, size, len(shown) == 2, hidden.device)
+            mask = seen if mask is None else seen & mask
         for block in self.blocks:
             hidden = block(hidden, condition, rotation, mask)
-        return BaseModelOutput(last_hidden_state=self.norm(hidden, condition))
-
-    def _visible(self, attention_mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
-        """Which positions see which, bool, to be spread over [B, heads, L, L]; None where all see all."""
-        visible = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
-        if (size := self.config.causal_block_size) is None or size >= input_ids.shape[1]:
-            return visible
-        block = torch.arange(input_ids.shape[1], device=input_ids.device) // size
-        behind = block[:, None] >= block
-        return behind if visible is None else behind & visible
+        return BaseModelOutput(last_hidden_state=self.norm(hidden[:, :length], condition))
 
     def _condition(self, timesteps: Tensor | None, class_labels: Tensor | None, input_ids: Tensor) -> Tensor | None:
         if self.embed_time is None:
@@ -89,7 +97,7 @@ class TokenDiffusionModel(TokenDiffusionPreTrainedModel):
             raise ParameterError(
                 "timesteps", rule, timesteps if timesteps is None else (timesteps.dtype, list(timesteps.shape))
             )
-        condition = self.embed_time(timesteps)
+        condition = self.embed_time(timesteps, self.embed_tokens.weight.dtype)
         if self.embed_class is None:
             return condition
         none = torch.full((rows,), -1, device=input_ids.device)
@@ -114,6 +122,7 @@ class TokenDiffusionForMaskedLM(TokenDiffusionPreTrainedModel):
         timesteps: Tensor | None = None,
         labels: Tensor | None = None,
         class_labels: Tensor | None = None,
+        clean_ids: Tensor | None = None,
     ) -> MaskedLMOutput:
         """Logits of the clean tokens at all positions.
 
@@ -124,11 +133,13 @@ class TokenDiffusionForMaskedLM(TokenDiffusionPreTrainedModel):
                 with "none" and "zero".
             labels: int64 [B, L], -100 where there is none; `loss` is then the mean cross-entropy, not a NELBO.
             class_labels: int64 [B] below `num_classes`, -1 for "no label", which all are without it.
+            clean_ids: int64 [B, L], what input_ids are without noise. With `causal_block_size`, a noisy block sees those before
+                it as they are here, as when it is sampled: training as BD3-LM's, in one pass of twice the length.
 
         Raises:
             ParameterError: a network that is told the time gets none, or not one a sequence.
         """
-        hidden = self.model(input_ids, attention_mask, timesteps, class_labels).last_hidden_state
+        hidden = self.model(input_ids, attention_mask, timesteps, class_labels, clean_ids).last_hidden_state
         logits = self.lm_head(hidden)
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
         return MaskedLMOutput(loss=loss, logits=logits)

@@ -53,7 +53,7 @@ export class Examples {
 
 /**
  * @param {import("./schema.js").Endpoint[]} endpoints
- * @param {{name: string, process: string, mask_token: string}[]} models
+ * @param {{name: string, process: string, mask_token: string, block_size: ?number}[]} models
  * @returns {Example[]}
  */
 function examplesFor(endpoints, models) {
@@ -71,7 +71,7 @@ function examplesFor(endpoints, models) {
   offer(TOLD.gaps, "/sample", "absorbing", ({ mask_token: mask }) => ({ template: gaps(mask), num_inference_steps: 24 }));
   offer(TOLD.words, "/sample", "uniform", () => ({ seq_len: 64, num_inference_steps: 64 }));
   offer(TOLD.mind, "/sample/hybrid", "hybrid", () => ({ seq_len: 64, num_inference_steps: 64 }));
-  offer(TOLD.blocks, "/sample/block", "absorbing", () => ({ seq_len: 96, num_inference_steps: 16, block_size: 16 }));
+  offer(TOLD.blocks, "/sample/block", "absorbing", ({ block_size: own }) => ({ seq_len: 96, num_inference_steps: 16, block_size: own ?? 16 }));
   offer(
     TOLD.steps,
     "/sample",

@@ -76,7 +76,8 @@ function resolve(openapi, schema) {
   return path.reduce((node, key) => node[key], openapi);
 }
 
-/** Whether a model can be sampled at an endpoint. */
+/** Whether a model can be sampled at an endpoint; one that has blocks of its own only where samples are filled in blocks. */
 export function fits(endpoint, model) {
+  if ((model.block_size ?? null) !== null && !endpoint.fields.some(({ name }) => name === "block_size")) return false;
   return endpoint.processes === null || endpoint.processes.includes(model.process);
 }

@@ -123,6 +123,17 @@ def test_an_end_token_ends_the_text_and_counts() -> None:
     assert Flow(Spelling(way)).advance(ids, last=True) == "w1 w2 w3 w4"
 
 
+def test_the_end_token_that_begins_a_text_ends_none() -> None:
+    way = tiny_tokenizer()
+    end = way.sep_token_id
+    ids = [end, *way("w1 w2")["input_ids"], end, *way("w3 w4")["input_ids"]]
+    for counts in ([], [1, 2], [1, 4]):
+        flow = Flow(Spelling(way), ends=[end], begin=end)
+        assert "".join(told(flow, ids, counts)) == "w1 w2"
+        assert (flow.finish_reason, flow.num_tokens) == ("stop", 4)
+    assert Flow(Spelling(way), ends=[end]).advance(ids, last=True) == ""
+
+
 def test_a_stop_string_is_known_before_the_last_token() -> None:
     way = tiny_tokenizer()
     ids = way("w1 w2 w3 w4 w5")["input_ids"]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from token_diffusion import sample
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame
 from token_diffusion.networks.families import llada
@@ -175,7 +175,7 @@ def test_bfloat16_stays_and_may_be_chosen(tmp_path: Path, dtype: torch.dtype, ke
         ({"block_group_size": 2}, "block_group_size must be 1, got 2"),
         ({"max_sequence_length": 0}, "max_sequence_length must be a positive number, got 0"),
         ({"mask_token_id": 1}, "tokenizer must have the mask token 1 of its llada model, not 60"),
-        ({"architectures": ["LLaDAMoEModelLM"]}, "architectures must be LLaDAModelLM, got ['LLaDAMoEModelLM']"),
+        ({"architectures": ["OtherModelLM"]}, "architectures must be LLaDAModelLM, got ['OtherModelLM']"),
     ],
 )
 def test_a_network_that_is_another_is_refused_by_the_key_that_says_so(
@@ -244,3 +244,17 @@ def test_a_head_that_is_saved_though_it_is_tied_is_no_more_than_the_embeddings(t
     valid = recorded.inputs["valid"]
     logits = asked(load_checkpoint(folder), recorded.inputs["tokens"], valid)
     torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
+
+
+def test_saved_it_is_a_folder_of_our_own(loaded: dict[str, Checkpoint], tmp_path: Path) -> None:
+    checkpoint, recorded = loaded["llada"], recording("llada")
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.scheduler
+    save_checkpoint(tmp_path / "ours", *parts, facts=checkpoint.facts)
+    ours, valid = load_checkpoint(tmp_path / "ours"), recorded.inputs["valid"]
+    logits = asked(ours, recorded.inputs["tokens"], valid)
+    torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
+    assert (ours.family, ours.facts, ours.max_seq_len) == (None, checkpoint.facts, checkpoint.max_seq_len)
+    assert ours.forbidden == checkpoint.forbidden
+    assert ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
+    for text in ("the cat sat on 12 mats!", "the\n cat"):
+        assert ours.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]

@@ -72,7 +72,7 @@ def test_rows_are_each_their_own(checkpoint: Checkpoint, recorded: Recording) ->
 
 
 def test_every_weight_matters(tmp_path: Path, recorded: Recording) -> None:
-    check_every_weight_matters(recorded.write(tmp_path), recorded, lambda name: name == "rotary_emb.inv_freq")
+    check_every_weight_matters(recorded.write(tmp_path), recorded)
 
 
 @pytest.mark.parametrize("sampler", ["analytic", "euler", "denoiser"])
@@ -155,7 +155,8 @@ def test_geometric_noise_is_the_schedule_of_that_name(tmp_path: Path, gpt2: Path
         ({"graph": {"type": "uniform"}}, "graph.type must be absorb: scores of uniform noise .*got 'uniform'"),
         ({"noise": {"type": "cosine"}}, "noise.type must be loglinear or geometric, got 'cosine'"),
         ({"noise": {"type": "geometric"}}, "config.json of a sedd model .no 'sigma_min'"),
-        ({"tokens": "many"}, "config.json of a sedd model"),
+        ({"tokens": "many"}, "tokens must be an integer, got 'many'"),
+        ({"model": {**recording("sedd").config["model"], "n_heads": 0}}, "model.n_heads must be >= 1, got 0"),
         ({"tokens": 50}, "tokenizer must have 50 tokens, as that of a sedd model has"),
         ({"graph": {}}, "config.json of a sedd model .no 'type'"),
     ],
