@@ -608,7 +608,7 @@ def test_bad_ways_to_load_are_named(folders: dict[str, Path], arguments: dict[st
 
 
 def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="checkpoint_path must be a folder that holds scheduler_config"):
+    with pytest.raises(ParameterError, match=r"checkpoint_path must be a folder that holds config\.json"):
         load(tmp_path)
     for path in (tmp_path / "nowhere", "../a/b", "a/b/c", "./a", "~/a", "nowhere", "ann/not a name"):
         with pytest.raises(ParameterError) as raised:
