@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import a2d, bd3lm, bert_chat, dream, duo, gidd, llada, mdlm, refused, sedd, udlm
+from . import a2d, bert_chat, dream, llada, refused
+from .dit import bd3lm, duo, gidd, mdlm, sedd, udlm
 from .published import ROLES, Published, Tokens
 
 __all__ = ["FAMILIES", "ROLES", "Published", "Tokens", "published"]

@@ -23,7 +23,7 @@ from tests.token_diffusion.networks.families.dit_folders import (
 from tests.token_diffusion.networks.families.recording import recording
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint, open_checkpoint
-from token_diffusion.networks.families import dit
+from token_diffusion.networks.families.dit import layout as dit
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...diffusion.values import check_int, check_number
-from ...errors import ParameterError
-from ..transformer import TokenDiffusionConfig
-from .published import Published, Tokens
+from ....diffusion.values import check_int, check_number
+from ....errors import ParameterError
+from ...transformer import TokenDiffusionConfig
+from ..published import Published, Tokens
 
 MLP_RATIO = 4
 ROPE_THETA = 10000.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from . import dit
-from .published import Published
+from ..published import Published
+from . import layout
 
 
 def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
@@ -19,4 +19,4 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     told = "sigma" if config.get("time_conditioning", False) else "zero"
     # The ones trained for text of any length ("noeos") say so in their own name alone, which stands at these two places.
     framed = not any("noeos" in str(config.get(key)) for key in ("_name_or_path", "auto_map"))
-    return dit.published("mdlm", config, "absorbing", told, framed=framed)
+    return layout.published("mdlm", config, "absorbing", told, framed=framed)
