@@ -74,7 +74,6 @@ def test_defaults_are_those_of_the_flags() -> None:
         "min_p": 0.0,
         "label": None,
         "aligned": False,
-        "label": None,
     }
     assert dataclasses.asdict(SamplingParameters()) == expected
 
