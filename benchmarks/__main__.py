@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
 
-from . import ROOT, determinism, packing, padding, pipeline, precision, preprocessing, samplers, training
+from . import ROOT, determinism, memory, packing, padding, pipeline, precision, preprocessing, samplers, training
 from .environment import provenance
 from .page import frames
 from .report import Section, write
@@ -32,6 +32,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "pipeline": (pipeline.add_arguments, pipeline.section),
     "padding": (padding.add_arguments, padding.section),
     "packing": (packing.add_arguments, packing.section),
+    "memory": (memory.add_arguments, memory.section),
     "precision": (precision.add_arguments, precision.section),
     "preprocessing": (preprocessing.add_arguments, preprocessing.section),
     "training": (training.add_arguments, training.section),

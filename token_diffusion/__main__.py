@@ -14,7 +14,8 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from .checkpoint import DTYPES, Checkpoint, load_checkpoint
-from .engine.scores import Score, ranking
+from .checkpoint.conversion import WRITTEN, convert
+from .engine.scores import Score, ranking, table
 from .errors import ParameterError, in_short
 from .networks.cpu.memory import prepare
 from .networks.cpu.threads import set_threads
@@ -77,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("--inject_start_token", action="store_true", help="begin with [CLS] or BOS where the frame does not")
         add("--json", action="store_true", help="print one JSON object instead of text")
     _add_score(commands)
+    _add_convert(commands)
     return parser
 
 
@@ -108,6 +110,34 @@ def _add_score(commands: Any) -> None:
     add("--label", type=int, help="class that the model is told, given as the prefix is (default: none)")
     add("--seed", type=int, default=0, help="same seed, same scores (default: %(default)s)")
     add("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _add_convert(commands: Any) -> None:
+    description = (
+        "any checkpoint that loads here, or adapters and their model, as an ordinary folder of the same logits"
+    )
+    command = commands.add_parser("convert", help=description, description=description)
+    add = command.add_argument
+    add("--checkpoint_path", required=True, help="folder of a checkpoint, or org/name or org/name@revision of the hub")
+    add("--output_dir", required=True, help="folder to write, new or empty")
+    add(
+        "--tokenizer_name",
+        help="folder, or repository of the hub, of the tokenizer, if it is not the checkpoint's own",
+    )
+    add("--base_model", help="folder, or repository of the hub, that adapters (LoRA) are for, if not where they say")
+    add("--dtype", choices=WRITTEN, help="of the weights (default: as they are)")
+    add("--scheduler_overrides", help="key=value,... in place of what is known of the noise: alpha_schedule=cosine")
+    help_tokens = "in place of what is known; ids or spellings, or none of them"
+    add("--frame_prefix", nargs="*", metavar="TOKEN", help=f"control tokens before every text, {help_tokens}")
+    add("--frame_suffix", nargs="*", metavar="TOKEN", help=f"control tokens after every text, {help_tokens}")
+    add("--learnt_tokens", nargs="*", metavar="TOKEN", help=f"control tokens that samples may hold, {help_tokens}")
+    add("--max_shard_size", default="5GB", help="of a file of weights (default: %(default)s)")
+
+
+def convert_folder(arguments: argparse.Namespace) -> None:
+    """Loads and writes."""
+    given = {name: value for name, value in vars(arguments).items() if name != "command"}
+    print(f"wrote {convert(**given)}", file=sys.stderr)
 
 
 def _load(arguments: argparse.Namespace) -> Checkpoint:
@@ -231,7 +261,7 @@ def score_texts(arguments: argparse.Namespace) -> None:
         found = {"scores": _figures(passages, scores), "ranking": ranking(scores)}
         print(json.dumps({**found, **asked, "seconds": round(seconds, 3)}))
         return
-    _print_ranking(list(texts.values()), scores)
+    print(*table(list(texts.values()), scores), sep="\n")
     if unknown := sum(passage.num_unknown for passage in passages):
         print(f"{unknown} tokens that the tokenizer does not know are given, not scored", file=sys.stderr)
     how = f"{arguments.num_times} noised versions of each by {estimator}"
@@ -267,27 +297,6 @@ def _figures(passages: Sequence[Passage], scores: Sequence[Score]) -> list[dict[
     ]
 
 
-def _print_ranking(texts: Sequence[str], scores: Sequence[Score]) -> None:
-    """A line for each text, the likeliest first."""
-    print(f"{'rank':>4} {'index':>5} {'nats':>20} {'bits/token':>16} {'tokens':>6}  text")
-    for rank, index in enumerate(ranking(scores), 1):
-        found = scores[index]
-        each = found.num_tokens
-        error = None if found.bits_error is None else found.bits_error / each
-        nats, bits = _with_error(found.nats, found.nats_error), _with_error(found.bits / each, error)
-        print(f"{rank:>4} {index:>5} {nats:>20} {bits:>16} {each:>6}  {_shown(texts[index])}")
-
-
-def _with_error(value: float, error: float | None) -> str:
-    return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
-
-
-def _shown(text: str, most: int = 80) -> str:
-    """Its beginning; what a terminal would obey, spelled out."""
-    cut = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for a user's mistake, told in one line."""
     arguments = build_parser().parse_args(argv)
@@ -296,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        (score_texts if arguments.command == "score" else sample_text)(arguments)
+        {"score": score_texts, "convert": convert_folder}.get(arguments.command, sample_text)(arguments)
     except ParameterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -62,12 +62,13 @@ def serving(
     root: Path = ROOT,
     descriptors: int | None = None,
     variables: Mapping[str, str] | None = None,
+    start_s: float = START_S,
 ) -> Iterator[ServerProcess]:
     """The server on a free port of 127.0.0.1, stopped afterwards. Raises RuntimeError with its log if it does not start.
 
     Args:
         root: the checkout it is started from. descriptors: most that it may have open, if not as many as this process.
-        variables: of its environment, beside this process's.
+        variables: of its environment, beside this process's. start_s: it may take so long to start.
     """
     command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", "0", *flags]
 
@@ -81,14 +82,14 @@ def serving(
         process = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, preexec_fn=limit)
         server = None
         try:
-            server = ServerProcess(process, _address(module, process, log.fileno()), log.fileno())
+            server = ServerProcess(process, _address(module, process, log.fileno(), start_s), log.fileno())
             yield server
         finally:
             (server or ServerProcess(process, "", log.fileno())).stop()
 
 
-def _address(module: str, process: subprocess.Popen[bytes], log: int) -> str:
-    deadline = time.monotonic() + START_S
+def _address(module: str, process: subprocess.Popen[bytes], log: int, start_s: float) -> str:
+    deadline = time.monotonic() + start_s
     while time.monotonic() < deadline and process.poll() is None:
         if found := RUNNING.search(os.pread(log, 2**20, 0)):
             return found[1].decode()

@@ -41,6 +41,8 @@ def configure(level: str, format: Format) -> None:
     logging.captureWarnings(True)
     transformers_logging.disable_default_handler()
     transformers_logging.enable_propagation()
+    for client in ("httpx", "httpx2"):  # of a hub: a line for each of its requests is for who looks for a fault
+        logging.getLogger(client).setLevel(logging.WARNING if level != "debug" else logging.DEBUG)
 
 
 def _stderr() -> logging.Handler:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..networks.masked_lm import max_positions
 from .checkpoint import DTYPES, Checkpoint
+from .conversion import convert
 from .folder import FILES, SCHEDULER_FILE
 from .loading import Unloaded, load_checkpoint, open_checkpoint
 from .saving import save_checkpoint
@@ -20,6 +21,7 @@ __all__ = [
     "SCHEDULER_FILE",
     "Checkpoint",
     "Unloaded",
+    "convert",
     "holds_tokenizer",
     "load_checkpoint",
     "load_tokenizer",

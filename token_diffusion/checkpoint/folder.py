@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ParameterError, in_short
-from ..networks.families import FAMILIES, Published, published
+from ..networks.families import FAMILIES, OF_A_FOLDER, SCHEDULER_FILE, Published, published
 from ..networks.weights import quiet
 from .adapter import is_adapter
 
-SCHEDULER_FILE = "scheduler_config.json"
 FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "tokenizer_config.json"}
 """The file that each part cannot be without, by the part's name in diffusers' layout."""
 
@@ -55,7 +54,8 @@ def _check_known(folder: Path, places: Mapping[str, Path], known: Published | No
     _check_json(folder, config.relative_to(folder))
     content = json.loads(config.read_bytes())
     found = ", ".join(f"{mark} {content.get(mark)!r}" for mark in ("model_type", "architectures"))
-    formats = f"one of a published format ({', '.join(FAMILIES)}), of which its config.json has no mark: {found}"
+    names = ", ".join([*FAMILIES, *OF_A_FOLDER])
+    formats = f"one of a published format ({names}), of which its config.json has no mark: {found}"
     rule = f"be a folder that holds {scheduler.relative_to(folder).as_posix()}, or {formats}"
     raise ParameterError("checkpoint_path", rule, str(folder))
 

@@ -46,7 +46,7 @@ class Unloaded:
         """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
         model, folder, scheduler = self.network(), str(self.path), self.scheduler.config
         longest = max_positions(model)
-        _check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
+        check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
         try:
             plain = MaskedLMDenoiser(model, self.facts.forbidden(self.tokenizer, scheduler.vocab_size))
             check_masks(model, scheduler.mask_token_id)
@@ -124,19 +124,22 @@ def open_checkpoint(
     with _available(device):
         torch.empty(0, device=device)
     places, known = find_places(folder, needs_tokenizer=tokenizer_name is None)
-    scheduler = _scheduler(places, known)
+    scheduler = _own_scheduler(places["scheduler"], known)
     if known is None:
         wanted = "the configuration of a model that is known here"
         config = read_part(AutoConfig, places["model"], wanted, trust_remote_code=False)
     else:
         config = known.config
-        mask = {"mask_token_id": scheduler.config.mask_token_id}  # the folder's own scheduler may have another
-        known = replace(known, scheduler={**known.scheduler, **mask})
+        if scheduler is not None:  # which may have another mask
+            known = replace(known, scheduler={**known.scheduler, "mask_token_id": scheduler.config.mask_token_id})
     if tokenizer_name is None:
         tokenizer = load_tokenizer(places["tokenizer"], known)
     else:
         tokenizer = load_tokenizer(tokenizer_name, known, "tokenizer_name")
-    _check_fit(folder, config, tokenizer, scheduler)
+    if scheduler is None:
+        assert known is not None
+        scheduler = TokenDiffusionScheduler(**{"mask_token_id": tokenizer.mask_token_id, **known.scheduler})
+    check_fit(folder, config, tokenizer, scheduler)
     facts = read_facts(folder, scheduler.config.vocab_size)
     if known is not None and not facts.known:
         facts = _facts(known, tokenizer)
@@ -146,11 +149,11 @@ def open_checkpoint(
     return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family)
 
 
-def _scheduler(places: Mapping[str, Path], known: Published | None) -> TokenDiffusionScheduler:
-    """The folder's own, or the one that its format is known for."""
-    if known is None or (places["scheduler"] / SCHEDULER_FILE).is_file():
-        return read_part(TokenDiffusionScheduler, places["scheduler"], "a readable token diffusion scheduler")
-    return TokenDiffusionScheduler(**known.scheduler)
+def _own_scheduler(place: Path, known: Published | None) -> TokenDiffusionScheduler | None:
+    """The folder's, which one of a published format need not have; it wins over what the format is known for."""
+    if known is not None and not (place / SCHEDULER_FILE).is_file():
+        return None
+    return read_part(TokenDiffusionScheduler, place, "a readable token diffusion scheduler")
 
 
 def _facts(known: Published, tokenizer: PreTrainedTokenizerBase) -> Facts:
@@ -186,9 +189,10 @@ def _available(device: str) -> Iterator[None]:
         raise ParameterError("device", f"be available ({in_short(error)})", device) from error
 
 
-def _check_fit(
+def check_fit(
     folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
 ) -> None:
+    """Raises `ParameterError` for a network, a tokenizer and a scheduler that do not go together."""
     width, vocab_size = getattr(config.get_text_config(), "vocab_size", None), scheduler.config.vocab_size
     if width != vocab_size:
         rule = f"hold a model as wide as the scheduler's vocab_size {vocab_size}, not {width}"
@@ -204,7 +208,7 @@ def _check_fit(
         config.check_process(scheduler.process)
 
 
-def _check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
+def check_frame(folder: Path, facts: Facts, mask_token_id: int, longest: int | None) -> None:
     """Raises `ParameterError` for a frame around which there can be no sample."""
     if mask_token_id in (*facts.frame.prefix, *facts.frame.suffix):
         raise ParameterError("checkpoint_path", f"have a frame without the mask token {mask_token_id}", str(folder))

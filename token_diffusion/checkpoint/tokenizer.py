@@ -54,19 +54,20 @@ def holds_tokenizer(folder: Path) -> bool:
 
 def _fit_tokenizer(tokenizer: PreTrainedTokenizerBase, known: Published, path: str) -> None:
     """Gives the tokenizer its mask token, at the id that the model knows. Raises `ParameterError` for a wrong tokenizer."""
-    mask_token_id, vocab = known.scheduler["mask_token_id"], tokenizer.get_vocab()
+    mask_token_id, vocab = known.scheduler.get("mask_token_id"), tokenizer.get_vocab()
     size = max(vocab.values()) + 1
     right = known.tokenizer_size
-    if right is not None and size not in (right, max(right, mask_token_id + 1)):
+    if right is not None and size not in (right, max(right, (mask_token_id or right) + 1)):
         rule = f"have {right} tokens, as that of a {known.family} model has"
         raise ParameterError("tokenizer", rule, f"{size} in {path}")
     if tokenizer.mask_token_id is None:
         spelt = {id: token for token, id in vocab.items()}
-        there = known.mask_token if known.mask_token in vocab else spelt.get(mask_token_id)
-        spelling = there or known.mask_token
+        places = (vocab.get(str(known.mask_token)), mask_token_id, known.mask_token)
+        there = next((spelt[place] for place in places if isinstance(place, int) and place in spelt), None)
+        spelling = there or str(known.mask_token)
         # Where words hold the space before them, so does what fills a mask.
         mask = spelling if there else AddedToken(spelling, lstrip=plain(tokenizer).holds_space, special=True)
         tokenizer.add_special_tokens({"mask_token": mask})
-    if tokenizer.mask_token_id != mask_token_id:
+    if mask_token_id is not None and tokenizer.mask_token_id != mask_token_id:
         rule = f"have the mask token {mask_token_id} of its {known.family} model, not {tokenizer.mask_token_id}"
         raise ParameterError("tokenizer", rule, path)

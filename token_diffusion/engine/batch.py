@@ -165,7 +165,7 @@ class Batch:
         chosen = self.shares.choose(turn, everyone)
         self.stepped, self.rows = lane.keys(chosen), sum(count for _, count in chosen)
         try:
-            return lane.step(chosen, self.denoiser, self.device)
+            return lane.step(chosen, getattr(self.denoiser, "in_pieces", self.denoiser), self.device)
         finally:
             self.tokens = lane.tokens
             self._tidy()

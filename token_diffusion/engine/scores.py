@@ -90,3 +90,25 @@ def _number(value: float | None) -> float | None:
 def ranking(scores: Sequence[Score]) -> list[int]:
     """Their indices, the likeliest text first: the one whose bound is least."""
     return sorted(range(len(scores)), key=lambda index: scores[index].nats)
+
+
+def table(texts: Sequence[str], scores: Sequence[Score]) -> list[str]:
+    """For people: names, and a line for each text, the likeliest first."""
+    lines = [f"{'rank':>4} {'index':>5} {'nats':>20} {'bits/token':>16} {'tokens':>6}  text"]
+    for rank, index in enumerate(ranking(scores), 1):
+        found = scores[index]
+        each = found.num_tokens
+        error = None if found.bits_error is None else found.bits_error / each
+        nats, bits = _with_error(found.nats, found.nats_error), _with_error(found.bits / each, error)
+        lines.append(f"{rank:>4} {index:>5} {nats:>20} {bits:>16} {each:>6}  {_shown(texts[index])}")
+    return lines
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
+def _shown(text: str, most: int = 80) -> str:
+    """Its beginning; what a terminal would obey, spelled out."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut)

@@ -12,6 +12,8 @@ from torch import Tensor
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """What a file of all weights is called, the first that is there being read; beside it may lie an index of shards instead."""
 
+HALVES = {torch.bfloat16: "BF16", torch.float16: "F16"}
+
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that together hold the folder's weights, none if there are none."""
@@ -27,12 +29,23 @@ def weight_files(folder: Path) -> list[Path]:
 
 def weight_names(folder: Path) -> frozenset[str]:
     """The names of the folder's weights, by the headers alone; none where those cannot be read."""
-    return frozenset(_dtypes(folder))
+    return frozenset(_headers(folder))
+
+
+def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """By each weight's name its shape, by the headers alone; none where those cannot be read."""
+    return {name: shape for name, (_, shape) in _headers(folder).items()}
 
 
 def is_bfloat16(folder: Path) -> bool:
     """Whether any of the folder's weights is bfloat16, by the headers alone; not where those cannot be read."""
-    return "BF16" in _dtypes(folder).values()
+    return any(dtype == "BF16" for dtype, _ in _headers(folder).values())
+
+
+def stored_dtype(folder: Path) -> str:
+    """The type that holds the folder's weights as they are, of those that a network has; float32 where that is not known."""
+    found = {dtype for dtype, _ in _headers(folder).values()}
+    return "bfloat16" if "BF16" in found else "float16" if found == {"F16"} else "float32"
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -51,17 +64,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _dtypes(folder: Path) -> dict[str, str]:
-    """By each weight's name its type, in safetensors' words."""
-    found: dict[str, str] = {}
+def _headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """By each weight's name its type, in safetensors' words, and its shape."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
     try:
         for file in weight_files(folder):
             if file.suffix == ".safetensors":
                 with safe_open(file, framework="pt") as opened:
-                    found |= {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+                    slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+                    found |= {name: (each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()}
             else:
-                half = torch.bfloat16
-                found |= {name: "BF16" if each.dtype == half else "" for name, each in _unpickled(file).items()}
+                tensors = _unpickled(file).items()
+                found |= {name: (HALVES.get(each.dtype, ""), tuple(each.shape)) for name, each in tensors}
     except Exception:  # safetensors, pickle and torch each raise what they like; whoever reads the weights says so
         return {}
     return found

@@ -67,7 +67,9 @@ def in_groups(
         own_labels = () if labels is None else (labels[_index(rows)],)
         logits = ask(own, t[_index(rows)], grouping.cut(valid, rows, ends[rows[0]]), places, *own_labels)
         answers |= zip(rows, logits.split([columns[index].numel() for index in rows]), strict=True)
-    return torch.cat([answers[index] for index in asked])
+    if len(asked) == 1:
+        return answers[asked[0]]  # as it is, in pieces it may be
+    return torch.cat([answers[index][:] for index in asked])
 
 
 def row_lengths(valid: Tensor) -> list[int]:

@@ -1,11 +1,13 @@
-"""How any masked LM of transformers is called, in training and in sampling alike: its time input, and its head in places."""
+"""How any masked LM of transformers is called, in training and in sampling: its time input, its head in places and in pieces."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cache, partial
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import torch
@@ -36,6 +38,29 @@ class Head:
         finally:
             handle.remove()
 
+    def in_pieces(self, ask: Callable[[], Tensor], positions: Tensor, size: int) -> Pieces:
+        """Logits at `positions`, of which `size` are there at a time; the body runs once, now, the head once a piece.
+
+        ask: a forward pass, the logits flattened to [n, V].
+        """
+        outputs: list[Any] = []
+        handle = self._body.register_forward_hook(partial(_keep, outputs, positions, size))
+        try:
+            first = ask()
+        finally:
+            handle.remove()
+        (output,) = outputs
+
+        def head(number: int) -> Tensor:
+            some = slice(number * size, (number + 1) * size)
+            self._body.forward = lambda *arguments, **named: _replaced(output, output[0][:, some])
+            try:
+                return ask()
+            finally:
+                del self._body.forward
+
+        return Pieces(head, first, len(positions))
+
     @torch.inference_mode()
     def _is_exact(self, model: Any) -> bool:
         """One batch through both ways. A model that this breaks, which raises whatever its own code raises, does not allow it."""
@@ -56,11 +81,77 @@ class Head:
 
 def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> Any:
     """A hook: replaces the body's hidden states [B, L, H] by [1, n, H]."""
-    hidden = output[0].flatten(0, 1)[positions].unsqueeze(0)
+    return _replaced(output, output[0].flatten(0, 1)[positions].unsqueeze(0))
+
+
+def _keep(outputs: list[Any], positions: Tensor, size: int, body: nn.Module, arguments: Any, output: Any) -> Any:
+    """The same, but the head is given the first `size` of them; all are kept in `outputs`."""
+    outputs.append(_gather(positions, body, arguments, output))
+    return _replaced(outputs[0], outputs[0][0][:, :size])
+
+
+def _replaced(output: Any, hidden: Tensor) -> Any:
+    """A body's output with other hidden states."""
     if isinstance(output, tuple):
         return (hidden, *output[1:])
+    output = copy(output)
     output.last_hidden_state = hidden
     return output
+
+
+class Pieces:
+    """Logits [n, V] to be looked at in slices, from the first to the last: one piece of them is there at a time.
+
+    Args:
+        head: makes the piece of a number, all but the last as long as the `first`. count: n.
+    """
+
+    def __init__(self, head: Callable[[int], Tensor], first: Tensor, count: int) -> None:
+        self.device, self.shape, self.size = first.device, (count, first.shape[1]), len(first)
+        self._head, self._number, self._piece = head, 0, first
+
+    @property
+    def slices(self) -> list[slice]:
+        """Of a piece each."""
+        return [slice(start, start + self.size) for start in range(0, self.shape[0], self.size)]
+
+    def __getitem__(self, some: slice) -> Tensor:
+        start, stop, _ = some.indices(self.shape[0])
+        numbers = range(start // self.size, max(start // self.size + 1, -(-stop // self.size)))
+        parts = [
+            self._at(number)[max(0, start - number * self.size) : stop - number * self.size] for number in numbers
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def split(self, sizes: Sequence[int]) -> list[Part]:
+        """So many of them each, one after the other, as of a tensor."""
+        ends = list(accumulate(sizes))
+        return [Part(self, end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+    @torch.inference_mode()
+    def _at(self, number: int) -> Tensor:
+        if number != self._number:
+            self._piece = self._piece[:0]  # before the next one is made
+            self._number, self._piece = number, self._head(number)
+        return self._piece
+
+
+class Part:
+    """Some of the logits that come in pieces, themselves in those pieces."""
+
+    def __init__(self, whole: Pieces, start: int, stop: int) -> None:
+        self.device, self.shape = whole.device, (stop - start, whole.shape[1])
+        self._whole, self._start = whole, start
+
+    @property
+    def slices(self) -> list[slice]:
+        stop = self._start + self.shape[0]
+        edges = [self._start, *(each.start for each in self._whole.slices if self._start < each.start < stop), stop]
+        return [slice(start - self._start, end - self._start) for start, end in pairwise(edges)]
+
+    def __getitem__(self, some: slice) -> Tensor:
+        start, stop, _ = some.indices(self.shape[0])
+        return self._whole[self._start + start : self._start + stop]
 
 
 def forward_arguments(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,3 +31,10 @@ class Rowwise:
         self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
     ) -> Tensor:
         return in_groups(self.denoiser, tokens, t, valid, positions, Grouping("row"), labels)
+
+    def in_pieces(
+        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
+    ) -> Any:
+        """What a call gives, to be looked at in slices; that of one row may come in pieces."""
+        ask = getattr(self.denoiser, "in_pieces", self.denoiser)
+        return in_groups(ask, tokens, t, valid, positions, Grouping("row"), labels)

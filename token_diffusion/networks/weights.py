@@ -37,6 +37,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore", FutureWarning)  # of keys that older config.json have
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)

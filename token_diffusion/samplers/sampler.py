@@ -45,6 +45,23 @@ class Outcome:
         return cls(*(torch.empty(0, dtype=torch.int64) for _ in range(3)))
 
 
+class Logits(Protocol):
+    """Logits [n, V] as a sampler reads them, slice by slice from the first on: a tensor, or what has one piece at a time."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, some: slice, /) -> Tensor: ...
+
+
+def slices(logits: Logits) -> Sequence[slice]:
+    """In which all of them may be read, each once; a tensor in one."""
+    return getattr(logits, "slices", [slice(None)])
+
+
 class Sampler(Protocol):
     """What a kind of row needs. Stateless: all that a sampler remembers is in the rows, which are of the class that it makes.
 
@@ -69,7 +86,7 @@ class Sampler(Protocol):
         Every row that is not finished then gets at least one position.
         """
 
-    def commit(self, rows: Any, plan: Plan, logits: Tensor) -> Outcome:
+    def commit(self, rows: Any, plan: Plan, logits: Logits) -> Outcome:
         """Applies the events with logits [n, V], in place.
 
         `left` of each row is what it may still need after this evaluation, `finished` that it needs none.
@@ -90,7 +107,7 @@ class Draws:
     probability: Tensor
 
 
-def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Tensor, mask_token_id: int, forbidden: Tensor) -> Draws:
+def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, mask_token_id: int, forbidden: Tensor) -> Draws:
     """Tokens at the planned positions, by the rows' own shaping and their own randomness at `step` [R].
 
     No token is one of `forbidden`, int64 [k], or the mask. This is the tick's wait for the device. Positions without a

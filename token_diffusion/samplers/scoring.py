@@ -28,7 +28,7 @@ from ..errors import ParameterError
 from .parameters import Estimator, ScoringParameters
 from .randomness import Purpose, uniform
 from .rows import Rows
-from .sampler import Outcome, Plan, rank, split
+from .sampler import Logits, Outcome, Plan, rank, slices, split
 
 
 @dataclass
@@ -115,13 +115,17 @@ class Scoring:
         asked, t = rows.due & here, torch.where(here, rows.t, 0.0).amax(1)
         return Plan(asked.flatten().nonzero().squeeze(1), t, tokens=torch.where(here, rows.noisy, rows.tokens))
 
-    def commit(self, rows: ScoreRows, plan: Plan, logits: Tensor) -> Outcome:
+    def commit(self, rows: ScoreRows, plan: Plan, logits: Logits) -> Outcome:
         at = plan.positions
         row, _ = split(at, rows.tokens.shape[1])
         x, z, t, weight = (each.view(-1)[at] for each in (rows.tokens, rows.noisy, rows.t, rows.weight))
         weights = self.process.weights(x, z, t)["elbo"] * weight
-        on_device = (each.unsqueeze(0).to(logits.device) for each in (x, z, t))
-        divergence = self.process.divergence(logits.unsqueeze(0), *on_device)[0].double().cpu()
+        on_device = [each.unsqueeze(0).to(logits.device) for each in (x, z, t)]
+        parts = [
+            self.process.divergence(logits[some].unsqueeze(0), *(each[:, some] for each in on_device))[0]
+            for some in slices(logits)
+        ]
+        divergence = torch.cat(parts).double().cpu()
         values = weights * divergence
         rows.failed[row[values.isnan()]] = True
         rows.values.view(-1)[at] += values

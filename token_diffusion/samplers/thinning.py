@@ -19,7 +19,7 @@ from .blocks import blocks_of
 from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
 from .rows import SampleRows, make_rows
-from .sampler import Outcome, Plan, draw, put, split
+from .sampler import Logits, Outcome, Plan, draw, put, split
 
 MAX_ELEMENTS = 1 << 18
 """Draws looked at together when a batch searches for its next events."""
@@ -105,7 +105,7 @@ class Thinning:
         found = torch.zeros_like(rows.open).scatter(1, column, offered[each, first])
         return found, torch.zeros_like(rows.due_t).scatter(1, column, u[each, first]), reached
 
-    def commit(self, rows: SampleRows, plan: Plan, logits: Tensor) -> Outcome:
+    def commit(self, rows: SampleRows, plan: Plan, logits: Logits) -> Outcome:
         assert plan.u_route is not None
         row, column = split(plan.positions, rows.tokens.shape[1])
         now, then = self._masses(rows.step[row], rows.num_steps[row])

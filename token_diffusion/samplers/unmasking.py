@@ -19,7 +19,7 @@ from .blocks import blocks_of
 from .parameters import SamplingParameters
 from .randomness import Purpose, uniform
 from .rows import NEVER, SampleRows, make_rows
-from .sampler import Outcome, Plan, draw, put, rank
+from .sampler import Logits, Outcome, Plan, draw, put, rank
 
 
 class Unmasking:
@@ -68,7 +68,7 @@ class Unmasking:
         t = torch.where(due, rows.due_t, 0.0).amax(1)
         return Plan(due.flatten().nonzero().squeeze(1), t, rows.step.clone())
 
-    def commit(self, rows: SampleRows, plan: Plan, logits: Tensor) -> Outcome:
+    def commit(self, rows: SampleRows, plan: Plan, logits: Logits) -> Outcome:
         tokens = draw(rows, plan, rows.step, logits, self.mask_token_id, self.forbidden).tokens
         outcome = put(rows, plan, tokens)
         rows.due_step.view(-1)[plan.positions] = NEVER

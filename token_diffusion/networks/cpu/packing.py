@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .memory import free
+
 
 class PackedLinear(nn.Linear):
     """An `nn.Linear` that keeps a second copy of its weights for inference: made when it is needed, and anew when they change.
@@ -34,9 +36,13 @@ class PackedLinear(nn.Linear):
         if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or not self._fits(input):
             return super().forward(input)
         if not self._is_current():
-            self._source, self._version = self.weight.detach(), self.weight._version
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._source, None)
+            self.copy()
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, "none", [], "")
+
+    def copy(self) -> None:
+        """Makes the second copy, of the weights as they are."""
+        self._source, self._version = self.weight.detach(), self.weight._version
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self._source, None)
 
     def _fits(self, input: Tensor) -> bool:
         weight = self.weight
@@ -64,11 +70,27 @@ def pack(model: nn.Module) -> None:
             layer.__class__ = PackedLinear
 
 
-def pack_where_it_pays(model: nn.Module) -> None:
-    """`pack`, if that makes the network faster where it is."""
+def pack_where_it_pays(model: nn.Module) -> bool:
+    """`pack`, if that makes the network faster where it is and there is the memory for it. Returns whether it has.
+
+    The memory is there if twice the second copy is free: so that as much as it takes is left for all else.
+    """
     weight = next(model.parameters())
-    if pays(weight.device, weight.dtype):
-        pack(model)
+    if not pays(weight.device, weight.dtype):
+        return False
+    room = free()
+    if room is not None and 2 * copy_size(model) > room:
+        return False
+    pack(model)
+    for layer in model.modules():
+        if isinstance(layer, PackedLinear) and not layer.weight.is_inference():
+            layer.copy()  # now, so that it is not free for the next network
+    return True
+
+
+def copy_size(model: nn.Module) -> int:
+    """Bytes of the second copy that `pack` keeps."""
+    return sum(layer.weight.nbytes for layer in model.modules() if type(layer) is nn.Linear)
 
 
 def pays(device: torch.device, dtype: torch.dtype) -> bool:

@@ -9,11 +9,12 @@ as a second thread would be stopped for half of each period, and the first waits
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
+
+from .control_groups import folders
 
 SAID = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """By either of these the environment says how many threads there shall be."""
@@ -45,41 +46,11 @@ def affinity() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """In CPUs, of this process's control groups and of those around them, as far as they can be seen from here."""
-    for mount, inside in _groups(root):
-        top = root / mount.relative_to("/")
-        group = top / inside
-        for folder in [group, *group.parents]:
-            quota = _quota(folder)
-            if quota is not None:
-                yield quota
-            if folder == top:
-                break
-
-
-def _groups(root: Path) -> Iterator[tuple[PurePosixPath, PurePosixPath]]:
-    """Where control groups that know of CPUs are mounted, each with this process's own group in there."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
-    except OSError:  # no Linux, or no /proc
-        return
-    # "4:cpu,cpuacct:/a/b" of version 1; "0::/a/b" of version 2, which has one hierarchy for everything.
-    ours = {}
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers or "cpu" in controllers.split(","):
-            ours["cgroup" if controllers else "cgroup2"] = PurePosixPath(path)
-    for line in mounts:
-        # "36 35 0:30 /docker/1f /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu": root of the mount, then its place.
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        if kind not in ours or (kind == "cgroup" and "cpu" not in options.split(",")):
-            continue
-        mounted, place = (PurePosixPath(_unescaped(part)) for part in before.split(" ")[3:5])
-        # A namespace may show a path that is not below what is mounted: then what is mounted is the group itself.
-        below = ours[kind].is_relative_to(mounted) and ".." not in ours[kind].parts
-        yield place, ours[kind].relative_to(mounted) if below else PurePosixPath()
+    """In CPUs, of this process's control groups and of those around them."""
+    for folder in folders("cpu", root):
+        quota = _quota(folder)
+        if quota is not None:
+            yield quota
 
 
 def _quota(folder: Path) -> float | None:
@@ -92,8 +63,3 @@ def _quota(folder: Path) -> float | None:
         if quota not in ("max", "-1"):
             return int(quota) / int(period)
     return None
-
-
-def _unescaped(path: str) -> str:
-    r"""A path of mountinfo, in which blanks and backslashes are \040 and the like."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

@@ -6,11 +6,13 @@ No code of a folder is run: its config.json and the names of its weights say wha
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import bd3lm, dream, duo, gidd, llada, mdlm, refused, sedd, udlm
+from . import a2d, bd3lm, bert_chat, dream, duo, gidd, llada, mdlm, refused, sedd, udlm
 from .published import ROLES, Published, Tokens
 
 __all__ = ["FAMILIES", "ROLES", "Published", "Tokens", "published"]
@@ -24,8 +26,15 @@ FAMILIES = {
     "sedd": sedd.read,
     "llada": llada.read,
     "dream": dream.read,
+    "a2d": a2d.read,
 }
 """By the format's name, what reads a config.json and the names of weights as that."""
+
+OF_A_FOLDER = {"diffugpt or diffullama": a2d.read_diffu, "bert-chat": bert_chat.read}
+"""The same of formats whose config.json is that of an ordinary network, for which what else is in the folder counts as well. A
+folder with a scheduler says itself what it is."""
+
+SCHEDULER_FILE = "scheduler_config.json"
 
 
 def published(folder: Path, parameter: str = "checkpoint_path") -> Published | None:
@@ -44,14 +53,15 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
     if (reason := refused.reason(config)) is not None:
         raise ParameterError(parameter, f"hold a model that is run here ({reason})", str(folder))
     names = weight_names(folder)
-    for name, read in FAMILIES.items():
+    apart = {} if (folder / SCHEDULER_FILE).is_file() else OF_A_FOLDER
+    readers: dict[str, Callable[..., Published | None]] = dict(FAMILIES)
+    readers |= {name: partial(read, folder=folder) for name, read in apart.items()}
+    for name, read in readers.items():
         try:
             known = read(config, names)
         except ParameterError as error:
             raise ParameterError(parameter, f"hold a {name} model that is run here ({error})", str(folder)) from error
-        except (
-            Exception
-        ) as error:  # a value of another type or size: transformers' configurations raise what they like
+        except Exception as error:  # a key is missing, or whatever transformers raises for a wrong value
             what = f"no {error}" if isinstance(error, KeyError) else in_short(error)
             raise ParameterError(parameter, f"hold the config.json of a {name} model ({what})", str(folder)) from error
         if known is not None:

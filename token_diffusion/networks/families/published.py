@@ -24,13 +24,13 @@ class Published:
     config: of the network that runs it, one of ours or of transformers.
     weights: its weights by that network's names, from those by the authors'. Views, and copies of what is small alone: a model of
         gigabytes is not to be there twice. A name that it does not know stays as it is, and is reported.
-    scheduler: options of `TokenDiffusionScheduler`.
+    scheduler: options of `TokenDiffusionScheduler`; the mask token is the tokenizer's where they do not name it.
     prefix, suffix: the frame of every sequence. learnt: control tokens that may be in a sample. ends: those of them that end a
         text; None: EOS and SEP.
     tokenizer: the hub's name of the one that belongs to it, where the authors' folder holds none.
     tokenizer_class: what reads the folder's own where its config names code of the folder.
     tokenizer_size: how many ids the right one has, a mask that is added not counted; None where that is not known.
-    mask_token: how the mask is spelt, if the tokenizer does not say which of its tokens that is.
+    mask_token: how the mask is spelt, or which of the tokenizer's ids it is, if that does not say which of its tokens it is.
     """
 
     family: str
@@ -44,4 +44,4 @@ class Published:
     tokenizer: str | None = None
     tokenizer_class: type[PreTrainedTokenizerBase] | None = None
     tokenizer_size: int | None = None
-    mask_token: str = "[MASK]"
+    mask_token: str | int = "[MASK]"

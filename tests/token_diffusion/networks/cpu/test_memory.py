@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.token_diffusion.networks.cpu.test_threads import V1_MEMORY, tree, v2
 from token_diffusion.networks.cpu import memory
-from token_diffusion.networks.cpu.memory import give_back, prepare
+from token_diffusion.networks.cpu.memory import free, give_back, prepare
 from token_diffusion.networks.cpu.packing import is_supported
 
 ROOT = Path(__file__).parents[4]
@@ -123,3 +124,44 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in memory.CACHES:
         monkeypatch.setenv(name, "7")
     assert not give_back() and not prepare()
+
+
+MEMINFO = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:   12000 kB\nSwapFree:        9000 kB"
+
+
+def limited(folder: str, bound: str, used: int, stat: str) -> dict[str, str]:
+    path = f"sys/fs/cgroup/{folder}"
+    return {f"{path}/memory.max": bound, f"{path}/memory.current": str(used), f"{path}/memory.stat": stat}
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "mounts", "files", "left"),
+    [
+        ("0::/", V1_MEMORY, {}, 12_000 * 1024),
+        ("0::/", v2(), limited("", "max", 5, "active_file 1"), 12_000 * 1024),
+        # What mirrors files counts as free: mapped weights are in there.
+        ("0::/", v2(), limited("", "1000", 900, "anon 100\ninactive_file 300\nactive_file 450"), 850),
+        ("0::/a/b", v2(), limited("a", "1000", 900, "anon 900") | limited("a/b", "2000", 900, "anon 900"), 100),
+        ("0::/", v2(), limited("", "1000", 1200, "anon 1200"), 0),
+        ("0::/", v2(), limited("", "more", 1, "anon 1"), 12_000 * 1024),
+        (
+            "5:memory:/a",
+            V1_MEMORY,
+            {
+                "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "7000",
+                "sys/fs/cgroup/memory/a/memory.usage_in_bytes": "6000",
+                "sys/fs/cgroup/memory/a/memory.stat": "active_file 0\ntotal_inactive_file 500\ntotal_active_file 0",
+            },
+            1500,
+        ),
+    ],
+)
+def test_what_is_free_follows_from_the_machine_and_the_tightest_limit(
+    cgroup: str, mounts: str, files: dict[str, str], left: int, tmp_path: Path
+) -> None:
+    assert free(tree(tmp_path, cgroup, mounts, {"proc/meminfo": MEMINFO, **files})) == left
+
+
+def test_where_nothing_is_known_nothing_is_said(tmp_path: Path) -> None:
+    assert free(tmp_path) is None
+    assert 0 < (free() or 1) < 2**50

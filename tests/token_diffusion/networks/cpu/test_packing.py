@@ -184,6 +184,20 @@ def test_every_linear_layer_of_a_loaded_network_is_packed_where_it_pays(
     torch.testing.assert_close(ask(True), ask(False), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("room", "packed"), [(None, True), (4 * 48 * 70 * 2, True), (4 * 48 * 70 * 2 - 1, False)])
+def test_it_is_packed_only_where_twice_the_copy_is_free(
+    room: int | None, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "pays", lambda device, dtype: True)
+    monkeypatch.setattr(packing, "free", lambda: room)
+    network = nn.Sequential(nn.Linear(48, 70), nn.LayerNorm(70))
+    assert packing.copy_size(network) == 4 * 48 * 70
+    assert packing.pack_where_it_pays(network) is packed
+    assert isinstance(network[0], PackedLinear) is packed
+    if isinstance(network[0], PackedLinear):
+        assert network[0]._packed is not None, "the next network would find its memory free"
+
+
 def test_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setattr(packing.platform, "machine", lambda: "x86_64")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from token_diffusion import sample
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame
 from token_diffusion.text import OPEN, encode, ending
@@ -139,7 +139,7 @@ def test_bfloat16_stays(tmp_path: Path, recorded: Recording) -> None:
         ({"use_mrope": True}, "use_mrope must be False, got True"),
         ({"architectures": ["DreamForCausalLM"]}, "architectures must be DreamModel, got ['DreamForCausalLM']"),
         ({"mask_token_id": 3}, "mask token 3 of its dream model"),
-        ({"mask_token_id": 99}, "mask_token_id"),
+        ({"mask_token_id": 99}, "mask token 99 of its dream model"),
         ({"vocab_size": 73}, "is [72, 32], not [73, 32]"),
         ({"num_attention_heads": 5}, "k_proj.bias is [16], not [12]"),
         ({"hidden_size": "wide"}, "hold the config.json of a dream model"),
@@ -162,3 +162,17 @@ def test_a_file_that_is_missing_is_one_line(tmp_path: Path, missing: str) -> Non
     with pytest.raises(ParameterError) as caught:
         load_checkpoint(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_saved_it_is_a_folder_of_our_own(loaded: Checkpoint, tmp_path: Path) -> None:
+    checkpoint, recorded = loaded, recording("dream")
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.scheduler
+    save_checkpoint(tmp_path / "ours", *parts, facts=checkpoint.facts)
+    ours, valid = load_checkpoint(tmp_path / "ours"), recorded.inputs["valid"]
+    logits = asked(ours, recorded.inputs["tokens"], valid)
+    torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
+    assert (ours.family, ours.facts, ours.max_seq_len) == (None, checkpoint.facts, checkpoint.max_seq_len)
+    assert ours.forbidden == checkpoint.forbidden
+    assert ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
+    for text in ("the cat sat on 12 mats!", "the\n cat"):
+        assert ours.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]

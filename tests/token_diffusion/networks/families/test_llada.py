@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from token_diffusion import sample
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame
 from token_diffusion.networks.families import llada
@@ -244,3 +244,17 @@ def test_a_head_that_is_saved_though_it_is_tied_is_no_more_than_the_embeddings(t
     valid = recorded.inputs["valid"]
     logits = asked(load_checkpoint(folder), recorded.inputs["tokens"], valid)
     torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
+
+
+def test_saved_it_is_a_folder_of_our_own(loaded: dict[str, Checkpoint], tmp_path: Path) -> None:
+    checkpoint, recorded = loaded["llada"], recording("llada")
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.scheduler
+    save_checkpoint(tmp_path / "ours", *parts, facts=checkpoint.facts)
+    ours, valid = load_checkpoint(tmp_path / "ours"), recorded.inputs["valid"]
+    logits = asked(ours, recorded.inputs["tokens"], valid)
+    torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
+    assert (ours.family, ours.facts, ours.max_seq_len) == (None, checkpoint.facts, checkpoint.max_seq_len)
+    assert ours.forbidden == checkpoint.forbidden
+    assert ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
+    for text in ("the cat sat on 12 mats!", "the\n cat"):
+        assert ours.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]
