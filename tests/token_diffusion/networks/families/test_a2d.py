@@ -146,7 +146,7 @@ def test_diffullama_is_told_from_llama_by_a_mask(tmp_path: Path) -> None:
     folder = write_turned(tmp_path / "llama", "diffullama", mask=False)
     with pytest.raises(ParameterError) as caught:
         load_checkpoint(folder)
-    assert "its model is 'llama'" in str(caught.value) and "diffullama" in str(caught.value)
+    assert "model_type 'llama'" in str(caught.value) and "diffullama" in str(caught.value)
     asked_for = load_checkpoint(write_turned(tmp_path / "asked", "diffullama", mask=False, mask_token_id=13))
     assert asked_for.family == "diffullama" and asked_for.tokenizer.mask_token == "w13"
     tokens = recording("diffullama").inputs["tokens"]
