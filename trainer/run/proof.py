@@ -14,7 +14,16 @@ from token_diffusion.errors import ParameterError, in_short
 from token_diffusion.networks.masked_lm import forward_arguments, probe
 from token_diffusion.networks.weights import check_logits, quiet, read_masked_lm
 
+from ..config import TrainingConfig
+from ..output.checkpoints import FINAL
 from ..output.resume import random_state, set_random_state
+
+
+def prove_run(config: TrainingConfig, model: PreTrainedModel) -> None:
+    """`prove_saving` in a run's own folder, of the model that its flags name."""
+    named = "model_name_or_path" if config.config_name is None else "config_name"
+    folder = config.output_dir / f".{FINAL}.new"
+    prove_saving(model, folder, named, getattr(config, named), config.max_length)
 
 
 def prove_saving(model: PreTrainedModel, folder: Path, parameter: str, name: str, length: int) -> None:

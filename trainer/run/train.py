@@ -36,7 +36,7 @@ from ..report.watch import Watch
 from ..signals import StopSignals
 from .learner import Learner, StepSums
 from .model import build_adapter, build_model, build_scheduler, build_tokenizer
-from .proof import prove_saving
+from .proof import prove_run
 from .saving import Progress, Saver
 from .start import find_start, settled
 from .trial import try_network
@@ -75,8 +75,7 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
     corpus = load_corpus(config)
     try:
         with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
-            repo_id = None if hub is None else hub.repo_id
-            run = Run(config, accelerator, corpus, arguments, checkpoint, repo_id, start)
+            run = Run(config, accelerator, corpus, arguments, checkpoint, hub.repo_id if hub else None, start)
             with run.signals:
                 run.fit()
                 bound = run.finish()
@@ -114,13 +113,9 @@ class Run:
         self.grouping = try_network(config, model, self.tokenizer.mask_token_id)
         adapter = build_adapter(config, model)
         if accelerator.is_main_process and adapter is None:
-            named = "model_name_or_path" if config.config_name is None else "config_name"
-            folder = config.output_dir / f".{FINAL}.new"
-            prove_saving(model, folder, named, getattr(config, named), config.max_length)
+            prove_run(config, model)
         self.scheduler = build_scheduler(config, self.tokenizer, start)
-        facts = facts_of(self.tokenizer, config.packing)
-        if start is not None and start.facts.known:
-            facts = start.facts
+        facts = start.facts if start and start.facts.known else facts_of(self.tokenizer, config.packing)
         self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler, facts)
         if config.chooses and self.feed.validation is None:
             raise ParameterError("validation_file", "be given: which step is best is found out by it", None)

@@ -49,7 +49,7 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None  # whoever reads the folder says what is wrong with it
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not isinstance(config.get("model_type", ""), str):
         return None
     if (reason := refused.reason(config)) is not None:
         raise ParameterError(parameter, f"hold a model that is run here ({reason})", str(folder))
