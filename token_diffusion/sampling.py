@@ -237,7 +237,7 @@ class Requests:
         requests = [(tokens, parameters.for_network(block_size)) for tokens, parameters in requests]
         self._parameters = [parameters for _, parameters in requests]
         self.states = [torch.tensor(self._batch.add(key, *request)) for key, request in enumerate(requests)]
-        self._steps = [_grid_steps(*request) for request in requests]
+        self._steps = [blocks_of(*request).steps(request[1].num_inference_steps) for request in requests]
         self._left, self._t, self.nfe = list(self._steps), [1.0] * len(requests), [0] * len(requests)
         self.total = max(self._steps)
 
@@ -272,13 +272,6 @@ class Requests:
             if update.changes:
                 sample, position, token = torch.tensor(update.changes).T
                 self.states[key][sample, position] = token
-
-
-def _grid_steps(tokens: Sequence[int], parameters: SamplingParameters) -> int:
-    """Those of all blocks; without a grid one a position."""
-    blocks = blocks_of(tokens, parameters)
-    steps = parameters.num_inference_steps
-    return sum(blocks.open) if steps is None else len(blocks) * steps
 
 
 @contextmanager

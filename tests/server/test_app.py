@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from transformers import AutoTokenizer
 
 from server.app import create_app, load_engine, start_loading
 from server.settings import Settings
@@ -86,3 +88,17 @@ def test_a_checkpoint_is_fetched_from_a_hub_while_the_server_starts(
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         hub.asked.clear()
         assert list(load_engine(settings).checkpoints) == ["tiny", "x", "y"] and hub.asked == []
+
+
+def test_a_tokenizer_for_all_is_for_those_that_hold_none(tiny_folders: Mapping[str, Path], tmp_path: Path) -> None:
+    own, bare, words = tiny_folders["absorbing"], tmp_path / "bare", tmp_path / "words"
+    shutil.copytree(own, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    tokenizer = AutoTokenizer.from_pretrained(own)
+    tokenizer.add_special_tokens({"eos_token": "w7"})
+    tokenizer.save_pretrained(words)
+    places = {"bare": str(bare), "own": str(own)}
+    with pytest.raises(ParameterError, match="checkpoint_path must be a folder that holds tokenizer_config"):
+        load_engine(Settings(checkpoint=places))
+    for given, changed in (({"": str(words)}, ["bare"]), ({"": str(words), "own": str(words)}, ["bare", "own"])):
+        loaded = load_engine(Settings(checkpoint=places, tokenizer_name=given)).checkpoints
+        assert [name for name, each in loaded.items() if each.tokenizer.eos_token == "w7"] == changed

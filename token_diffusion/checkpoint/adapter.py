@@ -98,7 +98,9 @@ def merge_adapter(
     place = local_folder(parameter, base_of(parameter, folder) if base is None else base, bare=True)
     model, missing = read_masked_lm(parameter, str(place), **options)
     if missing:
-        raise ParameterError(parameter, f"be of a model that holds all its weights ({missing[0]} is missing)", str(place))
+        raise ParameterError(
+            parameter, f"be of a model that holds all its weights ({missing[0]} is missing)", str(place)
+        )
     with _peft(parameter) as peft:
         try:
             config = peft.PeftConfig.from_pretrained(str(folder))

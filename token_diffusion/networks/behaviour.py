@@ -79,7 +79,7 @@ def check_masks(model: Any, mask_token_id: int) -> None:
         raise ParameterError("network", "give logits that are numbers", ask.name)
     if not all(_is_usable(logits) for logits in masks):
         raise ParameterError("network", "give logits that are numbers for a row of masks alone", ask.name)
-    if _is_constant(masks[0]) and not _is_constant(reference):
+    if _is_constant(masks[0]) and not _is_constant(reference, ask.rounding):
         rule = f"tell positions under the mask token {mask_token_id} apart, so that may not be its padding token"
         raise ParameterError("network", rule, ask.name)
 
@@ -200,7 +200,10 @@ def _is_usable(logits: Tensor) -> bool:
     return not (logits.isnan() | logits.isposinf()).any() and bool((logits > -torch.inf).any(-1).all())
 
 
-def _is_constant(logits: Tensor) -> bool:
-    """Whether all positions of a row [L, V] have the same logits."""
+def _is_constant(logits: Tensor, rounding: float = 1e-4) -> bool:
+    """Whether all positions of a row [L, V] have the same logits, up to so much of the largest.
+
+    Of one token over and over they have, where positions are told apart by rotation alone: its values are the same everywhere.
+    """
     finite = logits.nan_to_num(0.0, 0.0, 0.0)
-    return len(logits) > 1 and (finite - finite[:1]).abs().max().item() <= 1e-4 * finite.abs().max().item()
+    return len(logits) > 1 and (finite - finite[:1]).abs().max().item() <= rounding * finite.abs().max().item()

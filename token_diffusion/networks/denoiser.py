@@ -23,6 +23,7 @@ from .masked_lm import Head, block_size, forward_arguments, num_classes, paramet
 
 LARGEST = 2**31
 """More labels than anybody has."""
+
 PIECE_BYTES = 2**30
 """Logits that are there at a time: 4,245 positions of 126,464 tokens in bfloat16."""
 

@@ -18,7 +18,7 @@ from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
 from ..networks.denoiser import Denoiser, MaskedLMDenoiser
-from ..networks.hub import local_folder
+from ..networks.hub import local_folder, tokenizer_folder
 from ..networks.transformer import TokenDiffusionConfig
 from ..samplers.parameters import SamplingParameters
 from ..sampling import Requests, evaluating
@@ -73,6 +73,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             dtype (torch_dtype): of the weights, torch.float32 by default, torch.float16 or torch.bfloat16.
             device_map: a device to load onto. model, scheduler, tokenizer, facts: in the place of the folder's.
             cache_dir, force_download, local_files_only, revision, token: for the hub.
+            tokenizer_name: folder or repository of the tokenizer, if it is not the folder's own.
 
         Raises:
             ParameterError: not such a folder, its parts do not fit each other, or an argument is not one of these.
@@ -85,10 +86,11 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         if dtype is None:
             raise ParameterError("dtype", f"be one of {', '.join(map(str, DTYPES))}", wanted)
         device = kwargs.pop("device_map", None) or "cpu"
+        words = tokenizer_folder(kwargs.pop("tokenizer_name", None))
         for name, value in kwargs.items():
             raise ParameterError(name, "be an argument of TokenDiffusionPipeline.from_pretrained", value)
         folder = local_folder("pretrained_model_name_or_path", pretrained_model_name_or_path, **hub)
-        checkpoint = load_checkpoint(folder, device=str(device), dtype=dtype)
+        checkpoint = load_checkpoint(folder, device=str(device), dtype=dtype, tokenizer_name=words)
         own = {name: getattr(checkpoint, name) for name in PARTS}
         pipe = cls(**(own | parts))
         if not parts:

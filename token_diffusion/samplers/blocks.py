@@ -30,6 +30,10 @@ class Blocks:
         """That of the block in which a position lies."""
         return (position - self.start) // self.size
 
+    def steps(self, each: int | None) -> int:
+        """Grid steps of all of them, so many of each; without a grid one a position."""
+        return sum(self.open) if each is None else len(self) * each
+
     def span(self, number: int) -> tuple[int, int]:
         """Where a block begins and ends."""
         start = self.start + number * self.size

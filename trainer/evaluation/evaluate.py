@@ -18,7 +18,7 @@ from token_diffusion.diffusion.times import time_power
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Frame
 from token_diffusion.networks.behaviour import behaviour
-from token_diffusion.networks.hub import local_folder
+from token_diffusion.networks.hub import local_folder, tokenizer_folder
 from token_diffusion.networks.masked_lm import Head
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
@@ -53,7 +53,7 @@ def evaluate_folder(config: EvaluateConfig) -> Figures | None:
         _check_output_file(config.output_file)
     device = str(accelerator.device)
     folder = local_folder("checkpoint_path", config.checkpoint_path)
-    checkpoint = load_checkpoint(folder, device=device)
+    checkpoint = load_checkpoint(folder, device=device, tokenizer_name=tokenizer_folder(config.tokenizer_name))
     judge_name = config.generative_model_name_or_path
     judge = load_judge(judge_name, device) if judge_name is not None and accelerator.is_main_process else None
     max_length = _max_length(config, checkpoint)

@@ -15,6 +15,8 @@ class EvaluateConfig(CommandLine):
 
     checkpoint_path: str
     """Folder that the trainer wrote, or any other that serves; or a repository of the hub, org/name or org/name@revision."""
+    tokenizer_name: str | None = None
+    """Tokenizer, a folder or a repository of the hub, if it is not the checkpoint's own."""
     validation_file: list[Path] = Field(default_factory=list)
     """Text files (UTF-8), or tables, that the model was not trained on, one or more, read as the trainer reads them."""
     text_column: str = "text"

@@ -210,7 +210,7 @@ def test_adapters_are_merged_into_their_model(adapters: Path, tmp_path: Path) ->
     made = convert(str(adapters), tmp_path / "new")
     checkpoint = load_checkpoint(made)
     assert checkpoint.facts.frame == Frame((2,), (3,)) and checkpoint.process == "absorbing"
-    torch.testing.assert_close(logits(made), torch.load(tmp_path / "wanted.pt"), rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits(made), torch.load(tmp_path / "wanted.pt"), rtol=0, atol=1e-4)
     assert (logits(made) - logits(tmp_path / "base")).abs().max() > 0.1
     assert "`adapters`, adapters, merged into `base`, in the layout" in (made / "README.md").read_text()
 

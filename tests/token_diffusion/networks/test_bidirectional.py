@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 import token_diffusion  # noqa: F401 (it registers them)
+from token_diffusion.networks.behaviour import check_masks
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,
@@ -90,6 +91,21 @@ def test_shifted_logits_are_those_of_the_position_before(kind: str) -> None:
         before, after = plain(input_ids=tokens).logits, shifted(input_ids=tokens).logits
     torch.testing.assert_close(after[:, 1:], before[:, :-1])
     torch.testing.assert_close(after[:, 0], before[:, 0])
+
+
+def test_a_row_of_masks_may_be_the_same_everywhere_as_a_row_of_any_token_is_up_to_rounding() -> None:
+    """Rotation tells positions apart, but not what they hold: where all hold the same, the answer is the same."""
+    model, mask = made("bidirectional-llama").bfloat16(), 7
+    with torch.no_grad():
+        model.get_input_embeddings().weight[mask] = 0
+        assert bool((model(input_ids=torch.full((1, 9), mask)).logits == 0).all())
+
+    def rounded(head: Any, arguments: Any, logits: Tensor) -> Tensor:
+        """A bit of bfloat16's more at every other position, which long sums do."""
+        return logits * (1 + 2**-8 * (torch.arange(logits.shape[1]) % 2)).unsqueeze(-1)
+
+    model.lm_head.register_forward_hook(rounded)
+    check_masks(model, mask)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -608,7 +609,7 @@ def test_bad_ways_to_load_are_named(folders: dict[str, Path], arguments: dict[st
 
 
 def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="checkpoint_path must be a folder that holds scheduler_config"):
+    with pytest.raises(ParameterError, match=r"checkpoint_path must be a folder that holds config\.json"):
         load(tmp_path)
     for path in (tmp_path / "nowhere", "../a/b", "a/b/c", "./a", "~/a", "nowhere", "ann/not a name"):
         with pytest.raises(ParameterError) as raised:
@@ -631,6 +632,14 @@ def test_a_repository_of_the_hub_is_fetched_without_code(
     assert fetched.name_or_path == "ann/run"
     assert "model.safetensors" in hub.fetched and not {"run.py", "a.bin"} & set(hub.fetched)
     assert fetched(seed=1, **STEPS).sequences.equal(pipe(seed=1, **STEPS).sequences)
+
+
+def test_a_tokenizer_of_another_folder(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["absorbing"], tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(ParameterError, match="checkpoint_path must be a folder that holds tokenizer_config"):
+        load(tmp_path / "bare")
+    pipe = load(tmp_path / "bare", tokenizer_name=str(folders["absorbing"]))
+    assert pipe.tokenizer.mask_token_id == MASK
 
 
 def test_a_hub_that_does_not_answer_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
-from . import a2d, bd3lm, bert_chat, dream, duo, gidd, llada, mdlm, refused, sedd, udlm
+from . import a2d, bert_chat, dream, llada, refused
+from .dit import bd3lm, duo, gidd, mdlm, sedd, udlm
 from .published import ROLES, Published, Tokens
 
 __all__ = ["FAMILIES", "ROLES", "Published", "Tokens", "published"]
@@ -48,7 +49,7 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None  # whoever reads the folder says what is wrong with it
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not isinstance(config.get("model_type", ""), str):
         return None
     if (reason := refused.reason(config)) is not None:
         raise ParameterError(parameter, f"hold a model that is run here ({reason})", str(folder))

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 from transformers import GPT2Tokenizer, PreTrainedConfig
 
+from ...diffusion.values import check_int
 from ..bidirectional import (
     BidirectionalGPT2Config,
     BidirectionalLlamaConfig,
@@ -89,10 +90,11 @@ def read_diffu(config: Mapping[str, Any], names: Collection[str], folder: Path) 
         return None
     network, body, embeddings = DIFFU[kind]
     width = weight_shapes(folder)["embed_tokens.weight" if wrapped else f"{body}.{embeddings}.weight"][0]
-    of_gpt2 = (
-        SMALL_MASK if width == config["vocab_size"] else width - 1
-    )  # DiffuGPT-M has a row more than config.json says
-    mask = named if named is not None else of_gpt2 if kind == "gpt2" else LLAMA_MASK
+    if named is not None:
+        check_int("mask_token_id", named, 0, width)
+    small = width == config["vocab_size"]  # DiffuGPT-M has a row more than its config.json says
+    usual = LLAMA_MASK if kind == "llama" else SMALL_MASK if small else width - 1
+    mask = usual if named is None else named
     return Published(
         "diffullama" if kind == "llama" else "diffugpt",
         _network(network, {**config, "vocab_size": width}, shift_logits=True),
@@ -102,7 +104,7 @@ def read_diffu(config: Mapping[str, Any], names: Collection[str], folder: Path) 
         learnt=("eos",),
         tokenizer="gpt2" if kind == "gpt2" else "Llama-2",
         tokenizer_class=GPT2Tokenizer if kind == "gpt2" else None,  # theirs may name a class of their training code
-        mask_token=mask if mask < width - 1 else "[¨M¨]",
+        mask_token=mask if named is not None or mask < width - 1 else "[¨M¨]",
     )
 
 

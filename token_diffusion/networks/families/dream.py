@@ -13,8 +13,7 @@ from torch import Tensor
 from transformers import Qwen2Tokenizer
 
 from ..bidirectional import BidirectionalQwen2Config
-from .keys import Keys, check_architecture, check_positive, check_run
-from .published import Published
+from .published import Keys, Published, check_architecture, check_positive, check_run
 
 MASK_TOKEN_ID = 151666
 CONTEXT, INHERITED = 2048, (32768, 131072)

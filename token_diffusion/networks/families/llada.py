@@ -14,8 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ..bidirectional import BidirectionalLlamaConfig
-from .keys import Keys, check_architecture, check_positive, check_run
-from .published import Published
+from .published import Keys, Published, check_architecture, check_positive, check_run
 
 MASK_TOKEN_ID = 126336
 """Of the released models, whatever their config.json says (generate.py)."""

@@ -1,4 +1,4 @@
-"""What is known of one folder of a published format, from its config.json and the names of its weights."""
+"""What is known of one folder of a published format, from its config.json, which is checked, and the names of its weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from ...errors import ParameterError
 
 Tokens = tuple[str | int, ...]
 """Control tokens, each by its id, by the tokenizer's role for it (`ROLES`), or as it is spelt: a spelling that the tokenizer
@@ -45,3 +47,29 @@ class Published:
     tokenizer_class: type[PreTrainedTokenizerBase] | None = None
     tokenizer_size: int | None = None
     mask_token: str | int = "[MASK]"
+
+
+Keys = Mapping[str, tuple[Any, list[Any]]]
+"""By a key of config.json what its value is where it is not there, and the values that are run, the usual one first."""
+
+
+def check_architecture(config: Mapping[str, Any], name: str) -> None:
+    """Raises `ParameterError` where the model is of another class than `name`."""
+    found = config.get("architectures") or [name]
+    if not isinstance(found, list) or name not in found:
+        raise ParameterError("architectures", f"be {name}", found)
+
+
+def check_run(config: Mapping[str, Any], run: Keys) -> None:
+    """Raises `ParameterError` for a value that is none of those that are run."""
+    for key, (default, values) in run.items():
+        if (value := config.get(key, default)) not in values:
+            raise ParameterError(key, f"be {values[0]!r}", value)
+
+
+def check_positive(config: Mapping[str, Any], *keys: str) -> None:
+    """Raises `ParameterError` for what is no number above 0."""
+    for key in keys:
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            raise ParameterError(key, "be a positive number", value)

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from tests.token_diffusion.networks.families.recording import Recording, recording
 from token_diffusion import TokenDiffusionConfig, TokenDiffusionForMaskedLM
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
-from token_diffusion.networks.families import FAMILIES, dit
+from token_diffusion.networks.families import FAMILIES
+from token_diffusion.networks.families.dit import layout as dit
 
 NAMES = ("mdlm", "udlm", "udlm-labels", "duo")
 ATOMS = "# ( ) - 1 2 3 4 5 = C F N O [C-] [CH-] [N+] [N-] [NH+] [NH2+] [NH3+] [O-] [c-] [cH-] [n-] [nH+] [nH] c n o"

@@ -146,7 +146,7 @@ def test_diffullama_is_told_from_llama_by_a_mask(tmp_path: Path) -> None:
     folder = write_turned(tmp_path / "llama", "diffullama", mask=False)
     with pytest.raises(ParameterError) as caught:
         load_checkpoint(folder)
-    assert "its model is 'llama'" in str(caught.value) and "diffullama" in str(caught.value)
+    assert "model_type 'llama'" in str(caught.value) and "diffullama" in str(caught.value)
     asked_for = load_checkpoint(write_turned(tmp_path / "asked", "diffullama", mask=False, mask_token_id=13))
     assert asked_for.family == "diffullama" and asked_for.tokenizer.mask_token == "w13"
     tokens = recording("diffullama").inputs["tokens"]
@@ -178,6 +178,9 @@ def test_no_layer_has_a_window(loaded: dict[str, Checkpoint]) -> None:
         ("a2d-llama", {"num_hidden_layers": 2}, "model.layers.2.input_layernorm.weight is left over"),
         ("a2d-llama", {"num_hidden_layers": 4}, "hold all weights of its model (model.layers.3"),
         ("a2d-llama", {"vocab_size": 64}, "64"),
+        ("a2d-qwen3", {"num_attention_heads": "four"}, "num_attention_heads"),
+        ("diffullama", {"mask_token_id": "eleven"}, "mask_token_id must be an integer, got 'eleven'"),
+        ("diffullama", {"mask_token_id": 70}, "mask_token_id must be in [0, 70), got 70"),
         ("diffugpt", {"n_embd": 36}, "transformer.h.0.attn.c_attn.bias is [96], not [108]"),
     ],
 )

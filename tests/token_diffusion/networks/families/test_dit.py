@@ -23,7 +23,7 @@ from tests.token_diffusion.networks.families.dit_folders import (
 from tests.token_diffusion.networks.families.recording import recording
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint, open_checkpoint
-from token_diffusion.networks.families import dit
+from token_diffusion.networks.families.dit import layout as dit
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +159,11 @@ def test_a_vocabulary_may_go_on_after_the_mask(tmp_path: Path) -> None:
         ({"n_heads": 7}, "hidden_size must be a multiple of 2"),
         ({"hidden_dim": "24"}, "hidden_dim must be an integer, got '24'"),
         ({"model_length": -1}, "model_length must be >= 1, got -1"),
+        ({"time_conditioning": "yes"}, "time_conditioning must be true or false, got 'yes'"),
         ({"dropout": "much"}, "dropout must be a finite number"),
         ({"vocab_size": 62}, "vocab_size"),
-        ({"n_blocks": 3}, "hold all weights of its model"),
-        ({"n_blocks": 1}, "is left over"),
+        ({"n_blocks": 10**9}, "n_blocks must be 2, the blocks that there are weights of, got 1000000000"),
+        ({"n_blocks": 1}, "n_blocks must be 2"),
         ({"cond_dim": 8}, "as its config.json describes them"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -215,7 +216,7 @@ def test_pickled_weights_are_read_as_numbers_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("width", "name"),
-    [(50258, "the gpt2"), (30522, "the bert-base-uncased"), (40, "the yairschiff/qm9-tokenizer"), (61, "its")],
+    [(50258, "the gpt2"), (30522, "the bert-base-uncased"), (40, "the yairschiff/qm9-tokenizer"), (61, "the")],
 )
 def test_a_tokenizer_that_is_not_there_is_asked_for_and_a_wrong_one_refused(
     width: int, name: str, tmp_path: Path

@@ -11,8 +11,9 @@ from transformers import AutoTokenizer
 from tests.token_diffusion.networks.families.dit_folders import load, write_gpt2
 from tests.token_diffusion.networks.families.recording import recording
 from token_diffusion import ParameterError
+from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.checkpoint.tokenizer import load_tokenizer
-from token_diffusion.facts import Frame
+from token_diffusion.facts import Facts, Frame
 from token_diffusion.networks.families import Published, mdlm
 
 OWT = {
@@ -47,6 +48,13 @@ def test_the_published_network() -> None:
 def test_text_begins_after_an_end_token_and_ends_at_one(tmp_path: Path) -> None:
     facts = load(tmp_path, "mdlm").facts
     assert facts.frame == Frame((59,), ()) and facts.learnt == {59}
+
+
+def test_a_folder_may_say_otherwise(tmp_path: Path) -> None:
+    load(tmp_path, "mdlm")
+    Facts(Frame(), frozenset({59})).write(tmp_path / "mdlm")
+    facts = load_checkpoint(tmp_path / "mdlm", tokenizer_name=tmp_path / "mdlm-tokenizer").facts
+    assert facts.frame == Frame() and facts.learnt == {59}
 
 
 @pytest.mark.parametrize(

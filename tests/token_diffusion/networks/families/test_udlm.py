@@ -15,7 +15,7 @@ from token_diffusion import ParameterError
 from token_diffusion.checkpoint import open_checkpoint
 from token_diffusion.facts import Frame
 from token_diffusion.networks.families import udlm
-from token_diffusion.networks.families.udlm import SMILESTokenizer
+from token_diffusion.networks.families.dit.udlm import SMILESTokenizer
 
 MOLECULES = {
     "C#CC1(O)C[NH2+]1": [0, 15, 5, 15, 15, 9, 6, 18, 7, 15, 24, 9, 1],

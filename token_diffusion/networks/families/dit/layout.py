@@ -7,17 +7,17 @@ one fused layer; `TokenDiffusionForMaskedLM` has a layer for each norm and each 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...diffusion.values import check_int, check_number
-from ...errors import ParameterError
-from ..transformer import TokenDiffusionConfig
-from .published import Published, Tokens
+from ....diffusion.values import check_bool, check_int, check_number
+from ....errors import ParameterError
+from ...transformer import TokenDiffusionConfig
+from ..published import Published, Tokens
 
 MLP_RATIO = 4
 ROPE_THETA = 10000.0
@@ -73,17 +73,22 @@ def vocabulary(width: int) -> Vocabulary:
 def published(
     family: str,
     config: Mapping[str, Any],
+    names: Collection[str],
     forward_process: str,
-    time_conditioning: str,
+    told: str,
     *,
     framed: bool = True,
     num_classes: int = 0,
 ) -> Published:
     """A folder with the config.json that MDLM, UDLM and Duo have, of a network over a log-linear schedule.
 
-    Uniform noise may be any of its ids, the mask as well. framed: whether its sequences began with a start token.
+    Uniform noise may be any of its ids, the mask as well.
+
+    Args:
+        told: how it is told the time. framed: whether its sequences began with a start token. num_classes: its labels.
     """
-    network = from_sizes(config, time_conditioning=time_conditioning, num_classes=num_classes)
+    network = from_sizes(config, time_conditioning=told, num_classes=num_classes)
+    _check_blocks(network.num_hidden_layers, names)
     known = vocabulary(network.vocab_size)
     scheduler = {
         "vocab_size": network.vocab_size,
@@ -103,6 +108,13 @@ def published(
     )
 
 
+def time_conditioning(config: Mapping[str, Any], otherwise: bool) -> str:
+    """How the network is told the time, which a config.json may say; as theirs it has the input in either case."""
+    told = config.get("time_conditioning", otherwise)
+    check_bool("time_conditioning", told)
+    return "sigma" if told else "zero"
+
+
 def from_sizes(sizes: Mapping[str, Any], **options: Any) -> TokenDiffusionConfig:
     """The DiT whose sizes have the names of the authors' config.json. Raises `ParameterError` for one that is no size."""
     for name in ("vocab_size", "hidden_dim", "n_blocks", "n_heads", "cond_dim", "model_length"):
@@ -118,6 +130,13 @@ def from_sizes(sizes: Mapping[str, Any], **options: Any) -> TokenDiffusionConfig
         dropout=float(dropout),
         **options,
     )
+
+
+def _check_blocks(n_blocks: int, names: Collection[str]) -> None:
+    """Before any is built: a network of a billion blocks would take the machine's memory to find out."""
+    blocks = {found[1] for name in names if (found := re.match(r"(?:backbone\.)?blocks\.(\d+)\.", name))}
+    if blocks and len(blocks) != n_blocks:
+        raise ParameterError("n_blocks", f"be {len(blocks)}, the blocks that there are weights of", n_blocks)
 
 
 def config(

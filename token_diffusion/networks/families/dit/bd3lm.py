@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ...diffusion.values import check_bool, check_int
-from ...errors import ParameterError
-from . import dit
-from .published import Published
+from ....diffusion.values import check_bool, check_int
+from ....errors import ParameterError
+from ..published import Published
+from . import layout
 
 SWITCHES = {"adaln": True, "cross_attn": True, "time_conditioning": False}
 """What they are where config.json has no word of them."""
@@ -35,8 +35,8 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     check_int("block_size", size := config["block_size"], 1)
     whole = not block_causal or size >= config["model_length"]
     blocks, time_conditioning = None if whole else size, "zero" if adaptive else "none"
-    network = dit.from_sizes(config, time_conditioning=time_conditioning, causal_block_size=blocks)
-    known = dit.vocabulary(network.vocab_size)
+    network = layout.from_sizes(config, time_conditioning=time_conditioning, causal_block_size=blocks)
+    known = layout.vocabulary(network.vocab_size)
     return Published(
         "bd3lm",
         network,
@@ -56,4 +56,4 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
 
 def weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our names for their weights."""
-    return dit.weights({name: tensor for name, tensor in theirs.items() if name not in OF_TRAINING})
+    return layout.weights({name: tensor for name, tensor in theirs.items() if name not in OF_TRAINING})

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from . import dit
-from .published import Published
+from ..published import Published
+from . import layout
 
 
 def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     """What is known of such a folder; None for another."""
     if config.get("model_type") != "mdlm":
         return None
-    told = "sigma" if config.get("time_conditioning", False) else "zero"
+    told = layout.time_conditioning(config, otherwise=False)
     # The ones trained for text of any length ("noeos") say so in their own name alone, which stands at these two places.
     framed = not any("noeos" in str(config.get(key)) for key in ("_name_or_path", "auto_map"))
-    return dit.published("mdlm", config, "absorbing", told, framed=framed)
+    return layout.published("mdlm", config, names, "absorbing", told, framed=framed)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ...errors import ParameterError
-from . import dit
-from .published import Published
+from ....errors import ParameterError
+from ..published import Published
+from . import layout
 
 
 def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
@@ -19,4 +19,4 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
         return None
     if config.get("causal", False):
         raise ParameterError("causal", "be false, as attention to all positions is", True)
-    return dit.published("duo", config, "uniform", "sigma")
+    return layout.published("duo", config, names, "uniform", "sigma")

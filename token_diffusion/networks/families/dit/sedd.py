@@ -26,10 +26,10 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
-from ...diffusion.values import check_int, check_number
-from ...errors import ParameterError
-from . import dit
-from .published import Published
+from ....diffusion.values import check_int, check_number
+from ....errors import ParameterError
+from ..published import Published
+from . import layout
 
 SIZES = ("hidden_size", "n_blocks", "n_heads", "length", "cond_dim")
 NOISES = {"loglinear": "log_linear", "geometric": "geometric"}
@@ -52,7 +52,7 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
         check_int(f"model.{name}", model[name], 1)
     check_int("tokens", tokens := config["tokens"], 1)
     check_number("model.dropout", dropout := model.get("dropout", 0.0))
-    network = dit.config(
+    network = layout.config(
         tokens + 1,
         model["hidden_size"],
         model["n_blocks"],
@@ -66,7 +66,7 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     return Published(
         "sedd",
         network,
-        partial(dit.weights, prefix=""),
+        partial(layout.weights, prefix=""),
         scheduler={
             "vocab_size": tokens + 1,
             "mask_token_id": tokens,

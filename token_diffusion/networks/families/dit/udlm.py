@@ -14,10 +14,10 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ...diffusion.values import check_bool, check_int
-from ...errors import ParameterError
-from . import dit
-from .published import Published
+from ....diffusion.values import check_bool, check_int
+from ....errors import ParameterError
+from ..published import Published
+from . import layout
 
 CONTROL = {
     "cls_token": "<bos>",
@@ -40,10 +40,10 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
         raise ParameterError("cfg", "be true where there is an embedding of labels (cond_map)", labelled)
     if labelled:
         check_int("cfg_num_classes", config["cfg_num_classes"], 1)
-    told = "sigma" if config.get("time_conditioning", True) else "zero"
+    told = layout.time_conditioning(config, otherwise=True)
     classes = config["cfg_num_classes"] if labelled else 0
-    known = dit.published("udlm", config, "uniform", told, num_classes=classes)
-    return replace(known, tokenizer_class=SMILESTokenizer) if known.tokenizer == dit.QM9.tokenizer else known
+    known = layout.published("udlm", config, names, "uniform", told, num_classes=classes)
+    return replace(known, tokenizer_class=SMILESTokenizer) if known.tokenizer == layout.QM9.tokenizer else known
 
 
 class SMILESTokenizer(PreTrainedTokenizerFast):

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...diffusion.values import check_int, check_number
-from ...errors import ParameterError
-from . import dit
-from .published import Published
+from ....diffusion.values import check_int, check_number
+from ....errors import ParameterError
+from ..published import Published
+from . import layout
 
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_seq_len", "timestep_cond_dim")
 
@@ -40,7 +40,7 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     check_int("vocab_size", config["vocab_size"], 2)
     check_number("attention_dropout", dropout := config.get("attention_dropout", 0.0))
     vocab_size = ROUNDED.get(config["vocab_size"], config["vocab_size"])
-    network = dit.config(
+    network = layout.config(
         vocab_size,
         config["hidden_size"],
         config["num_hidden_layers"],
@@ -77,12 +77,12 @@ def _weights(vocab_size: int, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]
     for name in ("vocab_embed.embedding", "output_layer.linear.weight", "output_layer.linear.bias"):
         if name in kept:
             kept[name] = kept[name][:vocab_size]
-    return dit.weights(kept, prefix="")
+    return layout.weights(kept, prefix="")
 
 
 def _check_table(name: str, table: Tensor, turned: Callable[[Tensor], Tensor]) -> None:
     """Their network turns by the table that the file holds, [1, L, 3, 1, D], ours by the frequencies that it was made of."""
     half = table.shape[-1] // 2
-    angles = torch.arange(table.shape[1]).unsqueeze(1) * dit.ROPE_THETA ** -(torch.arange(half) / half)
+    angles = torch.arange(table.shape[1]).unsqueeze(1) * layout.ROPE_THETA ** -(torch.arange(half) / half)
     if not torch.allclose(table[0, :, 0, 0, :half].float(), turned(angles), atol=1e-2):
-        raise ParameterError(name, f"be of powers of {dit.ROPE_THETA:g}", list(table.shape))
+        raise ParameterError(name, f"be of powers of {layout.ROPE_THETA:g}", list(table.shape))
