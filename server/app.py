@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
-from typing import Any
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import torch
 from fastapi import FastAPI
@@ -14,8 +13,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from token_diffusion import __version__
-from token_diffusion.checkpoint import Unloaded, holds_tokenizer, open_checkpoint
+from token_diffusion.checkpoint import Checkpoint, Unloaded, holds_tokenizer, open_checkpoint
 from token_diffusion.engine.cost import enough_tokens
+from token_diffusion.errors import ParameterError
 from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
 from token_diffusion.networks.hub import local_folder, repository, tokenizer_folder
@@ -148,22 +148,23 @@ def start_loading(settings: Settings) -> Future[Engine]:
     places = settings.checkpoint_places()
 
     def opened(name: str) -> Unloaded:
-        folder = local_folder("checkpoint_path", places[name])
-        has_tokenizer = holds_tokenizer(folder) or holds_tokenizer(folder / "tokenizer")
-        tokenizer = settings.tokenizer_name.get(name, None if has_tokenizer else settings.tokenizer_name.get(""))
-        options: dict[str, Any] = {
-            "device": device,
-            "dtype": settings.dtype,
-            "tokenizer_name": tokenizer_folder(tokenizer),
-        }
-        return open_checkpoint(folder, **options)
+        with _named(name, places):
+            folder = local_folder("checkpoint_path", places[name])
+            has_tokenizer = holds_tokenizer(folder) or holds_tokenizer(folder / "tokenizer")
+            tokenizer = settings.tokenizer_name.get(name, None if has_tokenizer else settings.tokenizer_name.get(""))
+            words = tokenizer_folder(tokenizer)
+            return open_checkpoint(folder, device=device, dtype=settings.dtype, tokenizer_name=words)
+
+    def loaded(name: str, folder: Unloaded) -> Checkpoint:
+        with _named(name, places):
+            return folder.load(name)
 
     # What is on a hub may take minutes to be fetched, in which /health is asked for.
     here = {name: opened(name) for name, place in places.items() if repository(place) is None}
 
     def load() -> Engine:
         folders = {name: here[name] if name in here else opened(name) for name in places}
-        checkpoints = {name: folder.load(name) for name, folder in folders.items()}
+        checkpoints = {name: loaded(name, folder) for name, folder in folders.items()}
         for checkpoint in checkpoints.values():
             plain(checkpoint.tokenizer)  # seconds for a large vocabulary, which the first request need not wait for
         return Engine(
@@ -179,6 +180,17 @@ def start_loading(settings: Settings) -> Future[Engine]:
     promise = thread.submit(load)
     thread.shutdown(wait=False)
     return promise
+
+
+@contextmanager
+def _named(name: str, places: Collection[str]) -> Iterator[None]:
+    """In here an error says which of several checkpoints it is about; only some name a folder."""
+    try:
+        yield
+    except ParameterError as error:
+        if len(places) == 1:
+            raise
+        raise ParameterError(f"checkpoint {name!r}: {error.name}", error.rule, error.value) from error
 
 
 def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:

@@ -27,6 +27,7 @@ from tests.fake_hub import FakeHub, Repository, fake_hub, hub_in_place
 from tests.live_server import LiveServer, serving
 from tests.token_diffusion.networks.families.hub_folders import write_dream, write_llada
 from tests.token_diffusion.networks.families.recording import NAMES, recording
+from tests.token_diffusion.networks.families.turned_folders import write_turned
 from token_diffusion.__main__ import main
 from token_diffusion.networks.families import Published, published
 from token_diffusion.plain import control_ids
@@ -62,7 +63,13 @@ def words_for(known: Published) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict[str, Any](roles))
 
 
-WRITERS: dict[str, Callable[[Path, str], Path]] = {"dream": write_dream, "llada": write_llada}
+WRITERS: dict[str, Callable[[Path, str], Path]] = {
+    "dream": write_dream,
+    "llada": write_llada,
+    "a2d": write_turned,
+    "diffugpt": write_turned,
+    "diffullama": write_turned,
+}
 """By the start of its name what writes a recording as a folder whose tokenizer has files that others do not have."""
 
 WITHOUT_TOKENIZER = {"mdlm", "udlm", "duo", "bd3lm", "sedd"}

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from server.app import create_app, load_engine, start_loading
 from server.settings import Settings
 from tests.fake_hub import Repository, hub_in_place
+from tests.token_diffusion.networks.families.recording import recording
 from token_diffusion.checkpoint import Checkpoint, Unloaded
 from token_diffusion.errors import ParameterError
 
@@ -26,6 +27,19 @@ def test_loading_names_the_checkpoint_that_cannot_be_used(tiny_folders: Mapping[
         load_engine(Settings(checkpoint_path=str(tiny_folders["absorbing"] / "nothing")))
     with pytest.raises(ParameterError, match="device must be"):
         load_engine(Settings(checkpoint_path=str(tiny_folders["absorbing"]), device="cuda:77"))
+
+
+def test_of_several_checkpoints_an_error_says_which_cannot_be_used(
+    tiny_folders: Mapping[str, Path], tmp_path: Path
+) -> None:
+    broken = shutil.copytree(tiny_folders["absorbing"], tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"")
+    for place in (broken, tmp_path / "none"):
+        with pytest.raises(ParameterError, match=r"^checkpoint 'y': checkpoint_path must"):
+            load_engine(Settings(checkpoint={"x": str(tiny_folders["absorbing"]), "y": str(place)}))
+    recording("mdlm").write(tmp_path / "mdlm")
+    with pytest.raises(ParameterError, match=r"^checkpoint 'y': tokenizer_name must be given"):
+        load_engine(Settings(checkpoint={"x": str(tiny_folders["absorbing"]), "y": str(tmp_path / "mdlm")}))
 
 
 def test_networks_are_loaded_in_a_thread_that_ends(

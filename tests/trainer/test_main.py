@@ -135,7 +135,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert stop.value.code == 0
         assert "--output_" in capsys.readouterr().out
     (line,) = errors(capsys, ["mldm"])
-    assert line == "command must be one of mdlm, udlm, hybrid, tokenizer, evaluate, got 'mldm'"
+    assert line == "command must be one of mdlm, udlm, hybrid, sft, tokenizer, evaluate, got 'mldm'"
 
 
 def test_loss_weighting_is_hybrids_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,8 +21,8 @@ CARRIED = ("license", "license_name", "license_link", "language")
 
 TEXT = """# {name}
 
-{source}, in the layout of Token Diffusion, as `python -m token_diffusion convert` writes it: the weights are the same numbers, in
-{dtype}, and nothing was trained. Scheduler, frame and tokenizer are in files of their own, so that nobody need know the original.
+{source}, in the layout of Token Diffusion, as `python -m token_diffusion convert` writes it: {weights},
+and nothing was trained. Scheduler, frame and tokenizer are in files of their own, so that nobody need know the original.
 
 {table}
 
@@ -49,13 +49,23 @@ class Origin:
     """What was converted.
 
     place: as the user named it. folder: where its files are. family: its published format, if it is of one.
-    base: of adapters the model that they were merged into, as it was named, and its folder.
+    base: of adapters the model that they were merged into, as it was named, and its folder. rounded: whether the weights are
+    of a coarser type than they were.
     """
 
     place: str
     folder: Path
     family: str | None = None
     base: tuple[str, Path] | None = None
+    rounded: bool = False
+
+    def weights(self, dtype: str) -> str:
+        """In words, what became of them."""
+        if self.base is not None:
+            return f"the weights are those of the two together, in {dtype}"
+        return (
+            f"the weights are rounded to {dtype}" if self.rounded else f"the weights are the same numbers, in {dtype}"
+        )
 
     @property
     def text(self) -> str:
@@ -78,7 +88,7 @@ def card(origin: Origin, name: str, model: PreTrainedModel, scheduler: TokenDiff
     body = TEXT.format(
         name=name,
         source=origin.text,
-        dtype=str(model.dtype).removeprefix("torch."),
+        weights=origin.weights(str(model.dtype).removeprefix("torch.")),
         table=_table(_figures(model, scheduler, facts)),
         command="sample-hybrid" if scheduler.config.forward_process == "hybrid" else "sample",
     )

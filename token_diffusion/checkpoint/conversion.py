@@ -78,7 +78,9 @@ def convert(
     _fit_schedule(model, scheduler)
     check_fit(folder, model.config, opened.tokenizer, scheduler)
     check_frame(folder, facts, scheduler.config.mask_token_id, max_positions(model))
-    text = card(Origin(checkpoint_path, folder, opened.family, base), target.resolve().name, model, scheduler, facts)
+    rounded = opened.dtype not in ("float32", stored_dtype(opened.places["model"]))
+    origin = Origin(checkpoint_path, folder, opened.family, base, rounded)
+    text = card(origin, target.resolve().name, model, scheduler, facts)
     parts: dict[str, Any] = {"facts": facts if facts.known else None, "card": text, "max_shard_size": max_shard_size}
     try:
         save_checkpoint(target, model, opened.tokenizer, scheduler, **parts)

@@ -108,10 +108,8 @@ def _validate(
     documents = read_documents("validation_file", config.validation_file, packing, config.text_column)
     facts = checkpoint.facts
     options: dict[str, Any] = {"packing": packing, "max_length": max_length}
-    options["frame"] = facts.frame if facts.known and not packing else None
+    options["frame"] = facts.frame if facts.known else None
     options["learnt"] = facts.learnt
-    if packing and facts.frame:
-        logger.warning("%s was trained on documents in a frame; packed text has none", checkpoint.name)
     main = accelerator.is_main_process
     with accelerator.main_process_first():  # the others then find its cache
         ids = tokenize(tokenizer, documents, flag="validation_file", progress=main, **options).ids
@@ -122,8 +120,8 @@ def _validate(
         seed=config.seed,
         power=time_power(checkpoint.scheduler.process),
     )
-    special_ids, frame = special(tokenizer, facts.learnt).tolist(), Frame() if packing else facts.frame
-    examples = NoisyExamples(ids, checkpoint.scheduler, special_ids, frame=frame)
+    special_ids = special(tokenizer, facts.learnt).tolist()
+    examples = NoisyExamples(ids, checkpoint.scheduler, special_ids, frame=facts.frame)
     loader = make_loader(examples, batches, pad_token_id=padding(tokenizer), num_workers=0)
     bound = evaluate(
         accelerator,
@@ -189,7 +187,7 @@ def _reference(
         chosen = windows(range(len(validation)), min(count, len(validation)), 1) if validation else []
         texts = [frame.inside(validation[index].tolist()) for row in chosen for index in row]
         return [list(text[:seq_len]) for text in texts]
-    stream = np.concatenate(validation).tolist() if validation else []
+    stream = [token for piece in validation for token in frame.inside(piece.tolist())]
     return windows(stream, seq_len, count) if len(stream) >= seq_len else []
 
 

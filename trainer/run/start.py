@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 from token_diffusion.checkpoint import SCHEDULER_FILE, Unloaded, open_checkpoint
@@ -10,11 +11,30 @@ from token_diffusion.networks.families import published
 
 from ..config import SFTConfig, TrainingConfig
 from ..config.training import SCHEDULER_OPTIONS
+from ..output.resume import check_same_run, read_facts
 from .model import local
 
 COMMANDS = {"absorbing": "mdlm", "uniform": "udlm", "hybrid": "hybrid"}
 
 Config = TypeVar("Config", bound=TrainingConfig)
+
+
+def is_here(config: TrainingConfig) -> bool:
+    """Whether the model is on this machine, or made here."""
+    return config.config_name is not None or Path(config.model_name_or_path).exists()
+
+
+def begin(config: Config, checkpoint: Path | None, num_processes: int) -> tuple[Config, Unloaded | None]:
+    """What `settled` and `find_start` return, of a run that goes on from `checkpoint` if there is one.
+
+    Raises:
+        ParameterError: as they do; or the rest of the run would differ from its start.
+    """
+    start = find_start(config)
+    config = settled(config, start)
+    if checkpoint is not None:
+        check_same_run(read_facts(checkpoint), config, num_processes, checkpoint)
+    return config, start
 
 
 def find_start(config: TrainingConfig) -> Unloaded | None:

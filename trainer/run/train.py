@@ -31,14 +31,13 @@ from ..evaluation.validation import evaluate, loss_sums
 from ..output.checkpoints import FINAL, check_space, checkpoint_name, delete_run, find_checkpoint, tidy
 from ..output.files import check_output_dir
 from ..output.hub import PushError, open_hub
-from ..output.resume import check_same_run, read_facts
 from ..report.watch import Watch
 from ..signals import StopSignals
 from .learner import Learner, StepSums
 from .model import build_adapter, build_model, build_scheduler, build_tokenizer
 from .proof import prove_run
 from .saving import Progress, Saver
-from .start import find_start, settled
+from .start import begin, is_here
 from .trial import try_network
 
 logger = logging.getLogger(__name__)
@@ -59,20 +58,20 @@ def train(config: TrainingConfig, arguments: Sequence[str] = ()) -> ValidationBo
         TrainingError: the loss or the gradient is not finite, a checkpoint could not be written or pushed, or a signal
             asked to stop.
     """
-    start = find_start(config)
-    config = settled(config, start)
     check_output_dir(config.output_dir)
     accelerator = make_accelerator(config)
     if accelerator.is_main_process:
         tidy(config.output_dir)
     accelerator.wait_for_everyone()
-    checkpoint = find_checkpoint(config)
-    if checkpoint is not None:
-        check_same_run(read_facts(checkpoint), config, accelerator.num_processes, checkpoint)
-    elif config.resume_from_checkpoint is not None:
+    checkpoint, num_processes, start = find_checkpoint(config), accelerator.num_processes, None
+    if checkpoint is None and config.resume_from_checkpoint is not None:
         logger.warning("no checkpoint in %s: starting anew", config.output_dir)
+    if is_here(config):
+        config, start = begin(config, checkpoint, num_processes)
     hub = open_hub(config) if accelerator.is_main_process else None
     corpus = load_corpus(config)
+    if not is_here(config):  # what has to be fetched is fetched for text that can be read
+        config, start = begin(config, checkpoint, num_processes)
     try:
         with logging_redirect_tqdm() if accelerator.is_main_process else nullcontext():
             run = Run(config, accelerator, corpus, arguments, checkpoint, hub.repo_id if hub else None, start)

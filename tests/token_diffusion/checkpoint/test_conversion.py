@@ -93,6 +93,9 @@ def test_the_card_says_what_it_was(folder: Path, tmp_path: Path) -> None:
     card = (convert(str(folder), tmp_path / "new") / "README.md").read_text()
     assert "license: mit\n" in card and "language: en\n" in card and "`mine`, a checkpoint, in the layout" in card
     assert "| process | uniform |\n| schedule | log_linear |" in card and str(tmp_path) not in card
+    assert "the weights are the same numbers, in float32," in card
+    rounded = convert(str(folder), tmp_path / "half", dtype="bfloat16")
+    assert "the weights are rounded to bfloat16," in (rounded / "README.md").read_text()
     (folder / "README.md").write_bytes(b"\xff---\nlicense: [")
     assert "license" not in (convert(str(folder), tmp_path / "newer") / "README.md").read_text()
 

@@ -129,7 +129,6 @@ def test_the_folders_frame_is_around_text_and_samples(
     workplace: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And not the tokenizer's, [CLS] … [SEP]: the network is shown what it was trained on, and the frame is not measured."""
@@ -139,17 +138,21 @@ def test_the_folders_frame_is_around_text_and_samples(
     text = ["--validation_file", workplace / "text.txt", "--max_length", "12"]
     shown: list[list[int]] = []
 
-    def examples(ids: Sequence[Any], *arguments: Any) -> NoisyExamples:
+    def examples(ids: Sequence[Any], *arguments: Any, **options: Any) -> NoisyExamples:
         shown.extend(row.tolist() for row in ids)
-        return NoisyExamples(ids, *arguments)
+        return NoisyExamples(ids, *arguments, **options)
 
     monkeypatch.setattr("trainer.evaluation.evaluate.NoisyExamples", examples)
     found = evaluate(capsys, folder, *text, "--num_samples", "2", "--num_inference_steps", "2")
     assert {row[0] for row in shown} == {2} and not any(3 in row[1:] for row in shown)
     assert found["samples"]["num_tokens"] == 2 * 11
-    assert "was trained on documents in a frame" not in caplog.text
-    evaluate(capsys, folder, *text, "--packing")
-    assert "was trained on documents in a frame; packed text has none" in caplog.text
+    shown.clear()
+    packed = evaluate(capsys, folder, *text, "--packing", "--num_samples", "2", "--num_inference_steps", "2")
+    assert {row[0] for row in shown} == {2} and {len(row) for row in shown[:-1]} == {12}
+    assert packed["reference"]["num_tokens"] == packed["samples"]["num_tokens"] == 2 * 11
+    assert packed["validation"]["num_tokens"] == sum(len(row) - 1 for row in shown) - sum(
+        row.count(3) for row in shown
+    )
 
 
 def test_samples_alone(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

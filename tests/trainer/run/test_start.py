@@ -25,7 +25,7 @@ END = 59
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MDLM, a GIDD-like and a LLaDA of others, a hybrid of ours, a tokenizer and a text."""
     place = tmp_path_factory.mktemp("published")
-    for name in ("mdlm", "duo"):
+    for name in ("mdlm", "duo", "bd3lm"):
         write_folder(place / name, recording(name))
     write_gpt2(place / "tokenizer", 60)
     write_llada(place / "llada")
@@ -37,7 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(folders: Path, name: str, output_dir: Path, *more: str) -> list[str]:
     start = [f"--model_name_or_path={folders / name}", f"--train_file={folders / 'text.jsonl'}", "--max_length=16"]
-    if name in ("mdlm", "duo"):
+    if name in ("mdlm", "duo", "bd3lm"):
         start.append(f"--tokenizer_name={folders / 'tokenizer'}")
     return [
         *start,
@@ -109,6 +109,7 @@ def test_flags_win_over_the_folder_where_they_may(folders: Path) -> None:
     [
         ("udlm", "mdlm", [], "be a folder of the uniform process: this one goes on with `trainer mdlm`"),
         ("mdlm", "ours", [], "be a folder of the absorbing process: this one goes on with `trainer hybrid`"),
+        ("mdlm", "bd3lm", [], "model_name_or_path must be a model whose positions see all others: of its blocks of"),
         ("sft", "ours", ["--forward_process=absorbing"], "forward_process must be hybrid"),
         ("sft", "llada", ["--gamma=1.5"], "gamma must be left out where the process is absorbing"),
         (
