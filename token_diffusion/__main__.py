@@ -151,7 +151,8 @@ def sample_text(arguments: argparse.Namespace) -> None:
     checkpoint = _load(arguments)
     needed = COMMANDS[arguments.command][0]
     if checkpoint.process not in needed:
-        rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
+        others = " or ".join(name for name, (takes, _) in COMMANDS.items() if checkpoint.process in takes)
+        rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command} (this one is for {others})"
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
     block_size = _block_size(arguments, checkpoint)
     is_template = arguments.template is not None or arguments.template_ids is not None
@@ -298,7 +299,7 @@ def _figures(passages: Sequence[Passage], scores: Sequence[Score]) -> list[dict[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 for a user's mistake, told in one line."""
+    """Exit code 0, or 2 for a user's mistake, told in one line, or 130 after Ctrl-C."""
     arguments = build_parser().parse_args(argv)
     prepare()
     set_threads()
@@ -309,6 +310,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ParameterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

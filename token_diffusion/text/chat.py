@@ -65,11 +65,11 @@ class Conversation:
         messages = [*self._messages, message]
         check_messages(messages)
         whole = self._render(messages, add_generation_prompt=False)
-        if not whole.startswith(self._rendered):
+        answer = whole.removeprefix(self._rendered)
+        said = self._marked(message["content"]).strip()
+        if not whole.startswith(self._rendered) or (said and not answer.strip()):
             rule = "be written by the chat template so that an answer follows what stands there before it is given"
             raise ParameterError("messages", rule, _shown(messages))
-        answer = whole[len(self._rendered) :]
-        said = self._marked(message["content"]).strip()
         end = self._control.search(answer, max(answer.find(said), 0) + len(said))
         return self._ids(answer if end is None else answer[: end.end()], continuing=bool(self._rendered))
 

@@ -106,7 +106,7 @@ class Speller:
             rows = np.concatenate([rows for rows, _ in parts])
             (start,), (end,) = truncated(self.tokenizer, np.array([0]), np.array([len(rows)]), max_length - len(frame))
             # A document that was cut off, perhaps within a character, says nothing.
-            self.exact = self.exact and (end - start < len(rows) or all(same for _, same in parts))
+            self.exact = self.exact and (bool(end - start < len(rows)) or all(same for _, same in parts))
             yield np.concatenate([before, rows[start:end], after])
 
     def _encoded(self, documents: Documents) -> Iterator[Encoded]:

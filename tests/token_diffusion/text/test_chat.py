@@ -64,6 +64,13 @@ def test_a_template_that_refuses_says_why() -> None:
         chat_ids(tokenizer, [{"role": "user", "content": "a"}], None)
 
 
+def test_a_template_that_writes_the_mask_is_refused() -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = tokenizer.mask_token + "{{ messages[0].content }}"
+    with pytest.raises(ParameterError, match="messages must be written by the chat template without the mask token"):
+        chat_ids(tokenizer, [{"role": "user", "content": "a"}], None)
+
+
 def test_without_a_template_there_is_no_chat() -> None:
     for tokenizer in (tiny_tokenizer(), byte_tokenizer()):
         with pytest.raises(ParameterError, match="messages must be sent to a model with a chat template"):
@@ -161,9 +168,10 @@ def test_an_end_that_is_typed_in_an_answer_is_text() -> None:
     assert tokenizer.decode(answer[:-1]) == "a<|end|>\nb<|end|>"
 
 
-def test_a_template_that_writes_the_prompt_otherwise_once_it_is_answered_is_refused() -> None:
+@pytest.mark.parametrize("template", ["{{ messages|length }}" + CHAT_TEMPLATE, "<|start|>"])
+def test_a_template_that_writes_no_answer_behind_what_was_there_before_it_is_refused(template: str) -> None:
     tokenizer = chat_tokenizer()
-    tokenizer.chat_template = "{{ messages|length }}" + str(tokenizer.chat_template)
+    tokenizer.chat_template = template
     with pytest.raises(ParameterError, match="an answer follows what stands there before it is given"):
         Conversation(tokenizer, TALK[:2]).answer_ids(ANSWER)
 

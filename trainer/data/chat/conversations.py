@@ -117,8 +117,6 @@ def _conversation(row: object) -> dict[str, Any]:
         raise ValueError(f"is no object but {type(row).__name__}")
     messages, prompt, completion = (row.get(name) for name in COLUMNS)
     if messages is None and isinstance(prompt, str) and isinstance(completion, str):
-        if not completion.strip():
-            raise ValueError("has a completion without text")
         return {"prompt": prompt, "completion": completion}
     if messages is None and isinstance(prompt, list) and isinstance(completion, list):
         messages = [*prompt, *completion]

@@ -115,6 +115,9 @@ def _encoded(
     with tqdm(total=total, desc="tokenise", unit="char", unit_scale=True, delay=1, disable=off) as bar:
         for number, document in enumerate(documents, start=1):
             for exchange in exchanges(document, every_answer):
+                if exchange.plain is None and chat_template(tokenizer) is None:
+                    rule = "be given for messages where the tokenizer has no chat template"
+                    raise ParameterError("chat_template_path", rule, None)
                 try:
                     yield _ids(tokenizer, exchange)
                 except (ParameterError, LostToken) as error:
@@ -125,15 +128,12 @@ def _encoded(
 
 def _ids(tokenizer: PreTrainedTokenizerBase, exchange: Exchange) -> tuple[list[int], list[int]]:
     if exchange.plain is None:
-        if chat_template(tokenizer) is None:
-            rule = "be given for messages where the tokenizer has no chat template"
-            raise ParameterError("chat_template_path", rule, None)
         *before_it, answer = exchange.messages
         conversation = Conversation(tokenizer, before_it)
         return conversation.ids(), conversation.answer_ids(answer)
     prompt, completion = exchange.plain
     before = plain(tokenizer).ids([prompt])[0] if prompt else []
-    return before, plain(tokenizer).ids([completion], continuing=bool(before))[0]
+    return before, plain(tokenizer).ids([completion], continuing=bool(before))[0] if completion else []
 
 
 def _shown(exchange: Exchange) -> Sequence[str]:

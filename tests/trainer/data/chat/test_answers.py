@@ -45,11 +45,17 @@ def examples(exchanges: Exchanges, process: str = "absorbing", **options: Any) -
 
 
 def test_an_example_is_the_prompt_the_answer_and_its_end(tokenizer: PreTrainedTokenizerBase) -> None:
-    found = tokenised(tokenizer, [pair(3, 2), pair(0, 1)])
+    found = tokenised(tokenizer, [pair(3, 2), pair(0, 1), pair(1, 0)])
     w1, w2 = (tokenizer.get_vocab()[word] for word in ("w1", "w2"))
-    assert [row.tolist() for row in found.ids] == [[CLS, w1, w1, w1, w2, w2, END], [CLS, w2, END]]
-    assert found.starts.tolist() == [4, 1]
+    assert [row.tolist() for row in found.ids] == [[CLS, w1, w1, w1, w2, w2, END], [CLS, w2, END], [CLS, w1, END]]
+    assert found.starts.tolist() == [4, 1, 2]
     assert (found.end, found.learnt, found.ends) == (END, {END}, {END})
+
+
+def test_an_unknown_word_is_nothing_to_learn_and_ends_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
+    found = tokenised(tokenizer, [{"prompt": "w1", "completion": "w2 never"}])
+    assert found.ids[0].tolist()[-2:] == [tokenizer.unk_token_id, END]
+    assert (found.learnt, found.ends) == ({END}, {END})
 
 
 def test_what_does_not_fit_is_cut_off_or_left_out_and_counted(
@@ -142,7 +148,7 @@ def test_a_prefix_that_the_template_writes_itself_is_there_once() -> None:
         (None, "chat_template_path must be given for messages where the tokenizer has no chat template"),
         (
             "{{ raise_exception('no user') }}",
-            r"number 1: messages must be what the model's chat template takes \(no user",
+            r"train_file .*number 1: messages must be what the model's chat template takes \(no user",
         ),
     ],
 )

@@ -78,7 +78,6 @@ def test_the_last_answer_is_learnt_or_every_one_behind_what_came_before_it() -> 
             "must have prompt and completion, both strings or both lists of messages, not str and NoneType",
         ),
         ({"prompt": "a", "completion": [SAID]}, "not str and list"),
-        ({"prompt": "a", "completion": " "}, "has a completion without text"),
         ({"messages": "hi"}, "must have a list of messages, not str"),
         ({"messages": ["hi"]}, "must have messages that are objects, not str"),
         ({"messages": [{"role": "user"}]}, "must have messages with a string as content, not NoneType"),
