@@ -26,7 +26,7 @@ from ..bidirectional import (
     BidirectionalQwen3Config,
 )
 from ..files import weight_shapes
-from .published import Published
+from .published import Published, check_positive
 
 A2D: dict[str, tuple[type[PreTrainedConfig], tuple[str, ...]]] = {
     "a2d-llama": (BidirectionalLlamaConfig, ("<|eot_id|>", "<|end_of_text|>")),
@@ -51,6 +51,9 @@ OF_THE_FOLDER = (
     "_name_or_path",
 )
 """Keys of config.json that say how to load it there."""
+
+POSITIVE = ("max_position_embeddings", "n_positions", "rms_norm_eps", "rope_theta")
+"""Keys whose wrong values would go unnoticed: attention makes a number of NaN, too."""
 
 SMALL_MASK, LLAMA_MASK = 10541, 811
 """Ordinary tokens that DiffuGPT-S and DiffuLLaMA took for their masks (LLaMA-Factory/src/llamafactory/model/loader.py)."""
@@ -110,6 +113,7 @@ def read_diffu(config: Mapping[str, Any], names: Collection[str], folder: Path) 
 
 def _network(kind: type[PreTrainedConfig], config: Mapping[str, Any], shift_logits: bool) -> PreTrainedConfig:
     """The same sizes, no window in any layer."""
+    check_positive(config, *(key for key in POSITIVE if config.get(key) is not None))
     sizes = {key: value for key, value in config.items() if key not in OF_THE_FOLDER}
     if "layer_types" in sizes or sizes.get("use_sliding_window"):
         sizes |= {"layer_types": ["full_attention"] * sizes["num_hidden_layers"]}

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ...diffusion.values import check_number
 from ...errors import ParameterError
 
 Tokens = tuple[str | int, ...]
@@ -68,8 +69,8 @@ def check_run(config: Mapping[str, Any], run: Keys) -> None:
 
 
 def check_positive(config: Mapping[str, Any], *keys: str) -> None:
-    """Raises `ParameterError` for what is no number above 0."""
+    """Raises `ParameterError` for what is no finite number above 0."""
     for key in keys:
-        value = config[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise ParameterError(key, "be a positive number", value)
+        check_number(key, config[key])
+        if config[key] <= 0:
+            raise ParameterError(key, "be a positive number", config[key])
