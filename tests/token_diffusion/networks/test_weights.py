@@ -43,7 +43,7 @@ def test_more_layers_than_weights(name: str, key: str, many: int, tmp_path: Path
     recorded = recording(name)
     assert key in recorded.config
     folder = recorded.write(tmp_path / name, **{key: many})
-    with pytest.raises(ParameterError, match=rf"at most 1000 layers, as its \d+ weights are \({key} says more\)"):
+    with pytest.raises(ParameterError, match=rf"at most 1000 layers, as it has \d+ weights \({key} says more\)"):
         published(folder)
 
 
