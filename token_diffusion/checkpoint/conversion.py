@@ -85,7 +85,7 @@ def convert(
     _check_free(target)  # still, after so long
     try:
         save_checkpoint(target, model, opened.tokenizer, scheduler, **parts)
-    except OSError as error:
+    except Exception as error:  # safetensors and tokenizers each raise what they like for a full disk
         rule = f"be a folder that can be written ({in_short(error)})"
         raise ParameterError("output_dir", rule, str(target)) from error
     return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -168,15 +169,16 @@ def test_where_nothing_can_be_written_is_known_first(
     assert refused(checkpoint_path="org/none") == f"output_dir must {rule}, got {str(tmp_path / 'new')!r}"
 
 
-def test_what_fails_midway_leaves_nothing(
-    refused: Refused, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(TokenDiffusionScheduler, "save_pretrained", full)
-    rule = "be a folder that can be written ([Errno 28] No space left on device)"
-    assert refused() == f"output_dir must {rule}, got {str(tmp_path / 'new')!r}"
+@pytest.mark.parametrize("room", [1000, 20_000])
+def test_what_fails_midway_leaves_nothing(refused: Refused, tmp_path: Path, room: int) -> None:
+    """Whoever of those that write files comes upon it: here the system, which lets none become larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        said = refused(output_dir=tmp_path / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said.startswith("output_dir must be a folder that can be written (") and "File too large" in said
 
 
 def test_the_noise_can_be_known_better(tmp_path: Path, folder: Path) -> None:
