@@ -42,8 +42,8 @@ def ordinary(folder: Path, **changes: Any) -> Path:
 def test_more_layers_than_weights(name: str, key: str, many: int, tmp_path: Path) -> None:
     recorded = recording(name)
     assert key in recorded.config
-    folder = recorded.write(tmp_path / name, **{key: many})
-    with pytest.raises(ParameterError, match=rf"at most 1000 layers, as its \d+ weights are \({key} says more\)"):
+    folder = recorded.write(tmp_path / name, None, **{key: many})
+    with pytest.raises(ParameterError, match=rf"at most 1000 layers, as it has \d+ weights \({key} says more\)"):
         published(folder)
 
 
@@ -65,7 +65,7 @@ def test_more_layers_than_weights_in_a_part_of_the_config_or_an_ordinary_folder(
     ],
 )
 def test_a_far_larger_network_than_its_weights(name: str, changes: dict[str, int], tmp_path: Path) -> None:
-    folder = recording(name).write(tmp_path / name, **changes)
+    folder = recording(name).write(tmp_path / name, None, **changes)
     with pytest.raises(ParameterError, match=r"is of a network of [\d,]+ numbers, its weights are [\d,]+\)"):
         read_masked_lm("checkpoint_path", str(folder))
 

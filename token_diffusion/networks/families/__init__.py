@@ -89,5 +89,5 @@ def _check_depth(config: Mapping[str, Any], names: Collection[str], folder: Path
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for key, value in part.items():
             if isinstance(value, int) and value > most and DEPTH.fullmatch(key):
-                rule = f"hold a network of at most {most} layers, as its {len(names)} weights are ({key} says more)"
+                rule = f"hold a network of at most {most} layers, as it has {len(names)} weights ({key} says more)"
                 raise ParameterError(parameter, rule, str(folder))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -74,3 +76,11 @@ def check_positive(config: Mapping[str, Any], *keys: str) -> None:
         check_number(key, config[key])
         if config[key] <= 0:
             raise ParameterError(key, "be a positive number", config[key])
+
+
+def tokenizer_says(folder: Path, key: str) -> Any:
+    """What a folder's tokenizer_config.json has under a key; None where it has nothing, or cannot be read."""
+    try:
+        return json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get(key)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
