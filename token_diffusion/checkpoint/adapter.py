@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,6 +47,7 @@ class Adapter:
             self.config = peft.LoraConfig(base_model_name_or_path=base, **options)
             try:
                 peft.inject_adapter_in_model(self.config, model, adapter_name=NAME)
+                _check_own(model)
             except Exception as error:  # peft and torch raise what they like
                 rule = f"be linear layers that peft adapts in this network ({in_short(error)})"
                 raise ParameterError("lora_target_modules", rule, options.get("target_modules")) from error
@@ -105,6 +108,7 @@ def merge_adapter(
         try:
             config = peft.PeftConfig.from_pretrained(str(folder))
             peft.inject_adapter_in_model(config, model, adapter_name=NAME)
+            _check_own(model)
             _load(model, load_file(Path(folder) / WEIGHTS_FILE))
         except Exception as error:  # peft, safetensors and torch raise what they like
             rule = f"hold adapters of the model in {place} ({in_short(error)})"
@@ -138,15 +142,25 @@ def _adapted(model: PreTrainedModel) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
+def _check_own(model: PreTrainedModel) -> None:
+    """Raises `ValueError` for an adapted layer whose weights are another's, too: merged, the adapter would be in both."""
+    owners = Counter(id(tensor) for _, tensor in model.named_parameters(remove_duplicate=False))
+    for name, layer in _adapted(model):
+        if owners[id(layer.get_base_layer().weight)] > 1:
+            raise ValueError(f"the weights of {name} are another layer's, too, which would change with them")
+
+
 def _is_adapters(name: str) -> bool:
     return ".lora_" in name
 
 
 @contextmanager
 def _peft(parameter: str) -> Iterator[Any]:
-    """peft. Raises `ParameterError` where it is not installed."""
+    """peft; it warns of what it mends, and of what is refused here. Raises `ParameterError` where it is not installed."""
     try:
         import peft
     except ImportError as error:
         raise ParameterError(parameter, "have peft installed, `pip install .[lora]`", None) from error
-    yield peft
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield peft

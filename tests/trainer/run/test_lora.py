@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM
 
 from tests.tiny import save_tiny, word_tokenizer
+from tests.token_diffusion.networks.families.hub_folders import write_llada
 from token_diffusion.checkpoint.adapter import merge_adapter
+from token_diffusion.errors import ParameterError
 from trainer.__main__ import main, parse
 from trainer.accelerator import make_accelerator
 from trainer.config import TrainingConfig
@@ -101,6 +104,20 @@ def test_they_lower_the_bound_on_frozen_weights_of_their_own_type(place: Path, t
     assert {parameter.dtype for parameter in run.learner._parameters()} == {torch.float32}
     merged = merge_adapter("checkpoint_path", tmp_path / "checkpoint-30", dtype=torch.bfloat16)
     assert merged.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
+def test_layers_that_share_their_weights_are_refused_as_merged_they_would_both_change(
+    module: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = flags(place, tmp_path / "out", f"--lora_target_modules={module}", base="tied", max_length=8)
+    write_llada(place / "tied", "llada-tied")
+    assert main(["mdlm", *asked]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "lora_target_modules must be linear layers" in error and f"{module} are another layer's, too" in error
+    peft.LoraConfig(target_modules=[module]).save_pretrained(tmp_path / "theirs")  # others do make such
+    with pytest.raises(ParameterError, match=f"the weights of .*{module} are another layer's, too"):
+        merge_adapter("checkpoint_path", tmp_path / "theirs", str(place / "tied"))
 
 
 def windows(run: Run) -> Iterator[list[dict[str, torch.Tensor]]]:
