@@ -150,7 +150,7 @@ def test_it_samples_and_scores_as_it_is_and_converted(live: LiveServer, name: st
     assert "scores" in scores[0] or scores[0]["error"]["code"] == 422, scores
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if "tokens" in recording(name).inputs])  # one has texts alone
 def test_its_conversion_is_the_same_network_for_plain_transformers(live: LiveServer, name: str) -> None:
     assert name not in REFUSED, REFUSED[name]
     theirs, ours = (live.engine.checkpoints[each] for each in (name, f"our-{name}"))
