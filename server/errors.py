@@ -180,6 +180,8 @@ def _validation(error: RequestValidationError) -> APIError:
         return invalid(f"{name} must be given", name)
     if not name:
         return invalid("the body must be a JSON object, sent with Content-Type: application/json")
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return invalid(f"{name} must be an object, got {_quote(first['input'])}", name)
     rule = first["msg"].removeprefix("Input should ").removeprefix("Value error, ")
     return invalid(f"{name} must {rule}, got {_quote(first['input'])}", name)
 

@@ -15,8 +15,12 @@ from transformers import AutoTokenizer
 from tests.live_server import LiveServer, serving
 from tests.pages import ROOT
 from tests.tiny import PROCESSES, tiny_model
+from tests.token_diffusion.networks.families.dit_folders import write_folder, write_gpt2
+from tests.token_diffusion.networks.families.hub_folders import write_llada
+from tests.token_diffusion.networks.families.recording import recording
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
+from token_diffusion.checkpoint.adapter import Adapter
 
 DEMOS = dict(zip(("mdlm-tinyshakespeare", "udlm-tinyshakespeare", "hybrid-tinyshakespeare"), PROCESSES, strict=True))
 POSITIONS = 256
@@ -53,8 +57,20 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     (folder / "my-run").mkdir()
     (folder / "my-run" / "final").symlink_to(folder / "checkpoints" / "mdlm-tinyshakespeare")
     (folder / "clients").symlink_to(ROOT / "clients")
+    chat = publish(folder)
     (folder / SMILES).mkdir()
     (folder / SMILES / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"CNOcn()=1"]))
     loaded = {demo: load_checkpoint(folder / "checkpoints" / demo, name=demo) for demo in DEMOS}
-    with serving(loaded) as server:
+    with serving(loaded | {chat.name: load_checkpoint(chat)}) as server:
         yield Workplace(folder, server)
+
+
+def publish(folder: Path) -> Path:
+    """Puts models there that others have published, and adapters of the one that chats, which is returned."""
+    write_folder(folder / "mdlm-owt", recording("mdlm"))
+    write_gpt2(folder / "gpt2", 60)
+    chat = write_llada(folder / "LLaDA-8B-Instruct")
+    model = load_checkpoint(chat).model
+    adapter = Adapter(model, str(chat), r=2, target_modules=["q_proj"])
+    adapter.save_pretrained(folder / "my-talks" / "final", Adapter.of(model.state_dict()))
+    return chat

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from .checkpoint import DTYPES, Checkpoint, load_checkpoint
 from .checkpoint.conversion import WRITTEN, convert
 from .engine.scores import Score, ranking, table
-from .errors import ParameterError, in_short
+from .errors import ParameterError
 from .networks.cpu.memory import prepare
 from .networks.cpu.threads import set_threads
 from .networks.hub import local_folder, tokenizer_folder
@@ -24,7 +24,7 @@ from .samplers.blocks import check_fixed
 from .samplers.parameters import SamplingParameters
 from .samplers.scoring import estimator_of
 from .sampling import SampleOutput, run, score
-from .text import OPEN, Ending, Passage, check_stops, encode, encode_passage, ending
+from .text import OPEN, Ending, Passage, check_stops, encode, encode_passage, ending, read_messages
 
 COMMANDS = {
     "sample": (("absorbing", "uniform"), "ancestral sampling from an absorbing (MDLM) or uniform (UDLM) checkpoint"),
@@ -56,15 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
         text.add_argument("--template", help="text whose [MASK] holes are filled in, one token each")
         text.add_argument("--prompt_ids", type=int, nargs="+", help="fixed prefix as token ids, without the frame's")
         text.add_argument("--template_ids", type=int, nargs="+", help="template as token ids; the mask's id is a hole")
-        help_messages = (
-            "prompt as a conversation, for models with a chat template: a list of messages in JSON, or its file"
-        )
+        help_messages = "prompt as a conversation, for models with a chat template: messages in JSON, or their file"
         text.add_argument("--messages", help=f'{help_messages}: \'[{{"role": "user", "content": "Hi"}}]\'')
         add("--num_samples", type=int, default=4, help="sequences drawn (default: %(default)s)")
         add("--seq_len", type=int, help="tokens in all (default: 64, or the template's length)")
         if name == "sample-block":
-            default = f"default: {BLOCK_SIZE}, or a block-causal model's own, which takes no other"
-            add("--block_size", type=int, help=f"tokens of a block ({default})")
+            add("--block_size", type=int, help=f"tokens a block (default: {BLOCK_SIZE}, or a block-causal model's)")
         steps = 32 if name == "sample-block" else 64 if name == "sample-hybrid" else 128
         help_steps = "steps of the time grid (each block's); 'none': first-hitting, absorbing alone"
         add("--num_inference_steps", type=_steps, default=steps, help=f"{help_steps} (default: {steps})")
@@ -82,14 +79,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_checkpoint(command: argparse.ArgumentParser) -> None:
-    """The flags that say which, and how it is loaded."""
+def _add_folders(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--checkpoint_path", required=True, help="folder of a checkpoint, or org/name or org/name@revision of the hub")
-    add(
-        "--tokenizer_name",
-        help="folder, or repository of the hub, of the tokenizer, if it is not the checkpoint's own",
-    )
+    help_tokenizer = "of the tokenizer, if it is not the checkpoint's own"
+    add("--tokenizer_name", help=f"folder, or repository of the hub, {help_tokenizer}")
+
+
+def _add_checkpoint(command: argparse.ArgumentParser) -> None:
+    """The flags that say which, and how it is loaded."""
+    _add_folders(command)
+    add = command.add_argument
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
     add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
 
@@ -113,17 +113,11 @@ def _add_score(commands: Any) -> None:
 
 
 def _add_convert(commands: Any) -> None:
-    description = (
-        "any checkpoint that loads here, or adapters and their model, as an ordinary folder of the same logits"
-    )
+    description = "any checkpoint that loads, or adapters and their model, as an ordinary folder of the same logits"
     command = commands.add_parser("convert", help=description, description=description)
+    _add_folders(command)
     add = command.add_argument
-    add("--checkpoint_path", required=True, help="folder of a checkpoint, or org/name or org/name@revision of the hub")
     add("--output_dir", required=True, help="folder to write, new or empty")
-    add(
-        "--tokenizer_name",
-        help="folder, or repository of the hub, of the tokenizer, if it is not the checkpoint's own",
-    )
     add("--base_model", help="folder, or repository of the hub, that adapters (LoRA) are for, if not where they say")
     add("--dtype", choices=WRITTEN, help="of the weights (default: as they are)")
     add("--scheduler_overrides", help="key=value,... in place of what is known of the noise: alpha_schedule=cosine")
@@ -151,7 +145,8 @@ def sample_text(arguments: argparse.Namespace) -> None:
     checkpoint = _load(arguments)
     needed = COMMANDS[arguments.command][0]
     if checkpoint.process not in needed:
-        rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command}"
+        others = " or ".join(name for name, (takes, _) in COMMANDS.items() if checkpoint.process in takes)
+        rule = f"hold a model of the {' or '.join(needed)} process for {arguments.command} (this one is for {others})"
         raise ParameterError("checkpoint_path", rule, checkpoint.process)
     block_size = _block_size(arguments, checkpoint)
     is_template = arguments.template is not None or arguments.template_ids is not None
@@ -167,7 +162,7 @@ def sample_text(arguments: argparse.Namespace) -> None:
         template=arguments.template,
         prompt_ids=arguments.prompt_ids,
         template_ids=arguments.template_ids,
-        messages=_read_messages(arguments.messages),
+        messages=read_messages(arguments.messages),
         vocab_size=checkpoint.scheduler.config.vocab_size,
         inject_start_token=arguments.inject_start_token,
         frame=checkpoint.facts.frame,
@@ -205,20 +200,6 @@ def _block_size(arguments: argparse.Namespace, checkpoint: Checkpoint) -> int | 
         rule = f"hold a model that sees the whole text for {arguments.command}, not a block-causal one, as sample-block may"
         raise ParameterError("checkpoint_path", rule, f"blocks of {own} tokens")
     return None
-
-
-def _read_messages(given: str | None) -> Any:
-    """A conversation that is given as JSON, or in a file."""
-    if given is None:
-        return None
-    try:
-        is_json = given.lstrip().startswith(("[", "{"))
-        return json.loads(given if is_json else Path(given).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or in_short(error)
-        raise ParameterError(
-            "messages", f"be a list of messages in JSON, or a file that holds one ({reason})", given
-        ) from None
 
 
 def _print(arguments: argparse.Namespace, output: SampleOutput, endings: list[Ending], seconds: float) -> None:
@@ -298,7 +279,7 @@ def _figures(passages: Sequence[Passage], scores: Sequence[Score]) -> list[dict[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 for a user's mistake, told in one line."""
+    """Exit code 0, or 2 for a user's mistake, told in one line, or 130 after Ctrl-C."""
     arguments = build_parser().parse_args(argv)
     prepare()
     set_threads()
@@ -309,6 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ParameterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

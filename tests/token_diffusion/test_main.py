@@ -219,8 +219,20 @@ def test_defaults_are_those_of_the_scripts() -> None:
         ("sample", "absorbing", ["--device=nonsense"], "device must be available ("),
         ("sample", "uniform", ["--num_inference_steps=none"], "num_inference_steps must be an integer for the unif"),
         ("sample-block", "absorbing", ["--block_size=0"], "block_size must be in [1, 2147483648), got 0"),
-        ("sample", "hybrid", [], "checkpoint_path must hold a model of the absorbing or uniform process for sample, "),
-        ("sample-hybrid", "uniform", [], "checkpoint_path must hold a model of the hybrid process for sample-hybrid"),
+        (
+            "sample",
+            "hybrid",
+            [],
+            "checkpoint_path must hold a model of the absorbing or uniform process for sample (this one is for sample-block "
+            "or sample-hybrid), got 'hybrid'",
+        ),
+        (
+            "sample-hybrid",
+            "uniform",
+            [],
+            "checkpoint_path must hold a model of the hybrid process for sample-hybrid (this one is for sample or "
+            "sample-block), got 'uniform'",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

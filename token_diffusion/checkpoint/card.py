@@ -90,9 +90,16 @@ def card(origin: Origin, name: str, model: PreTrainedModel, scheduler: TokenDiff
         source=origin.text,
         weights=origin.weights(str(model.dtype).removeprefix("torch.")),
         table=_table(_figures(model, scheduler, facts)),
-        command="sample-hybrid" if scheduler.config.forward_process == "hybrid" else "sample",
+        command=_command(model, scheduler),
     )
     return f"---\n{ModelCardData(**origin.metadata).to_yaml()}\n---\n\n{body}"
+
+
+def _command(model: PreTrainedModel, scheduler: TokenDiffusionScheduler) -> str:
+    """The shell's that samples from it."""
+    if block_size(model):
+        return "sample-block"
+    return "sample-hybrid" if scheduler.config.forward_process == "hybrid" else "sample"
 
 
 def _named(place: str, folder: Path) -> str:

@@ -76,15 +76,16 @@ def convert(
         options = {"dtype": DTYPES[opened.dtype], "local_files_only": True}
         model = merge_adapter("checkpoint_path", folder, str(base[1]), **options)
     _fit_schedule(model, scheduler)
-    check_fit(folder, model.config, opened.tokenizer, scheduler)
+    check_fit(folder, model.config, opened.tokenizer, scheduler, words)
     check_frame(folder, facts, scheduler.config.mask_token_id, max_positions(model))
     rounded = opened.dtype not in ("float32", stored_dtype(opened.places["model"]))
     origin = Origin(checkpoint_path, folder, opened.family, base, rounded)
     text = card(origin, target.resolve().name, model, scheduler, facts)
     parts: dict[str, Any] = {"facts": facts if facts.known else None, "card": text, "max_shard_size": max_shard_size}
+    _check_free(target)  # still, after so long
     try:
         save_checkpoint(target, model, opened.tokenizer, scheduler, **parts)
-    except OSError as error:
+    except Exception as error:  # safetensors and tokenizers each raise what they like for a full disk
         rule = f"be a folder that can be written ({in_short(error)})"
         raise ParameterError("output_dir", rule, str(target)) from error
     return target
@@ -121,15 +122,25 @@ def _check_output(folder: Path, dtype: str | None, max_shard_size: str) -> Path:
     """Before hours of fetching. Raises `ParameterError` for what is there already, and what no file can be."""
     if dtype is not None and dtype not in WRITTEN:
         raise ParameterError("dtype", f"be one of {', '.join(WRITTEN)}", dtype)
-    if not re.fullmatch(r"\d+[KMGT]B", max_shard_size):
+    if not re.fullmatch(r"[1-9]\d*[KMGT]B", max_shard_size):
         raise ParameterError("max_shard_size", "be a size such as 5GB", max_shard_size)
+    _check_free(folder)
+    return folder
+
+
+def _check_free(folder: Path) -> None:
+    """Raises `ParameterError` for a folder that no other may take the place of."""
     try:
         taken = os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
         raise ParameterError("output_dir", f"be a folder that can be read ({error.strerror})", str(folder)) from error
     if taken:
         raise ParameterError("output_dir", "be new or an empty folder", str(folder))
-    return folder
+    if os.path.ismount(folder):
+        raise ParameterError("output_dir", "be a folder in a volume, not the volume itself", str(folder))
+    above = next(each for each in Path(os.path.realpath(folder)).parents if each.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ParameterError("output_dir", f"be a folder that can be written (it would be in {above})", str(folder))
 
 
 def _overridden(scheduler: TokenDiffusionScheduler, text: str | None) -> TokenDiffusionScheduler:

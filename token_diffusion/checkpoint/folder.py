@@ -87,4 +87,6 @@ def read_part(kind: Any, folder: Path, what: str, parameter: str = "checkpoint_p
             return kind.from_pretrained(str(folder), local_files_only=True, **kwargs)
     # transformers, diffusers and tokenizers each raise what they like for a broken file, and so do we
     except Exception as error:
-        raise ParameterError(parameter, f"hold {what} ({in_short(error)})", str(folder)) from error
+        is_code = "trust_remote_code" in str(error)
+        reason = "its class is code of its own, which is not run here" if is_code else in_short(error)
+        raise ParameterError(parameter, f"hold {what} ({reason})", str(folder)) from error

@@ -139,7 +139,7 @@ def open_checkpoint(
     if scheduler is None:
         assert known is not None
         scheduler = TokenDiffusionScheduler(**{"mask_token_id": tokenizer.mask_token_id, **known.scheduler})
-    check_fit(folder, config, tokenizer, scheduler)
+    check_fit(folder, config, tokenizer, scheduler, tokenizer_name)
     facts = read_facts(folder, scheduler.config.vocab_size)
     if known is not None and not facts.known:
         facts = _facts(known, tokenizer)
@@ -190,20 +190,25 @@ def _available(device: str) -> Iterator[None]:
 
 
 def check_fit(
-    folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, scheduler: TokenDiffusionScheduler
+    folder: Path,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    scheduler: TokenDiffusionScheduler,
+    tokenizer_name: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Raises `ParameterError` for a network, a tokenizer and a scheduler that do not go together."""
+    """Raises `ParameterError` for a network, a tokenizer, which may be another folder's, and a scheduler that do not fit."""
+    named, place = ("checkpoint_path", folder) if tokenizer_name is None else ("tokenizer_name", tokenizer_name)
     width, vocab_size = getattr(config.get_text_config(), "vocab_size", None), scheduler.config.vocab_size
     if width != vocab_size:
         rule = f"hold a model as wide as the scheduler's vocab_size {vocab_size}, not {width}"
         raise ParameterError("checkpoint_path", rule, str(folder))
     if (largest := max(tokenizer.get_vocab().values())) >= vocab_size:
         rule = f"hold a tokenizer with ids below the model's vocab_size {vocab_size}, not up to {largest}"
-        raise ParameterError("checkpoint_path", rule, str(folder))
+        raise ParameterError(named, rule, str(place))
     wanted, mask_token_id = scheduler.config.mask_token_id, tokenizer.mask_token_id
     if mask_token_id != wanted:
         rule = f"hold a tokenizer with the scheduler's mask_token_id {wanted}, not {mask_token_id}"
-        raise ParameterError("checkpoint_path", rule, str(folder))
+        raise ParameterError(named, rule, str(place))
     if isinstance(config, TokenDiffusionConfig):
         config.check_process(scheduler.process)
 

@@ -13,7 +13,7 @@ import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
-from ..networks.denoiser import as_denoiser, block_size_of, forbidden_by, num_classes_of
+from ..networks.denoiser import as_denoiser, block_size_of, forbidden_by, in_pieces, num_classes_of
 from ..networks.rowwise import Rowwise
 from ..samplers import SAMPLERS, make_sampler
 from ..samplers.blocks import check_fixed
@@ -165,7 +165,7 @@ class Batch:
         chosen = self.shares.choose(turn, everyone)
         self.stepped, self.rows = lane.keys(chosen), sum(count for _, count in chosen)
         try:
-            return lane.step(chosen, getattr(self.denoiser, "in_pieces", self.denoiser), self.device)
+            return lane.step(chosen, in_pieces(self.denoiser), self.device)
         finally:
             self.tokens = lane.tokens
             self._tidy()

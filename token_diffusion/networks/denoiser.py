@@ -144,6 +144,11 @@ def forbidden_by(denoiser: Any) -> tuple[int, ...]:
     return tuple(getattr(denoiser, "forbidden", ()))
 
 
+def in_pieces(denoiser: Any) -> Any:
+    """What a denoiser is asked with by who reads logits in slices: its own `in_pieces`, if its class has one, or else itself."""
+    return denoiser.in_pieces if hasattr(type(denoiser), "in_pieces") else denoiser
+
+
 def num_classes_of(denoiser: Any) -> int:
     """How many labels a denoiser knows."""
     return int(getattr(denoiser, "num_classes", 0))

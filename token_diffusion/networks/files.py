@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
+from zipfile import is_zipfile
 
 import torch
 from safetensors import safe_open
@@ -16,14 +18,20 @@ HALVES = {torch.bfloat16: "BF16", torch.float16: "F16"}
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that together hold the folder's weights, none if there are none."""
+    """The files that together hold the folder's weights, none if there are none.
+
+    Raises:
+        ValueError, KeyError, …: its index cannot be read, or names what is no file of the folder.
+    """
     for name in WHOLE:
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
             return [folder / name]
         if index.is_file():
-            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            return [folder / shard for shard in sorted(set(shards))]
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            if outside := [shard for shard in shards if Path(shard).name != shard]:
+                raise ValueError(f"{index.name} names {outside[0]!r}, which is no file of the folder")
+            return [folder / shard for shard in shards]
     return []
 
 
@@ -82,4 +90,8 @@ def _headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _unpickled(file: Path) -> dict[str, Tensor]:
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    """Memory-mapped, but where torch wrote it before 1.6. Raises `ValueError` for a pickle that asks for code to be run."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    except UnpicklingError as error:  # which tells how to run it all the same
+        raise ValueError(f"{file.name} holds something else than tensors, and no code in it is run") from error

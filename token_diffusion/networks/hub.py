@@ -7,6 +7,7 @@ is up to its own client.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja", "README.md")
 WEIGHTS, PICKLES = ("*.safetensors",), ("pytorch_model*.bin",)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What writing fails with, of no file by name; the network never does."""
+
 PARTS = ("model", "tokenizer", "scheduler")
 """The subfolders that are read where a pipeline of diffusers was saved."""
 
@@ -64,7 +68,8 @@ def local_folder(
         return Path(name)
     found = repository(name, bare=bare)
     if found is None:
-        raise ParameterError(parameter, "be an existing folder", name)
+        otherwise = ", or org/name or org/name@revision of the hub" if "://" in name else ""
+        raise ParameterError(parameter, f"be an existing folder{otherwise}", name)
     repo_id, own = found
     if own is not None and revision not in (None, own):
         raise ParameterError(parameter, f"name the revision {revision!r}, or none", name)
@@ -151,7 +156,8 @@ def _reason(error: Exception, options: dict[str, Any]) -> str:
         return f"it has no revision {options['revision'] or 'main'!r}"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, and the cache does not hold it, or not whole"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"its files cannot be kept: {error.strerror}: {str(error.filename)!r}"
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
+        where = "" if error.filename is None else f": {str(error.filename)!r}"
+        return f"its files cannot be kept: {error.strerror}{where}"
     told = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
     return f"the hub cannot be asked: {in_short(told or error)}"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, block_size_of, forbidden_by, num_classes_of
+from .denoiser import Denoiser, block_size_of, forbidden_by, in_pieces, num_classes_of
 from .groups import Grouping, in_groups
 
 
@@ -36,5 +36,4 @@ class Rowwise:
         self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
     ) -> Any:
         """What a call gives, to be looked at in slices; that of one row may come in pieces."""
-        ask = getattr(self.denoiser, "in_pieces", self.denoiser)
-        return in_groups(ask, tokens, t, valid, positions, Grouping("row"), labels)
+        return in_groups(in_pieces(self.denoiser), tokens, t, valid, positions, Grouping("row"), labels)

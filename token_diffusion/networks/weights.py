@@ -6,6 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,24 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
 from ..errors import ParameterError, in_short
 from .families import Published, published
-from .files import read_weights
+from .files import read_weights, weight_files, weight_shapes
 from .masked_lm import probe
 
 COMPUTED = ("inv_freq", "position_ids", "token_type_ids", "masked_bias")
 """Buffers that older folders hold and networks now make themselves."""
+
+SPARE = 2**28
+"""Numbers that a network may hold beside those of its folder: buffers, and a new head."""
 
 
 @contextmanager
@@ -93,6 +100,8 @@ def _read(
     options |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with quiet():
+            if Path(place).is_dir():
+                _check_size(kind, Path(place), options.get("config"))
             model, report = kind.from_pretrained(source, **options)
     except Exception as error:  # transformers, tokenizers, safetensors and torch each raise what they like
         raise ParameterError(parameter, f"hold a readable {name} language model ({in_short(error)})", place) from error
@@ -101,15 +110,37 @@ def _read(
     return model, sorted(report["missing_keys"])
 
 
+def _check_size(kind: Any, folder: Path, config: PreTrainedConfig | None) -> None:
+    """Raises `ValueError` for a network that is far larger than the folder's weights: whatever they lack would be made up.
+
+    It is built without memory for that.
+    """
+    with torch.device("meta"):
+        if config is None:
+            config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            model = kind.from_config(config)
+        else:
+            model = kind(config)
+    wanted = sum(tensor.numel() for tensor in chain(model.parameters(), model.buffers()))
+    there = sum(map(prod, weight_shapes(folder).values()))
+    if wanted > 2 * there + SPARE:
+        raise ValueError(f"its config.json is of a network of {wanted:,} numbers, its weights are {there:,}")
+
+
 def check_headers(parameter: str, folder: Path) -> None:
     """Raises `ParameterError` if there are no weights, or a file of them is cut off or of another kind. Reads headers alone."""
     rule = "hold a readable masked language model ({})"
     if not any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir()):
         raise ParameterError(parameter, rule.format("there are no weights"), str(folder))
-    for file in sorted(folder.glob("model*.safetensors")):
+    try:
+        files = weight_files(folder)
+    except Exception as error:  # an index may be anything
+        raise ParameterError(parameter, rule.format(f"its index: {in_short(error)}"), str(folder)) from error
+    for file in files:
         try:
-            with safe_open(file, framework="pt"):
-                pass
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt"):
+                    pass
         except (SafetensorError, OSError) as error:
             raise ParameterError(parameter, rule.format(f"{file.name}: {in_short(error)}"), str(folder)) from error
 

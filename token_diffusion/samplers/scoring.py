@@ -82,6 +82,8 @@ class Scoring:
         block = torch.arange(len(text)) // (parameters.block_size or len(text))
         noisy, t, weight = self._noised(text, is_open, block, parameters)
 
+        nats = torch.zeros(len(text), dtype=torch.float64).masked_fill(is_open, self.process.prior_divergence)
+
         def each(value: float, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.full((count,), value, dtype=dtype)
 
@@ -101,7 +103,7 @@ class Scoring:
             t=t,
             weight=weight,
             due=is_open & self.process.reads(noisy),
-            values=torch.where(is_open, self.process.prior_divergence, 0.0).double().repeat(count, 1),
+            values=nats.repeat(count, 1),
         )
 
     def visible(self, rows: ScoreRows) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .chat import chat_template, check_messages
+from .chat import chat_template, check_messages, read_messages
 from .encoding import MASK_TEXT, OPEN, chat_ids, check_ids, decode, encode, has_surrogates, plain_ids
 from .endings import Ending, check_stops, ending
 from .passage import Passage, encode_passage
@@ -23,4 +23,5 @@ __all__ = [
     "ending",
     "has_surrogates",
     "plain_ids",
+    "read_messages",
 ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -116,6 +119,19 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The template that conversations are written by, of several the one called default; None where there is none."""
     found = tokenizer.chat_template
     return (found.get("default") if isinstance(found, dict) else found) or None
+
+
+def read_messages(given: str | None) -> Any:
+    """A conversation that is given as JSON, or in a file; not looked into. Raises `ParameterError` for what is neither."""
+    if given is None:
+        return None
+    try:
+        is_json = given.lstrip().startswith(("[", "{"))
+        return json.loads(given if is_json else Path(given).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or in_short(error)
+        rule = f"be a list of messages in JSON, or a file that holds one ({reason})"
+        raise ParameterError("messages", rule, given) from None
 
 
 def check_messages(messages: object) -> None:

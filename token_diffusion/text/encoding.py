@@ -114,6 +114,9 @@ def chat_ids(
     conversation = Conversation(tokenizer, messages)
     with _readable(tokenizer, "messages", conversation.text, max_tokens, fits or f"fit into {max_tokens} tokens"):
         ids = conversation.ids()
+    if tokenizer.mask_token_id in ids:
+        rule = "be written by the chat template without the mask token, which stands for what is drawn"
+        raise ParameterError("messages", rule, str(tokenizer.mask_token))
     count = len(frame.prefix)
     return ids[count:] if tuple(ids[:count]) == frame.prefix else ids
 

@@ -25,7 +25,6 @@ from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError, in_short
 from token_diffusion.networks.files import is_bfloat16
 from token_diffusion.networks.hub import local_folder
-from token_diffusion.networks.masked_lm import block_size
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
 from token_diffusion.networks.weights import read_masked_lm
 from token_diffusion.plain import plain, writes_text
@@ -106,9 +105,6 @@ def build_model(
             logger.warning("%d weights are not there and start at random: %s", len(missing), ", ".join(missing[:3]))
     if start is None:
         _fit_vocabulary(config, model, tokenizer)
-    elif (size := block_size(model)) is not None:
-        rule = f"be a model whose positions see all others: of its blocks of {size} none sees a later one"
-        raise ParameterError("model_name_or_path", rule, config.model_name_or_path)
     if isinstance(model.config, TokenDiffusionConfig):
         _fit_schedule(model.config, config, tokenizer)
     longest = max_positions(model)

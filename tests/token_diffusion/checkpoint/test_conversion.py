@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +103,15 @@ def test_the_card_says_what_it_was(folder: Path, tmp_path: Path) -> None:
     assert "license" not in (convert(str(folder), tmp_path / "newer") / "README.md").read_text()
 
 
+def test_the_card_says_what_samples_from_it(tmp_path: Path) -> None:
+    model = tiny_model("token-diffusion", causal_block_size=4)
+    save_checkpoint(tmp_path / "blocks", model, tiny_tokenizer(), TokenDiffusionScheduler(50, MASK))
+    save_tiny(tmp_path / "gidd", "hybrid", "token-diffusion")
+    for name, command in (("blocks", "sample-block"), ("gidd", "sample-hybrid")):
+        card = (convert(str(tmp_path / name), tmp_path / f"{name}-new") / "README.md").read_text()
+        assert f"python -m token_diffusion {command} --checkpoint_path {name}-new" in card
+
+
 def test_no_folder_that_holds_something_is_written_to(refused: Refused, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     convert(str(folder), tmp_path / "new")
@@ -109,15 +121,64 @@ def test_no_folder_that_holds_something_is_written_to(refused: Refused, folder: 
     assert said.startswith("output_dir must be a folder that can be written (")
 
 
-def test_what_fails_midway_leaves_nothing(
-    refused: Refused, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
+def test_a_link_stays_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    convert(str(folder), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and load_checkpoint(tmp_path / "real").process == "uniform"
+    assert not list(tmp_path.glob(".*"))
 
-    monkeypatch.setattr(TokenDiffusionScheduler, "save_pretrained", full)
-    rule = "be a folder that can be written ([Errno 28] No space left on device)"
-    assert refused() == f"output_dir must {rule}, got {str(tmp_path / 'new')!r}"
+
+def test_of_two_at_once_one_is_refused_and_what_a_killed_one_left_is_replaced(
+    refused: Refused, folder: Path, tmp_path: Path
+) -> None:
+    unfinished = tmp_path / ".new.new"
+    unfinished.mkdir()
+    (unfinished / "half").write_text("of it")
+    opened = os.open(unfinished, os.O_RDONLY)
+    fcntl.flock(opened, fcntl.LOCK_EX)
+    assert "another process is writing it" in refused()
+    assert (unfinished / "half").exists()
+    os.close(opened)
+    assert not (convert(str(folder), tmp_path / "new") / "half").exists() and not unfinished.exists()
+
+
+def test_a_place_that_is_taken_while_it_reads_is_left(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*arguments: object) -> str:
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "theirs").touch()
+        return ""
+
+    monkeypatch.setattr("token_diffusion.checkpoint.conversion.card", taken)
+    with pytest.raises(ParameterError, match="output_dir must be new or an empty folder"):
+        convert(str(folder), tmp_path / "new")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["theirs"]
+
+
+def test_where_nothing_can_be_written_is_known_first(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = "be a folder in a volume, not the volume itself"
+    with monkeypatch.context() as patched:
+        patched.setattr(os.path, "ismount", lambda path: path == tmp_path / "new")
+        assert refused(checkpoint_path="org/none") == f"output_dir must {rule}, got {str(tmp_path / 'new')!r}"
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    rule = f"be a folder that can be written (it would be in {tmp_path})"
+    assert refused(checkpoint_path="org/none") == f"output_dir must {rule}, got {str(tmp_path / 'new')!r}"
+
+
+@pytest.mark.parametrize("room", [1000, 20_000])
+def test_what_fails_midway_leaves_nothing(refused: Refused, tmp_path: Path, room: int) -> None:
+    """Whoever of those that write files comes upon it: here the system, which lets none become larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        said = refused(output_dir=tmp_path / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert said.startswith("output_dir must be a folder that can be written (") and "File too large" in said
 
 
 def test_the_noise_can_be_known_better(tmp_path: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_one_with_more_tokens_than_the_model_is_refused(
 ) -> None:
     words = write(tmp_path / "words", SIZE + 2)
     rule = "hold a tokenizer with ids below the model's vocab_size 61, not up to 61"
-    assert said(capfd, folder, f"--tokenizer_name={words}") == f"checkpoint_path must {rule}, got {str(folder)!r}"
+    assert said(capfd, folder, f"--tokenizer_name={words}") == f"tokenizer_name must {rule}, got {str(words)!r}"
 
 
 def test_one_with_the_mask_elsewhere_is_refused(
@@ -73,6 +74,16 @@ def test_one_with_the_mask_elsewhere_is_refused(
     words = write(tmp_path / "words", SIZE, mask=7)
     rule = f"have the mask token {SIZE} of its mdlm model, not 7"
     assert said(capfd, folder, f"--tokenizer_name={words}") == f"tokenizer must {rule}, got {str(words)!r}"
+
+
+def test_one_whose_class_is_code_is_refused(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = write(tmp_path / "words", SIZE)
+    (words / "tokenizer.json").unlink()
+    (words / "vocab.json").write_text("{}")
+    settings = {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}, "tokenizer_class": "Mine"}
+    (words / "tokenizer_config.json").write_text(json.dumps(settings))
+    rule = "hold a readable tokenizer (its class is code of its own, which is not run here)"
+    assert said(capfd, folder, f"--tokenizer_name={words}") == f"tokenizer_name must {rule}, got {str(words)!r}"
 
 
 def test_a_folder_without_one_is_named(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -175,3 +175,17 @@ def test_a_cache_that_cannot_be_written(hub: FakeHub, tmp_path: Path) -> None:
         ParameterError, match=r"must be an existing .* \(its files cannot be kept: .*: '/.*file.*'\), got"
     ):
         local_folder("checkpoint_path", "org/model", cache_dir=tmp_path / "file")
+
+
+def test_a_disk_that_is_full(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("token_diffusion.networks.hub.snapshot_download", full)
+    assert refusal("org/model") == "its files cannot be kept: No space left on device"
+
+
+def test_an_address_is_no_name(hub: FakeHub) -> None:
+    rule = "be an existing folder, or org/name or org/name@revision of the hub"
+    with pytest.raises(ParameterError, match=rule):
+        local_folder("checkpoint_path", f"{hub.url}/org/model")

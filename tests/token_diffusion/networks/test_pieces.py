@@ -97,3 +97,20 @@ def test_samples_and_scores_are_those_of_logits_at_once(process: str, monkeypatc
     assert torch.equal(found[0][0], found[1][0])
     assert found[1][1] == pytest.approx(found[0][1], rel=1e-5)
     assert found[0][2] > 20 and found[1][2] <= 12, "12 positions are asked once, to find out what the network does"
+
+
+def test_what_stands_before_a_denoiser_is_asked_itself(small: None) -> None:
+    class Before:
+        def __init__(self) -> None:
+            self.denoiser, self.calls = MaskedLMDenoiser(tiny_model(vocab_size=VOCAB_SIZE)), 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.denoiser, name)
+
+        def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
+            self.calls += 1
+            return self.denoiser(tokens, t, valid, positions)
+
+    before = Before()
+    scheduler = TokenDiffusionScheduler(VOCAB_SIZE, 4)
+    assert sample(before, scheduler, num_samples=3, seq_len=24, num_inference_steps=1).nfe == before.calls > 0

@@ -48,6 +48,13 @@ def exact(process: str, mask: int = 3, length: int = 3, **options: Any) -> tuple
     return make_law(4, length, mask), TokenDiffusionScheduler(4, mask, forward_process=process, **options)
 
 
+def test_what_noise_costs_at_the_end_is_not_rounded() -> None:
+    """It is added to every token's bound; in float32 it would move the eleventh digit of a score."""
+    sampler = Scoring(TokenDiffusionScheduler(VOCAB, MASK, forward_process="uniform").process)
+    values = sampler.rows([1, 2], asked([1, 2], given=(0,), num_times=1)).values
+    assert values.tolist() == [[0.0, sampler.process.prior_divergence]]
+
+
 @pytest.mark.parametrize("mask", [0, 2, 3])
 @pytest.mark.parametrize(("process", "estimator"), KINDS)
 def test_the_exact_denoiser_gives_each_text_its_probability(process: str, estimator: Any, mask: int) -> None:

@@ -64,6 +64,13 @@ def test_a_template_that_refuses_says_why() -> None:
         chat_ids(tokenizer, [{"role": "user", "content": "a"}], None)
 
 
+def test_a_template_that_writes_the_mask_is_refused() -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = tokenizer.mask_token + "{{ messages[0].content }}"
+    with pytest.raises(ParameterError, match="messages must be written by the chat template without the mask token"):
+        chat_ids(tokenizer, [{"role": "user", "content": "a"}], None)
+
+
 def test_without_a_template_there_is_no_chat() -> None:
     for tokenizer in (tiny_tokenizer(), byte_tokenizer()):
         with pytest.raises(ParameterError, match="messages must be sent to a model with a chat template"):

@@ -53,7 +53,7 @@ def weights_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.glob("*.safetensors")}
 
 
-@pytest.mark.parametrize("name", ["mdlm", "duo", "llada"])
+@pytest.mark.parametrize("name", ["mdlm", "duo", "bd3lm", "llada"])
 def test_what_is_saved_is_an_ordinary_folder_that_says_the_same(name: str, folders: Path, tmp_path: Path) -> None:
     untouched = weights_of(folders / name)
     assert main(["udlm" if name == "duo" else "mdlm", *command(folders, name, tmp_path)]) == 0
@@ -62,6 +62,7 @@ def test_what_is_saved_is_an_ordinary_folder_that_says_the_same(name: str, folde
     before = load_checkpoint(folders / name, tokenizer_name=tokenizer_name)
     after = load_checkpoint(tmp_path / "final")
     assert before.family is not None and after.family is None
+    assert after.block_size == before.block_size
     assert after.facts == before.facts and after.facts.known
     assert after.forbidden == before.forbidden
     theirs, ours = (dict(each.scheduler.config) for each in (before, after))
@@ -109,7 +110,6 @@ def test_flags_win_over_the_folder_where_they_may(folders: Path) -> None:
     [
         ("udlm", "mdlm", [], "be a folder of the uniform process: this one goes on with `trainer mdlm`"),
         ("mdlm", "ours", [], "be a folder of the absorbing process: this one goes on with `trainer hybrid`"),
-        ("mdlm", "bd3lm", [], "model_name_or_path must be a model whose positions see all others: of its blocks of"),
         ("sft", "ours", ["--forward_process=absorbing"], "forward_process must be hybrid"),
         ("sft", "llada", ["--gamma=1.5"], "gamma must be left out where the process is absorbing"),
         (

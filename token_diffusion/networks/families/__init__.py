@@ -6,9 +6,11 @@ No code of a folder is run: its config.json and the names of its weights say wha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...errors import ParameterError, in_short
 from ..files import weight_names
@@ -37,14 +39,22 @@ folder with a scheduler says itself what it is."""
 
 SCHEDULER_FILE = "scheduler_config.json"
 
+DEPTH = re.compile(r"n(um)?_(\w+_)?(layers?|blocks)")
+"""How many layers there are, as a config.json may call it."""
+
+SHALLOW = 1000
+"""So many are built in a moment, whatever they are."""
+
 
 def published(folder: Path, parameter: str = "checkpoint_path") -> Published | None:
     """What is known of a folder of one of these formats; None for any other.
 
     Raises:
         ParameterError: one of them, but of a kind that is not run here, or a key of its config.json is missing or wrong; or a
-            format that is not run here at all, or that code in the folder alone describes.
+            format that is not run here at all, or that code in the folder alone describes; or any, of more layers than weights.
     """
+    if not (folder / "config.json").is_file():
+        return None
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -54,6 +64,7 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
     if (reason := refused.reason(config)) is not None:
         raise ParameterError(parameter, f"hold a model that is run here ({reason})", str(folder))
     names = weight_names(folder)
+    _check_depth(config, names, folder, parameter)
     apart = {} if (folder / SCHEDULER_FILE).is_file() else OF_A_FOLDER
     readers: dict[str, Callable[..., Published | None]] = dict(FAMILIES)
     readers |= {name: partial(read, folder=folder) for name, read in apart.items()}
@@ -70,3 +81,13 @@ def published(folder: Path, parameter: str = "checkpoint_path") -> Published | N
     if (code := refused.unknown_code(config)) is not None:
         raise ParameterError(parameter, f"hold a model that is known here ({code})", str(folder))
     return None
+
+
+def _check_depth(config: Mapping[str, Any], names: Collection[str], folder: Path, parameter: str) -> None:
+    """Before any is built: a network of a billion layers would take the machine's memory to find out that it is none."""
+    most = max(len(names), SHALLOW)
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key, value in part.items():
+            if isinstance(value, int) and value > most and DEPTH.fullmatch(key):
+                rule = f"hold a network of at most {most} layers, as it has {len(names)} weights ({key} says more)"
+                raise ParameterError(parameter, rule, str(folder))

@@ -8,7 +8,6 @@ None is told the time, and the noise is linear: at t a token is a mask with prob
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -26,7 +25,7 @@ from ..bidirectional import (
     BidirectionalQwen3Config,
 )
 from ..files import weight_shapes
-from .published import Published
+from .published import Published, check_positive, tokenizer_says
 
 A2D: dict[str, tuple[type[PreTrainedConfig], tuple[str, ...]]] = {
     "a2d-llama": (BidirectionalLlamaConfig, ("<|eot_id|>", "<|end_of_text|>")),
@@ -51,6 +50,9 @@ OF_THE_FOLDER = (
     "_name_or_path",
 )
 """Keys of config.json that say how to load it there."""
+
+POSITIVE = ("max_position_embeddings", "n_positions", "rms_norm_eps", "rope_theta")
+"""Keys whose wrong values would go unnoticed: attention makes a number of NaN, too."""
 
 SMALL_MASK, LLAMA_MASK = 10541, 811
 """Ordinary tokens that DiffuGPT-S and DiffuLLaMA took for their masks (LLaMA-Factory/src/llamafactory/model/loader.py)."""
@@ -86,7 +88,8 @@ def read_diffu(config: Mapping[str, Any], names: Collection[str], folder: Path) 
     kind = config.get("model_type")
     wrapped = any(name.startswith("denoise_model.") for name in names)
     named: int | None = config.get("mask_token_id")
-    if kind not in DIFFU or not (wrapped or (kind == "llama" and (named is not None or _has_mask(folder)))):
+    masked = kind == "llama" and (named is not None or tokenizer_says(folder, "mask_token") is not None)
+    if kind not in DIFFU or not (wrapped or masked):
         return None
     network, body, embeddings = DIFFU[kind]
     width = weight_shapes(folder)["embed_tokens.weight" if wrapped else f"{body}.{embeddings}.weight"][0]
@@ -110,6 +113,7 @@ def read_diffu(config: Mapping[str, Any], names: Collection[str], folder: Path) 
 
 def _network(kind: type[PreTrainedConfig], config: Mapping[str, Any], shift_logits: bool) -> PreTrainedConfig:
     """The same sizes, no window in any layer."""
+    check_positive(config, *(key for key in POSITIVE if config.get(key) is not None))
     sizes = {key: value for key, value in config.items() if key not in OF_THE_FOLDER}
     if "layer_types" in sizes or sizes.get("use_sliding_window"):
         sizes |= {"layer_types": ["full_attention"] * sizes["num_hidden_layers"]}
@@ -122,13 +126,6 @@ def _network(kind: type[PreTrainedConfig], config: Mapping[str, Any], shift_logi
 def _scheduler(vocab_size: int) -> dict[str, Any]:
     """The mask is the tokenizer's."""
     return {"vocab_size": vocab_size, "forward_process": "absorbing", "alpha_schedule": "linear"}
-
-
-def _has_mask(folder: Path) -> bool:
-    try:
-        return json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("mask_token") is not None
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _renamed(theirs: Mapping[str, Tensor], body: str, embeddings: str) -> dict[str, Tensor]:

@@ -7,14 +7,13 @@ time, and the padding that fills what is left of an answer is learnt (examples/b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from .published import Published
+from .published import Published, tokenizer_says
 
 KINDS = ("bert", "modernbert", "roberta")
 """Those that dLLM has a chat template for (dllm/utils/models.py)."""
@@ -23,7 +22,8 @@ KINDS = ("bert", "modernbert", "roberta")
 def read(config: Mapping[str, Any], names: Collection[str], folder: Path) -> Published | None:
     """What is known of such a folder; None for another."""
     kind = config.get("model_type")
-    if kind not in KINDS or not _has_chat_template(folder):
+    has_template = (folder / "chat_template.jinja").is_file() or bool(tokenizer_says(folder, "chat_template"))
+    if kind not in KINDS or not has_template:
         return None
     network = CONFIG_MAPPING[kind].from_dict(dict(config))
     return Published(
@@ -34,12 +34,3 @@ def read(config: Mapping[str, Any], names: Collection[str], folder: Path) -> Pub
         learnt=("pad",),
         ends=("pad",),
     )
-
-
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    try:
-        return bool(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template"))
-    except (OSError, ValueError, AttributeError):
-        return False

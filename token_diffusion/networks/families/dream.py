@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from torch import Tensor
 from transformers import Qwen2Tokenizer
 
 from ..bidirectional import BidirectionalQwen2Config
@@ -40,7 +39,7 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     return Published(
         "dream",
         _network(config),
-        weights,
+        dict,
         scheduler={
             "vocab_size": config["vocab_size"],
             "mask_token_id": config.get("mask_token_id", MASK_TOKEN_ID),
@@ -74,8 +73,3 @@ def _network(config: Mapping[str, Any]) -> BidirectionalQwen2Config:
         eos_token_id=config.get("eos_token_id"),
         pad_token_id=None,  # theirs is EOS, whose embedding is learnt
     )
-
-
-def weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """They have Qwen2's names already."""
-    return dict(theirs)

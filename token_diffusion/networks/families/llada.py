@@ -17,7 +17,7 @@ from ..bidirectional import BidirectionalLlamaConfig
 from .published import Keys, Published, check_architecture, check_positive, check_run
 
 MASK_TOKEN_ID = 126336
-"""Of the released models, whatever their config.json says (generate.py)."""
+"""Of the released models (generate.py), where config.json has no word of it."""
 
 RUN: Keys = {
     "block_type": ("sequential", ["llama"]),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from ...diffusion.values import check_number
 from ...errors import ParameterError
 
 Tokens = tuple[str | int, ...]
@@ -68,8 +71,16 @@ def check_run(config: Mapping[str, Any], run: Keys) -> None:
 
 
 def check_positive(config: Mapping[str, Any], *keys: str) -> None:
-    """Raises `ParameterError` for what is no number above 0."""
+    """Raises `ParameterError` for what is no finite number above 0."""
     for key in keys:
-        value = config[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise ParameterError(key, "be a positive number", value)
+        check_number(key, config[key])
+        if config[key] <= 0:
+            raise ParameterError(key, "be a positive number", config[key])
+
+
+def tokenizer_says(folder: Path, key: str) -> Any:
+    """What a folder's tokenizer_config.json has under a key; None where it has nothing, or cannot be read."""
+    try:
+        return json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get(key)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None

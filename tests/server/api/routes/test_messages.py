@@ -81,6 +81,7 @@ def test_an_end_token_ends_it_and_those_of_the_conversation_do_not(shop: LiveSer
         ({"seq_len": 20}, "messages", "fit into seq_len = 20 tokens, 2 of which are the frame's"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "'assistant'"),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "must be given"),
+        ({"messages": ["hi"]}, "messages.0", "must be an object, got 'hi'"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content", "surrogate"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": []}]}, "messages.0.tool_calls", "not a field"),
         ({"messages": [{"role": "user", "content": "ab " * 20_000}]}, "messages", "fit into seq_len = 90 tokens"),

@@ -179,6 +179,8 @@ def test_no_layer_has_a_window(loaded: dict[str, Checkpoint]) -> None:
         ("a2d-llama", {"num_hidden_layers": 4}, "hold all weights of its model (model.layers.3"),
         ("a2d-llama", {"vocab_size": 64}, "64"),
         ("a2d-qwen3", {"num_attention_heads": "four"}, "num_attention_heads"),
+        ("a2d-qwen3", {"rope_theta": float("nan")}, "rope_theta must be a finite number, got nan"),
+        ("a2d-qwen2", {"max_position_embeddings": -1}, "max_position_embeddings must be a positive number, got -1"),
         ("diffullama", {"mask_token_id": "eleven"}, "mask_token_id must be an integer, got 'eleven'"),
         ("diffullama", {"mask_token_id": 70}, "mask_token_id must be in [0, 70), got 70"),
         ("diffugpt", {"n_embd": 36}, "transformer.h.0.attn.c_attn.bias is [96], not [108]"),

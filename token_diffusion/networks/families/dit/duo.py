@@ -19,4 +19,4 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
         return None
     if config.get("causal", False):
         raise ParameterError("causal", "be false, as attention to all positions is", True)
-    return layout.published("duo", config, names, "uniform", "sigma")
+    return layout.published("duo", config, "uniform", "sigma")

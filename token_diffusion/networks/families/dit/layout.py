@@ -7,7 +7,7 @@ one fused layer; `TokenDiffusionForMaskedLM` has a layer for each norm and each 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,6 @@ def vocabulary(width: int) -> Vocabulary:
 def published(
     family: str,
     config: Mapping[str, Any],
-    names: Collection[str],
     forward_process: str,
     told: str,
     *,
@@ -88,7 +87,6 @@ def published(
         told: how it is told the time. framed: whether its sequences began with a start token. num_classes: its labels.
     """
     network = from_sizes(config, time_conditioning=told, num_classes=num_classes)
-    _check_blocks(network.num_hidden_layers, names)
     known = vocabulary(network.vocab_size)
     scheduler = {
         "vocab_size": network.vocab_size,
@@ -130,13 +128,6 @@ def from_sizes(sizes: Mapping[str, Any], **options: Any) -> TokenDiffusionConfig
         dropout=float(dropout),
         **options,
     )
-
-
-def _check_blocks(n_blocks: int, names: Collection[str]) -> None:
-    """Before any is built: a network of a billion blocks would take the machine's memory to find out."""
-    blocks = {found[1] for name in names if (found := re.match(r"(?:backbone\.)?blocks\.(\d+)\.", name))}
-    if blocks and len(blocks) != n_blocks:
-        raise ParameterError("n_blocks", f"be {len(blocks)}, the blocks that there are weights of", n_blocks)
 
 
 def config(

@@ -19,4 +19,4 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     told = layout.time_conditioning(config, otherwise=False)
     # The ones trained for text of any length ("noeos") say so in their own name alone, which stands at these two places.
     framed = not any("noeos" in str(config.get(key)) for key in ("_name_or_path", "auto_map"))
-    return layout.published("mdlm", config, names, "absorbing", told, framed=framed)
+    return layout.published("mdlm", config, "absorbing", told, framed=framed)

@@ -42,7 +42,7 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
         check_int("cfg_num_classes", config["cfg_num_classes"], 1)
     told = layout.time_conditioning(config, otherwise=True)
     classes = config["cfg_num_classes"] if labelled else 0
-    known = layout.published("udlm", config, names, "uniform", told, num_classes=classes)
+    known = layout.published("udlm", config, "uniform", told, num_classes=classes)
     return replace(known, tokenizer_class=SMILESTokenizer) if known.tokenizer == layout.QM9.tokenizer else known
 
 
