@@ -65,7 +65,11 @@ class Adapter:
         """peft's folder, of the adapters' weights by the network's names."""
         assert state_dict is not None
         Path(folder).mkdir(parents=True, exist_ok=True)
-        replace(self.config, inference_mode=True).save_pretrained(str(folder))
+        values = replace(self.config, inference_mode=True).to_dict()
+        sets = {
+            key: sorted(value) for key, value in values.items() if isinstance(value, set)
+        }  # of no order of their own
+        (Path(folder) / CONFIG_FILE).write_text(json.dumps(values | sets, indent=2, sort_keys=True) + "\n")
         named = {PREFIX + name.replace(f".{NAME}.", "."): tensor.contiguous() for name, tensor in state_dict.items()}
         save_file(named, Path(folder) / WEIGHTS_FILE, metadata={"format": "pt"})
 

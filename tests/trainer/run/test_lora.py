@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit_and_writes_adapters_alone(pla
     )
     assert all(theirs[name].equal(tensor) for name, tensor in ours.items()) and ours.keys() == theirs.keys()
     assert any(not early[name].equal(tensor) for name, tensor in ours.items())
+    named = json.loads((whole / "final" / "adapter_config.json").read_text())["target_modules"]
+    assert named == sorted(named) and len(named) > 1, "as in any other process"
     card = (whole / "final" / "README.md").read_text()
     assert "LoRA adapters (rank 4, alpha 16, dropout 0.1;" in card and "convert --checkpoint_path" in card
     assert "library_name: peft" in card and "python -m server" not in card
