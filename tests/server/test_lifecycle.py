@@ -57,7 +57,7 @@ def test_an_idle_server_stops_at_once(tiny: Mapping[str, Checkpoint]) -> None:
         (["--port", "x"], "python -m server: error: port: Input should be a valid integer, "),
         (["--bogus"], "python -m server: error: unrecognized arguments: --bogus"),
         (["--checkpoint_path", "/nonexistent"], "checkpoint_path must be an existing folder, got '/nonexistent'"),
-        (["--checkpoint_path", "x" * 300], "checkpoint_path must be a folder that can be read (File name too long: "),
+        (["--checkpoint_path", "x" * 300], "checkpoint_path must be an existing folder, got 'xxx"),
         (["--device", "gpu", "--checkpoint_path", "FOLDER"], "device must be"),
         (
             ["--allow_anonymous", "--host", "no.such.host.invalid"],
@@ -182,7 +182,7 @@ def _garbage(name: str) -> Callable[[Path], None]:
         (_garbage("tokenizer.json"), "hold a readable tokenizer"),
         (_without("tokenizer.json"), "hold a readable tokenizer"),
         (_garbage("tokenizer_config.json"), "hold JSON in tokenizer_config.json"),
-        (_empty, "be a folder that holds scheduler_config.json"),
+        (_empty, "be a folder that holds config.json"),
         (_as_file, "be an existing folder"),
         (_widen, "hold weights as its config.json describes them ("),
         (_poison, "hold weights that are finite in float32 ("),

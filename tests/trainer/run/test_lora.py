@@ -118,7 +118,7 @@ def test_layers_that_share_their_weights_are_refused_as_merged_they_would_both_c
     assert main(["mdlm", *asked]) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert "lora_target_modules must be linear layers" in error and f"{module} are another layer's, too" in error
-    peft.LoraConfig(target_modules=[module]).save_pretrained(tmp_path / "theirs")  # others do make such
+    peft.LoraConfig(target_modules=[module]).save_pretrained(str(tmp_path / "theirs"))  # others do make such
     with pytest.raises(ParameterError, match=f"the weights of .*{module} are another layer's, too"):
         merge_adapter("checkpoint_path", tmp_path / "theirs", str(place / "tied"))
 
