@@ -20,12 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....diffusion.values import check_int, check_number
+from ....diffusion.values import check_int
 from ....errors import ParameterError
 from ..published import Published
 from . import layout
 
-SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_seq_len", "timestep_cond_dim")
+SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_attention_heads",
+    "cond_dim": "timestep_cond_dim",
+    "max_position_embeddings": "max_seq_len",
+    "dropout": "attention_dropout",
+}
+"""Our names and theirs."""
 
 ROUNDED = {50304: 50259}
 """Of a vocabulary that is rounded up in config.json, too, its tokens: GPT-2's, `[PAD]` and `[MASK]`."""
@@ -35,21 +44,9 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     """What is known of such a folder; None for another."""
     if config.get("model_type") != "dit" or "p_uniform" not in config:
         return None
-    for name in SIZES:
-        check_int(name, config[name], 1)
     check_int("vocab_size", config["vocab_size"], 2)
-    check_number("attention_dropout", dropout := config.get("attention_dropout", 0.0))
     vocab_size = ROUNDED.get(config["vocab_size"], config["vocab_size"])
-    network = layout.config(
-        vocab_size,
-        config["hidden_size"],
-        config["num_hidden_layers"],
-        config["max_seq_len"],
-        num_attention_heads=config["num_attention_heads"],
-        cond_dim=config["timestep_cond_dim"],
-        dropout=float(dropout),
-        time_conditioning="t",
-    )
+    network = layout.from_sizes(config, SIZES, time_conditioning="t", vocab_size=vocab_size)
     return Published(
         "gidd",
         network,

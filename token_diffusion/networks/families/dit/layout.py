@@ -22,6 +22,17 @@ from ..published import Published, Tokens
 MLP_RATIO = 4
 ROPE_THETA = 10000.0
 
+SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_dim",
+    "num_hidden_layers": "n_blocks",
+    "num_attention_heads": "n_heads",
+    "cond_dim": "cond_dim",
+    "max_position_embeddings": "model_length",
+    "dropout": "dropout",
+}
+"""Our names of sizes, and those of MDLM, UDLM, Duo and BD3-LM."""
+
 NAMES = {
     r"vocab_embed\.embedding": "model.embed_tokens.weight",
     r"sigma_map\.mlp\.0\.(weight|bias)": r"model.embed_time.input.\1",
@@ -113,40 +124,32 @@ def time_conditioning(config: Mapping[str, Any], otherwise: bool) -> str:
     return "sigma" if told else "zero"
 
 
-def from_sizes(sizes: Mapping[str, Any], **options: Any) -> TokenDiffusionConfig:
-    """The DiT whose sizes have the names of the authors' config.json. Raises `ParameterError` for one that is no size."""
-    for name in ("vocab_size", "hidden_dim", "n_blocks", "n_heads", "cond_dim", "model_length"):
-        check_int(name, sizes[name], 2 if name == "vocab_size" else 1)
-    check_number("dropout", dropout := sizes.get("dropout", 0.0))
-    return config(
-        sizes["vocab_size"],
-        sizes["hidden_dim"],
-        sizes["n_blocks"],
-        sizes["model_length"],
-        num_attention_heads=sizes["n_heads"],
-        cond_dim=sizes["cond_dim"],
-        dropout=float(dropout),
-        **options,
-    )
-
-
-def config(
-    vocab_size: int, hidden_size: int, num_hidden_layers: int, length: int, **options: Any
+def from_sizes(
+    sizes: Mapping[str, Any], names: Mapping[str, str] = SIZES, inside: str = "", **options: Any
 ) -> TokenDiffusionConfig:
-    """The DiT of these sizes."""
+    """The DiT of the sizes in the authors' config.json, and of `options`, which go before those.
+
+    Args:
+        names: theirs for ours; a dropout that is not there is 0. inside: what stands before them in errors.
+
+    Raises:
+        ParameterError: one is no size.
+    """
+    given = {ours: sizes.get(name, 0.0) if ours == "dropout" else sizes[name] for ours, name in names.items()}
+    for ours, value in given.items():
+        if ours == "dropout":
+            check_number(inside + names[ours], value)
+        else:
+            check_int(inside + names[ours], value, 2 if ours == "vocab_size" else 1)
     return TokenDiffusionConfig(
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=num_hidden_layers,
-        intermediate_size=MLP_RATIO * hidden_size,
-        max_position_embeddings=length,
+        intermediate_size=MLP_RATIO * given["hidden_size"],
         mlp="gelu",
         head_bias=True,
         gate_offset=0.0,
         max_frequency=1.0,
         rope_theta=ROPE_THETA,
         tie_word_embeddings=False,
-        **options,
+        **given | {"dropout": float(given["dropout"])} | options,
     )
 
 

@@ -26,12 +26,20 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
-from ....diffusion.values import check_int, check_number
+from ....diffusion.values import check_int
 from ....errors import ParameterError
 from ..published import Published
 from . import layout
 
-SIZES = ("hidden_size", "n_blocks", "n_heads", "length", "cond_dim")
+SIZES = {
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "n_blocks",
+    "num_attention_heads": "n_heads",
+    "cond_dim": "cond_dim",
+    "max_position_embeddings": "length",
+    "dropout": "dropout",
+}
+"""Our names and theirs; the vocabulary's stands apart."""
 NOISES = {"loglinear": "log_linear", "geometric": "geometric"}
 
 
@@ -48,21 +56,8 @@ def read(config: Mapping[str, Any], names: Collection[str]) -> Published | None:
     schedule: dict[str, Any] = {"alpha_schedule": NOISES[noise["type"]]}
     if noise["type"] == "geometric":
         schedule |= {"sigma_min": noise["sigma_min"], "sigma_max": noise["sigma_max"]}
-    for name in SIZES:
-        check_int(f"model.{name}", model[name], 1)
     check_int("tokens", tokens := config["tokens"], 1)
-    check_number("model.dropout", dropout := model.get("dropout", 0.0))
-    network = layout.config(
-        tokens + 1,
-        model["hidden_size"],
-        model["n_blocks"],
-        model["length"],
-        num_attention_heads=model["n_heads"],
-        cond_dim=model["cond_dim"],
-        dropout=float(dropout),
-        time_conditioning="sigma",
-        **schedule,
-    )
+    network = layout.from_sizes(model, SIZES, "model.", vocab_size=tokens + 1, time_conditioning="sigma", **schedule)
     return Published(
         "sedd",
         network,
