@@ -45,15 +45,15 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, (_, shape) in _headers(folder).items()}
 
 
-def is_bfloat16(folder: Path) -> bool:
-    """Whether any of the folder's weights is bfloat16, by the headers alone; not where those cannot be read."""
-    return any(dtype == "BF16" for dtype, _ in _headers(folder).values())
-
-
 def stored_dtype(folder: Path) -> str:
     """The type that holds the folder's weights as they are, of those that a network has; float32 where that is not known."""
     found = {dtype for dtype, _ in _headers(folder).values()}
     return "bfloat16" if "BF16" in found else "float16" if found == {"F16"} else "float32"
+
+
+def is_bfloat16(folder: Path) -> bool:
+    """Whether any of the folder's weights is bfloat16, by the headers alone; not where those cannot be read."""
+    return stored_dtype(folder) == "bfloat16"
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
