@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.token_diffusion.networks.families.recording import Recording
 from token_diffusion import ParameterError
-from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from token_diffusion.networks.families import published
 from token_diffusion.networks.weights import read_published
 
@@ -67,3 +67,23 @@ def check_every_weight_matters(folder: Path, recorded: Recording) -> None:
             continue
         model.load_state_dict(known.weights(moved))
         assert (logits() - before).abs().max() > 1e-3, name
+
+
+def asked(checkpoint: Checkpoint, tokens: Tensor, valid: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Logits [n, V] of a network that is not told the time at the positions, at all valid ones without any."""
+    where = valid.flatten().nonzero().squeeze(1) if positions is None else positions
+    return checkpoint.denoiser(tokens, torch.full((len(tokens),), 0.5, dtype=torch.float64), valid, where)
+
+
+def check_saved(checkpoint: Checkpoint, recorded: Recording, folder: Path) -> None:
+    """Saved, it is a folder of our own that is the same in all."""
+    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.scheduler
+    save_checkpoint(folder, *parts, facts=checkpoint.facts)
+    ours, valid = load_checkpoint(folder), recorded.inputs["valid"]
+    logits = asked(ours, recorded.inputs["tokens"], valid)
+    torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
+    assert (ours.family, ours.facts, ours.max_seq_len) == (None, checkpoint.facts, checkpoint.max_seq_len)
+    assert ours.forbidden == checkpoint.forbidden
+    assert ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
+    for text in ("the cat sat on 12 mats!", "the\n cat"):
+        assert ours.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.token_diffusion.networks.families.asking import asked, check_saved
 from token_diffusion import sample
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame
 from token_diffusion.text import OPEN, encode, ending
@@ -30,12 +30,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 @pytest.fixture(scope="module")
 def recorded() -> Recording:
     return recording("dream")
-
-
-def asked(checkpoint: Checkpoint, tokens: Tensor, valid: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Logits [n, V] at the positions, at all valid ones without any."""
-    where = valid.flatten().nonzero().squeeze(1) if positions is None else positions
-    return checkpoint.denoiser(tokens, torch.full((len(tokens),), 0.5, dtype=torch.float64), valid, where)
 
 
 def test_logits_are_the_authors(loaded: Checkpoint, recorded: Recording) -> None:
@@ -165,14 +159,4 @@ def test_a_file_that_is_missing_is_one_line(tmp_path: Path, missing: str) -> Non
 
 
 def test_saved_it_is_a_folder_of_our_own(loaded: Checkpoint, tmp_path: Path) -> None:
-    checkpoint, recorded = loaded, recording("dream")
-    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.scheduler
-    save_checkpoint(tmp_path / "ours", *parts, facts=checkpoint.facts)
-    ours, valid = load_checkpoint(tmp_path / "ours"), recorded.inputs["valid"]
-    logits = asked(ours, recorded.inputs["tokens"], valid)
-    torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
-    assert (ours.family, ours.facts, ours.max_seq_len) == (None, checkpoint.facts, checkpoint.max_seq_len)
-    assert ours.forbidden == checkpoint.forbidden
-    assert ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
-    for text in ("the cat sat on 12 mats!", "the\n cat"):
-        assert ours.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]
+    check_saved(loaded, recording("dream"), tmp_path / "ours")

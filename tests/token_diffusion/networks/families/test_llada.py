@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.token_diffusion.networks.families.asking import asked, check_saved
 from token_diffusion import sample
-from token_diffusion.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame
 from token_diffusion.networks.families import llada
@@ -36,12 +37,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest, loaded: dict[str, Checkpoint]) -> tuple[Checkpoint, Recording]:
     return loaded[request.param], recording(request.param)
-
-
-def asked(checkpoint: Checkpoint, tokens: Tensor, valid: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Logits [n, V] at the positions, at all valid ones without any."""
-    where = valid.flatten().nonzero().squeeze(1) if positions is None else positions
-    return checkpoint.denoiser(tokens, torch.full((len(tokens),), 0.5, dtype=torch.float64), valid, where)
 
 
 def test_logits_are_the_authors(variant: tuple[Checkpoint, Recording]) -> None:
@@ -247,14 +242,4 @@ def test_a_head_that_is_saved_though_it_is_tied_is_no_more_than_the_embeddings(t
 
 
 def test_saved_it_is_a_folder_of_our_own(loaded: dict[str, Checkpoint], tmp_path: Path) -> None:
-    checkpoint, recorded = loaded["llada"], recording("llada")
-    parts = checkpoint.model, checkpoint.tokenizer, checkpoint.scheduler
-    save_checkpoint(tmp_path / "ours", *parts, facts=checkpoint.facts)
-    ours, valid = load_checkpoint(tmp_path / "ours"), recorded.inputs["valid"]
-    logits = asked(ours, recorded.inputs["tokens"], valid)
-    torch.testing.assert_close(logits, recorded.outputs["logits"][valid], rtol=0, atol=1e-5)
-    assert (ours.family, ours.facts, ours.max_seq_len) == (None, checkpoint.facts, checkpoint.max_seq_len)
-    assert ours.forbidden == checkpoint.forbidden
-    assert ours.tokenizer.chat_template == checkpoint.tokenizer.chat_template
-    for text in ("the cat sat on 12 mats!", "the\n cat"):
-        assert ours.tokenizer(text)["input_ids"] == checkpoint.tokenizer(text)["input_ids"]
+    check_saved(loaded["llada"], recording("llada"), tmp_path / "ours")
