@@ -45,6 +45,17 @@ def test_a_run_of_each_endpoint(live: LiveServer, open_page: Open, endpoint: str
         assert all(name in player.spoken(sample) for name in player.labels(sample))
 
 
+def test_a_run_that_begins_is_running_at_once(live: LiveServer, open_page: Open) -> None:
+    """Not from the next frame on: who waits for its end must not be told of the one before."""
+    player = Player(open_page(live.url)).begun()
+    player.fill(seq_len=12, num_inference_steps=4)
+    player.run()
+    assert player.page.evaluate(STATE) == "done"
+    click = "() => { document.getElementById('run').click(); return document.documentElement.dataset.state; }"
+    assert player.page.evaluate(click) == "running"
+    player.wait("done")
+
+
 @pytest.mark.parametrize("process", ["absorbing", "uniform", "hybrid"])
 def test_a_saved_run_is_the_story_that_the_server_told(live: LiveServer, open_page: Open, process: str) -> None:
     """And the page shows each of its states as replaying the events does."""

@@ -38,6 +38,7 @@ export class Stage {
     });
     this.root.replaceChildren(...this.lanes.map((lane) => lane.element));
     this.root.dataset.lanes = String(runs.length);
+    this._tell(runs); // at once: until the next frame it would still be said that what was shown before is done
   }
 
   /** Draw all lanes where the player is. @param {import("../run/player.js").Player} player */
@@ -53,6 +54,10 @@ export class Stage {
     const still = !player.playing;
     for (const lane of this.lanes) lane.draw(player.indexOf(lane.run), this.how, still);
     this._explain(runs);
+    this._tell(runs);
+  }
+
+  _tell(runs) {
     document.documentElement.dataset.state = stateOf(runs);
   }
 
