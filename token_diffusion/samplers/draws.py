@@ -10,7 +10,7 @@ from torch import Tensor
 from ..diffusion.shaping import inverse_cdf, probabilities
 from .randomness import Purpose, uniform
 from .rows import SampleRows
-from .sampler import Logits, Outcome, Plan, Vocabulary
+from .sampler import Logits, Outcome, Plan, Vocabulary, own
 
 MAX_ELEMENTS = {"cpu": 1 << 22}
 """Logits that are shaped together: shaping needs a few copies of them, which should neither fill the memory nor, on a CPU,
@@ -39,13 +39,14 @@ def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary:
     row, column = split(plan.positions, rows.tokens.shape[1])
     z = rows.tokens.view(-1)[plan.positions]
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
-    parts = []
+    parts, is_told = [], bool(rows.logprobs.any())
     for some in pieces(logits):
         piece = logits[some]
         theta = shaped(rows, row[some], allowed(rows, row[some], piece, vocabulary), vocabulary.mask_token_id)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         tokens = inverse_cdf(theta, u[some].to(theta.device))
-        logprob = own_logprob(rows, row[some], piece, tokens, vocabulary.mask_token_id)
+        unshaped = own(logits, some) if is_told else piece
+        logprob = own_logprob(rows, row[some], unshaped, tokens, vocabulary.mask_token_id)
         parts.append(torch.stack([tokens.double(), there.double(), logprob]))
     tokens, probability, logprob = torch.cat(parts, dim=1).cpu()
     lost = tokens < 0

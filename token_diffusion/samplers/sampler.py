@@ -75,6 +75,13 @@ def slices(logits: Logits) -> Sequence[slice]:
     return getattr(logits, "slices", [slice(None)])
 
 
+def own(logits: Logits, some: slice) -> Tensor:
+    """Some of the network's own, where what a sampler reads is a mixture of several answers of it (decoders/guidance.py)."""
+    read = getattr(logits, "own", None)
+    found: Tensor = logits[some] if read is None else read(some)
+    return found
+
+
 class Sampler(Protocol):
     """What a kind of row needs. Stateless: all that a sampler remembers is in the rows, which are of the class that it makes.
 
@@ -115,10 +122,12 @@ class Decoder:
 
     Attributes:
         Options: what may be asked of it beside what may be asked of all. Rows: the class of its rows.
+        final: a token that it has set is never written again, and what it has not set is a mask.
     """
 
     Options: ClassVar[type[Options]] = Options
     Rows: ClassVar[type[SampleRows]] = SampleRows
+    final: ClassVar[bool] = False
     views = 1
 
     def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
@@ -136,9 +145,6 @@ class Decoder:
     def check(self, parameters: SamplingParameters) -> None:
         """Raises `ParameterError` if the sampler cannot do this for its process."""
         self.options(parameters)
-        for name in ("suppress_end", "early_end"):
-            if getattr(parameters, name) and not self.vocabulary.ends.numel():
-                raise ParameterError(name, "be false, as the model has learnt no token that ends a text", True)
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """At most so many evaluations of the network for one row; `tokens` [seq_len], negative where open."""
@@ -168,6 +174,42 @@ class Decoder:
         """Positions the network may attend to, bool [R, L]."""
         valid: Tensor = rows.valid
         return valid
+
+
+class Around:
+    """A sampler around another, of whose rows its own are: what a subclass does not change is done by that."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.views = inner, inner.views
+
+    def check(self, parameters: SamplingParameters) -> None:
+        """Raises `ParameterError` if the sampler cannot do this for its process."""
+        self.inner.check(parameters)
+
+    def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
+        """At most so many evaluations of the network for one row; `tokens` [seq_len], negative where open."""
+        return int(self.inner.evaluations(tokens, parameters))
+
+    def steps(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
+        """The step that ends a row."""
+        return int(self.inner.steps(tokens, parameters))
+
+    def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> Any:
+        """New rows, to be planned."""
+        return self.inner.rows(tokens, parameters)
+
+    def visible(self, rows: Any) -> Tensor:
+        """Positions the network may attend to, bool [R, L]."""
+        visible: Tensor = self.inner.visible(rows)
+        return visible
+
+    def plan(self, rows: Any) -> Plan:
+        plan: Plan = self.inner.plan(rows)
+        return plan
+
+    def commit(self, rows: Any, plan: Plan, logits: Logits) -> Outcome:
+        outcome: Outcome = self.inner.commit(rows, plan, logits)
+        return outcome
 
 
 def price(sampler: Sampler, tokens: Sequence[int], parameters: Parameters) -> int:
