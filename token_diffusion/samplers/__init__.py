@@ -10,6 +10,7 @@ import torch
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
 from .catalogue import decoder_of
+from .decoders.early_end import EarlyEnd
 from .decoders.guidance import guided
 from .parameters import Parameters, ScoringParameters
 from .sampler import Outcome, Plan, Sampler, Vocabulary, price
@@ -52,7 +53,10 @@ class Samplers:
         kind, scale = decoder_of(parameters.sampler, self.process.name), parameters.guidance_scale
         decoder = self._once(kind, lambda: kind(self.process, self.vocabulary))
         branches = float(scale) if scale in (0, 1) else "both"
-        return self._once((kind, branches), lambda: guided(decoder, parameters))
+        sampler = self._once((kind, branches), lambda: guided(decoder, parameters))
+        if not parameters.early_end:
+            return sampler
+        return self._once((kind, branches, "early"), lambda: EarlyEnd(sampler, decoder))
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._made:

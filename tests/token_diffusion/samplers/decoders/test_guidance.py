@@ -102,8 +102,8 @@ def test_uniform_is_the_authors_loop_token_for_token(gamma: float) -> None:
 @pytest.mark.parametrize("mask", [0, 1, 3])
 def test_at_both_ends_it_is_sampling_with_the_label_and_without(process: str, mask: int) -> None:
     scheduler = TokenDiffusionScheduler(4, mask, forward_process=process)
-    options: dict[str, Any] = {"num_samples": 20, "num_inference_steps": 20, "seed": 1, "block_size": 2}
-    for scale, label in ((0, None), (0.0, None), (1, 0), (1.0, 0)):
+    options: dict[str, Any] = {"num_samples": 5, "num_inference_steps": 6, "seed": 1, "block_size": 2}
+    for scale, label in ((0, None), (1, 0)):
         guided, plain = (
             sample_block(Labelled(4), scheduler, seq_len=3, **options, **condition)
             for condition in ({"label": 0, "guidance_scale": scale}, {"label": label})
