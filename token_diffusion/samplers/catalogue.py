@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import ParameterError
 from .decoders.thinning import Thinning
 from .decoders.unmasking import Unmasking
-from .options import Option, declared
+from .options import Option, declared, either
 from .sampler import Decoder
 
 
@@ -27,7 +27,11 @@ class Kind:
     @property
     def options(self) -> dict[str, Option]:
         """What may be asked of it alone, by name."""
-        return {name: each for decoder in self.decoders.values() for name, each in declared(decoder.Options).items()}
+        found: dict[str, Option] = {}
+        for decoder in self.decoders.values():
+            for name, each in declared(decoder.Options).items():
+                found[name] = either(found.get(name, each), each)
+        return found
 
 
 KINDS: dict[str, Kind] = {
@@ -41,11 +45,12 @@ KINDS: dict[str, Kind] = {
 
 
 def all_options() -> dict[str, tuple[Option, list[str]]]:
-    """Every option by its name, with the names of the samplers that have it."""
+    """Every option by its name, as far as the samplers that have it agree, with their names."""
     found: dict[str, tuple[Option, list[str]]] = {}
     for sampler, kind in KINDS.items():
         for name, each in kind.options.items():
-            found.setdefault(name, (each, []))[1].append(sampler)
+            known, samplers = found.get(name, (each, []))
+            found[name] = either(known, each), [*samplers, sampler]
     return found
 
 

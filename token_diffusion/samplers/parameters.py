@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self
 
 from ..diffusion.values import MAX_STEPS, check_bool, check_int, check_shaping
@@ -94,6 +94,13 @@ class SamplingParameters:
         if self.label is not None:
             check_int("label", self.label, 0, 2**31)
         check_bool("logprobs", self.logprobs)
+
+    @classmethod
+    def flat(cls, asked: Mapping[str, Any]) -> Self:
+        """Of fields as requests and flags have them: what is none of its own is an option, not asked for where it is None."""
+        own = {each.name for each in fields(cls)} - {"options"}
+        options = {name: value for name, value in asked.items() if name not in own and value is not None}
+        return cls(**{name: value for name, value in asked.items() if name in own}, options=options)
 
     def for_network(self, block_size: int | None) -> Self:
         if block_size is None:
