@@ -42,7 +42,7 @@ def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary:
     parts = []
     for some in pieces(logits):
         piece = logits[some]
-        theta = shaped(rows, row[some], allowed(piece, vocabulary), vocabulary.mask_token_id)
+        theta = shaped(rows, row[some], allowed(rows, row[some], piece, vocabulary), vocabulary.mask_token_id)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         tokens = inverse_cdf(theta, u[some].to(theta.device))
         logprob = own_logprob(rows, row[some], piece, tokens, vocabulary.mask_token_id)
@@ -59,11 +59,15 @@ def pieces(logits: Logits) -> list[slice]:
     return [slice(start, start + count) for start in range(0, logits.shape[0], count)]
 
 
-def allowed(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """The same [n, V], -inf for what no sample may hold; the mask is dealt with in shaping."""
-    if not vocabulary.forbidden.numel():
-        return logits
-    return logits.index_fill(-1, vocabulary.forbidden.to(logits.device), -torch.inf)
+def allowed(rows: SampleRows, row: Tensor, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """The same [n, V], of positions in rows `row` [n], -inf for what those may not hold; the mask is dealt with in shaping."""
+    if vocabulary.forbidden.numel():
+        logits = logits.index_fill(-1, vocabulary.forbidden.to(logits.device), -torch.inf)
+    suppressed = rows.suppress_end[row]
+    if bool(suppressed.any()):
+        ends, endless = vocabulary.ends.to(logits.device), suppressed.to(logits.device).unsqueeze(-1)
+        logits = logits.index_copy(-1, ends, logits[:, ends].masked_fill(endless, -torch.inf))
+    return logits
 
 
 def own_logprob(rows: SampleRows, row: Tensor, logits: Tensor, tokens: Tensor, mask_token_id: int) -> Tensor:
