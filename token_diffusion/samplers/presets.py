@@ -60,5 +60,7 @@ def with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         return dict(given)
     if name not in PRESETS:
         raise ParameterError("preset", f"be {', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}", name)
-    replaced = {field for fields in INSTEAD if any(given.get(field) is not None for field in fields) for field in fields}
+    replaced = {
+        field for fields in INSTEAD if any(given.get(field) is not None for field in fields) for field in fields
+    }
     return {field: value for field, value in PRESETS[name].items() if field not in replaced} | dict(given)
