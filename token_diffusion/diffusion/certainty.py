@@ -1,12 +1,12 @@
 """How sure the network is at each position: logits or probabilities [n, V] -> a few numbers a position, in one reading.
 
-Made to be cheap beside a forward pass: a piece at a time goes through what a CPU does in its cache, with one exponential a token
-and no index carried along, which are what most of the time would go to. Nothing here waits for an accelerator.
+Made to be cheap beside a forward pass: one exponential a token, and no index carried along, which are what most of the time would
+go to. On a CPU a caller gives it no more at a time than stays in the cache. Nothing here waits for an accelerator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,16 +14,13 @@ from torch import Tensor
 
 from .shaping import CHUNK
 
-ELEMENTS = {"cpu": 1 << 18}
-"""Logits that are looked at together: on a CPU what stays in the cache of one core, with a copy."""
-
 
 @dataclass(frozen=True)
 class Certainty:
-    """Of n distributions, on their device; NaN, and token 0, where there is none.
+    """Of n distributions, on their device. Where there is none (NaN, +inf, or -inf everywhere), all but the token is NaN.
 
-    token: int64, the most probable one, the first of several. largest, second: float, its probability and the next one's, which is
-    the same if two have it. entropy: float, in nats.
+    token: int64, the most probable one, the first of several. largest, second: float, its probability and the next one's, which
+    may be the same. entropy: float, in nats. What was not asked for is NaN.
     """
 
     token: Tensor
@@ -32,59 +29,50 @@ class Certainty:
     entropy: Tensor
 
 
-def certainty_of_logits(logits: Tensor, removed: Tensor, margin: bool = True, entropy: bool = True) -> Certainty:
-    """Of the softmax of logits [n, V] without the tokens `removed` int64 [k], at least in float32. `logits` is left as it is.
+def certainty_of_logits(logits: Tensor, mask_token_id: int, margin: bool = True, entropy: bool = True) -> Certainty:
+    """Of the softmax of logits [n, V] without the mask, at least in float32. `logits` is left as it is.
 
     Args:
-        margin: whether `second` is wanted, entropy: whether that is; else they are NaN.
+        margin: whether `second` is wanted, entropy: whether that is.
     """
-    parts = []
-    for piece in _pieces(logits):
-        x = piece.to(torch.float64 if piece.dtype == torch.float64 else torch.float32, copy=True)
-        x.index_fill_(-1, removed, -torch.inf)
-        theta = x.softmax(-1)
-        token, largest, second = _largest(theta, margin)
-        nats = torch.full_like(largest, torch.nan)
-        if entropy:
-            x.sub_(x.gather(-1, token.unsqueeze(-1))).clamp_(min=torch.finfo(x.dtype).min)  # not 0 * inf
-            nats = (-largest.log() - _sums(theta.mul_(x))).clamp(min=0)
-        parts.append((token, largest, second, nats))
-    return Certainty(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
+    logits[:, mask_token_id] = -torch.inf
+    theta = logits.softmax(-1)
+    token, first, next_one = _largest(logits, margin)
+    largest = theta.gather(-1, token.unsqueeze(-1)).squeeze(-1)
+    second = nats = torch.full_like(largest, torch.nan)
+    if margin:
+        second = largest * (next_one - first).exp()
+    if entropy:
+        below = logits.sub_(first.unsqueeze(-1)).clamp_(min=torch.finfo(logits.dtype).min)  # 0 * -inf is no 0
+        nats = (-largest.log() - _sums(theta.mul_(below))).clamp(min=0)
+    return Certainty(token, largest, second, nats)
 
 
 def certainty_of(theta: Tensor, margin: bool = True, entropy: bool = True) -> Certainty:
     """Of probabilities [n, V], each row summing to 1, as `certainty_of_logits`."""
-    parts = []
-    for piece in _pieces(theta):
-        token, largest, second = _largest(piece, margin)
-        nats = torch.full_like(largest, torch.nan)
-        if entropy:
-            nats = -_sums(piece * piece.clamp(min=torch.finfo(piece.dtype).tiny).log())
-        parts.append((token, largest, second, nats))
-    return Certainty(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    token, largest, second = _largest(theta, margin)
+    nats = torch.full_like(largest, torch.nan)
+    if entropy:
+        nats = -_sums(theta.clamp(min=torch.finfo(theta.dtype).tiny).log_().mul_(theta)) + 0.0  # no -0
+    return Certainty(token, largest, second, nats)
 
 
-def _pieces(values: Tensor) -> Iterator[Tensor]:
-    """Some rows of [n, V] at a time, at least one piece."""
-    size = max(1, ELEMENTS.get(values.device.type, 1 << 28) // values.shape[1])
-    return (values[start : start + size] for start in range(0, max(1, len(values)), size))
-
-
-def _largest(theta: Tensor, margin: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The first of the largest entries, itself, and the next one (NaN unless there is to be a `margin`).
+def _largest(values: Tensor, margin: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The index of the first of the largest entries of [n, V], itself, and the next one (NaN unless there is to be a `margin`).
 
     By the largest of each chunk and then within one of them: a search that carries an index along is ten times slower.
     """
-    peaks = _by_chunk(theta, lambda chunks: chunks.amax(-1))
+    last = values.shape[-1] - 1
+    peaks = _by_chunk(values, lambda chunks: chunks.amax(-1))
     largest, chunk = peaks.max(-1, keepdim=True)
-    index = chunk * CHUNK + torch.arange(CHUNK, device=theta.device)
-    inside = theta.gather(-1, index.clamp(max=theta.shape[-1] - 1)).masked_fill_(index >= theta.shape[-1], -1.0)
-    token = (chunk * CHUNK + inside.argmax(-1, keepdim=True)).clamp(max=theta.shape[-1] - 1)
+    index = chunk * CHUNK + torch.arange(CHUNK, device=values.device)
+    inside = values.gather(-1, index.clamp(max=last)).masked_fill_(index > last, -torch.inf)
+    token = (chunk * CHUNK + inside.argmax(-1, keepdim=True)).clamp(max=last)
     second = torch.full_like(largest, torch.nan)
     if margin:
-        beside = peaks.scatter(-1, chunk, -1.0).amax(-1, keepdim=True)
-        second = torch.maximum(inside.topk(2, -1).values[:, 1:], beside).clamp(min=0)
-    token = token.masked_fill(largest.isnan(), 0)
+        beside = peaks.scatter(-1, chunk, -torch.inf).amax(-1, keepdim=True)
+        second = torch.maximum(inside.topk(2, -1).values[:, 1:], beside)
     return token.squeeze(-1), largest.squeeze(-1), second.squeeze(-1)
 
 

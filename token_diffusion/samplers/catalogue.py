@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import ParameterError
+from .decoders.ranked import Ranked
 from .decoders.thinning import Thinning
 from .decoders.unmasking import Unmasking
 from .options import Option, declared, either
@@ -39,6 +40,26 @@ KINDS: dict[str, Kind] = {
         "reverses the noise step by step; without a grid (num_inference_steps null, absorbing alone) it is first-hitting",
         "the model's: of the grid's steps, and of continuous time without one",
         {"absorbing": Unmasking, "uniform": Thinning, "hybrid": Thinning},
+    ),
+    "confidence": Kind(
+        "sets first the masks of whose token the network is surest (LLaDA, Dream, Fast-dLLM)",
+        "",
+        {"absorbing": Ranked},
+    ),
+    "margin": Kind(
+        "sets first the masks whose most probable token is furthest before the next one (Dream's topk_margin)",
+        "",
+        {"absorbing": Ranked},
+    ),
+    "entropy": Kind(
+        "sets first the masks whose distribution has least entropy (Dream; with entropy_bound the EB sampler)",
+        "",
+        {"absorbing": Ranked},
+    ),
+    "random": Kind(
+        "sets masks in random order, so many a step (LLaDA's random remasking)",
+        "the model's where each step sets one",
+        {"absorbing": Ranked},
     ),
 }
 """All of them, the default one first."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..diffusion.shaping import inverse_cdf, probabilities
 from .randomness import Purpose, uniform
 from .rows import SampleRows
-from .sampler import Logits, Outcome, Plan, Vocabulary
+from .sampler import Logits, Outcome, Plan, Vocabulary, slices
 
 MAX_ELEMENTS = {"cpu": 1 << 22}
 """Logits that are shaped together: shaping needs a few copies of them, which should neither fill the memory nor, on a CPU,
@@ -53,10 +53,31 @@ def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary:
     return Draws(torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0), logprob.float())
 
 
-def pieces(logits: Logits) -> list[slice]:
-    """In which logits [n, V] are looked at one after the other, in order."""
-    count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
+def pieces(logits: Logits, on_cpu: int | None = None) -> list[slice]:
+    """In which logits [n, V] are looked at one after the other, in order.
+
+    on_cpu: elements of a piece on a CPU, `MAX_ELEMENTS` by default.
+    """
+    most = MAX_ELEMENTS | ({} if on_cpu is None else {"cpu": on_cpu})
+    count = max(1, most.get(logits.device.type, 1 << 28) // logits.shape[1])
     return [slice(start, start + count) for start in range(0, logits.shape[0], count)]
+
+
+class Some:
+    """Logits at some positions alone, ascending `index` int64 [m] into all of them, to be looked at in slices as those are."""
+
+    def __init__(self, logits: Logits, index: Tensor) -> None:
+        self.device, self.shape = logits.device, (len(index), logits.shape[1])
+        self._logits, self._index = logits, index
+
+    def __getitem__(self, some: slice) -> Tensor:
+        index, parts = self._index[some], []
+        for each in slices(self._logits):
+            start, stop, _ = each.indices(self._logits.shape[0])
+            inside = index[(index >= start) & (index < stop)] - start
+            if inside.numel():
+                parts.append(self._logits[each][inside.to(self.device)])
+        return torch.cat(parts)
 
 
 def allowed(rows: SampleRows, row: Tensor, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
