@@ -252,7 +252,7 @@ class Ranked(Decoder):
         if bool(is_deep.any()):
             u = uniform(rows.seed[row], rows.sample[row], rows.step[row] + 1, column, Purpose.TOKEN)
         for some in pieces(logits, CACHED):
-            piece = allowed(logits[some], self.vocabulary)
+            piece = allowed(rows, row[some], logits[some], self.vocabulary)
             found = certainty_of_logits(piece, self.mask_token_id, **wanted)
             told = torch.stack([each.double() for each in (found.token, found.largest, found.second, found.entropy)])
             if u is not None and (deep := is_deep[some].nonzero().squeeze(1)).numel():
