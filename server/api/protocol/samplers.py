@@ -37,7 +37,9 @@ def _field(option: Option, samplers: list[str]) -> Any:
     kind: Any = TYPES[option.type]
     said = f"{option.description}; of the sampler{'s' * (len(samplers) > 1)} {', '.join(samplers)}"
     extra = {"x-samplers": samplers, "default": option.default}
-    return Annotated[kind, bounds(**_limits(option))] | None, Field(default=None, description=said, json_schema_extra=extra)
+    return Annotated[kind, bounds(**_limits(option))] | None, Field(
+        default=None, description=said, json_schema_extra=extra
+    )
 
 
 def _limits(option: Option) -> dict[str, Any]:
