@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import ParameterError
+from .decoders.remdm import Remasking
 from .decoders.thinning import Thinning
 from .decoders.unmasking import Unmasking
 from .options import Option, declared
@@ -35,6 +36,11 @@ KINDS: dict[str, Kind] = {
         "reverses the noise step by step; without a grid (num_inference_steps null, absorbing alone) it is first-hitting",
         "the model's: of the grid's steps, and of continuous time without one",
         {"absorbing": Unmasking, "uniform": Thinning, "hybrid": Thinning},
+    ),
+    "remdm": Kind(
+        "ancestral on a grid, but that tokens become masks again and are drawn anew (ReMDM and its correctors)",
+        "the model's as steps grow; less so where eta does not fall with them, and not at all for remask conf",
+        {"absorbing": Remasking},
     ),
 }
 """All of them, the default one first."""
