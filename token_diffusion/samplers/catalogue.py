@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import ParameterError
 from .decoders.ranked import Ranked
+from .decoders.remdm import Remasking
 from .decoders.thinning import Thinning
 from .decoders.unmasking import Unmasking
 from .options import Option, declared, either
@@ -60,6 +61,11 @@ KINDS: dict[str, Kind] = {
         "sets masks in random order, so many a step (LLaDA's random remasking)",
         "the model's where each step sets one",
         {"absorbing": Ranked},
+    ),
+    "remdm": Kind(
+        "ancestral on a grid, but that tokens become masks again and are drawn anew (ReMDM and its correctors)",
+        "the model's as steps grow; less so where eta does not fall with them, and not at all for remask conf",
+        {"absorbing": Remasking},
     ),
 }
 """All of them, the default one first."""
