@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import ParameterError
+from .decoders.gibbs import GibbsThinning, GibbsUnmasking
+from .decoders.psi import Psi
+from .decoders.self_correction import SelfCorrection
 from .decoders.thinning import Thinning
 from .decoders.unmasking import Unmasking
 from .options import Option, declared
@@ -35,6 +38,21 @@ KINDS: dict[str, Kind] = {
         "reverses the noise step by step; without a grid (num_inference_steps null, absorbing alone) it is first-hitting",
         "the model's: of the grid's steps, and of continuous time without one",
         {"absorbing": Unmasking, "uniform": Thinning, "hybrid": Thinning},
+    ),
+    "psi": Kind(
+        "ancestral with probability kappa, else draws a clean token and noises it anew (Duo II)",
+        "the model's for each position alone; for the text as steps grow and correction falls with them",
+        {"uniform": Psi, "hybrid": Psi},
+    ),
+    "gibbs": Kind(
+        "ancestral, and after each step draws some positions anew given all others",
+        "the model's, if one position a corrector step is chosen at random: that leaves the law as it is",
+        {"absorbing": GibbsUnmasking, "uniform": GibbsThinning, "hybrid": GibbsThinning},
+    ),
+    "self_correction": Kind(
+        "ancestral, and then rewrites what the network finds wrong in the finished text (GIDD)",
+        "",
+        {"uniform": SelfCorrection, "hybrid": SelfCorrection},
     ),
 }
 """All of them, the default one first."""
