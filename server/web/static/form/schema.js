@@ -11,6 +11,8 @@
  * @property {?boolean} exclusive whether `minimum` itself is not allowed
  * @property {string[]} options of a choice
  * @property {string} description
+ * @property {?string[]} samplers the decoders that it means something to; null where all are
+ * @property {?Record<string, Record<string, any>>} presets of the field that names one: what each stands for
  *
  * @typedef {{path: string, title: string, description: string, fields: Field[], processes: ?string[]}} Endpoint
  *   `processes` is null where any fits.
@@ -59,6 +61,8 @@ function fieldOf(openapi, name, property) {
     exclusive: first.exclusiveMinimum !== undefined,
     options: (first.enum ?? []).map(String),
     description: whole.description ?? "",
+    samplers: whole["x-samplers"] ?? null,
+    presets: whole["x-presets"] ?? null,
   };
 }
 

@@ -26,17 +26,19 @@ function checkState({ step, t, nfe, changes, keyframe, logprobs }) {
   check([step, t, nfe].every(Number.isFinite) && isGrid(changes), "a state must have step, t, nfe and changes");
   check(changes.every((change) => change.length === 3), "a change must be [sample, position, token]");
   check(isGrid(keyframe ?? []), "the keyframe of a state must be rows of tokens");
-  check(logprobs == null || Array.isArray(logprobs), "the logprobs of a state must be a list");
+  check(logprobs == null || isLogprobs(logprobs, changes.length), "the logprobs of a state must be a number or null for each change");
 }
 
 function checkBlock({ block, start, end }) {
   check([block, start, end].every(Number.isInteger), "a block must have its number, start and end");
 }
 
-function checkDone({ samples, step_map: steps, usage, timings }, { tokens }) {
+function checkDone({ samples, step_map: steps, usage, timings, logprobs }, { tokens }) {
   const fitting = isGrid(steps) && steps.length === tokens.length && steps.every((row) => row.length === tokens[0].length);
   check(fitting, "the step_map of a run must have the shape of its tokens");
   check(Array.isArray(samples) && samples.every(isObject), "done must have samples");
+  const told = (rows) => Array.isArray(rows) && rows.length === tokens.length && rows.every((row) => isLogprobs(row, tokens[0].length));
+  check(logprobs == null || told(logprobs), "the logprobs of done must have the shape of its tokens");
   const costs = [usage?.prompt_tokens, usage?.completion_tokens, usage?.forwards_skipped, timings?.total_ms];
   check(costs.every(Number.isFinite), "done must have usage and timings");
 }
@@ -51,6 +53,11 @@ export function isCount(value) {
 
 export function check(holds, message) {
   if (!holds) throw new Error(message);
+}
+
+/** So many numbers, or null where there is none. */
+function isLogprobs(value, length) {
+  return Array.isArray(value) && value.length === length && value.every((each) => each === null || Number.isFinite(each));
 }
 
 function isGrid(value) {
