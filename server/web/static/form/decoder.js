@@ -16,8 +16,9 @@ export class DecoderChoice {
     /** Presets by name, each with its fields. */
     this.presets = {};
     this.choice = select("decoder", "Decoder");
-    this.law = element("p", { class: "law" });
-    this.choice.element.append(this.law);
+    /** Of any but the default one it is said what it does without being asked. */
+    this.about = element("p", { class: "about", id: "decoder-about" });
+    this.choice.input.setAttribute("aria-describedby", "decoder-help decoder-about decoder-problem");
     this.choice.input.addEventListener("change", () => {
       this._tell();
       onChange();
@@ -94,10 +95,12 @@ export class DecoderChoice {
   _tell() {
     this.choice.complain(null);
     const chosen = this.offered.find(({ name }) => name === this.name);
-    const law = chosen?.law ?? "";
-    this.choice.help.textContent = chosen === undefined ? "" : [chosen.summary, law && `law: ${law}`].filter(Boolean).join("; ");
-    this.law.textContent = law === "" ? LAWLESS : "";
-    this.law.hidden = chosen === undefined || law !== "";
+    const words = chosen === undefined ? "" : `${chosen.summary}; ${chosen.law === "" ? LAWLESS : `law: ${chosen.law}`}`;
+    const isDefault = chosen === this.offered[0];
+    this.choice.help.textContent = isDefault ? words : "";
+    this.choice.help.hidden = !isDefault;
+    this.about.textContent = isDefault ? "" : words;
+    this.about.hidden = isDefault;
     for (const { element: shown, field } of this._controls) shown.hidden = !this.takes(field);
     this.title.textContent = `Options of ${this.name}`;
     this.fold.hidden = this.options.length === 0 && this.preset.element.hidden;

@@ -9,7 +9,7 @@ import { select } from "./select.js";
 
 /** What is meant by a process, for who has not met it. */
 const PROCESSES = {
-  absorbing: "absorbing: it begins with blanks, and what is set stays",
+  absorbing: "absorbing: it begins with blanks, which are filled in",
   uniform: "uniform: it begins with random words, and may rewrite any of them",
   hybrid: "hybrid: it begins with blanks, and may rewrite what it has set",
 };
@@ -44,7 +44,8 @@ export class Form {
     this.rest = element("div", { class: "fields" });
     this.more = element("details", { class: "more" }, element("summary", {}, "More"), this.rest);
     this.decoder = new DecoderChoice(this._onChange, (preset) => this._fill(preset));
-    const choices = element("div", { class: "choices" }, this.model.element, this.endpoint.element, this.decoder.choice.element);
+    const { choice, about } = this.decoder;
+    const choices = element("div", { class: "choices" }, this.model.element, this.endpoint.element, choice.element, about);
     place.replaceChildren(this.composer.element, choices, this.front, this.decoder.fold, this.more);
     this.endpoint.input.addEventListener("change", () => {
       this._build();
