@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion.plain import hidden_ids
+from token_diffusion.text.plain import hidden_ids
 
 BEFORE = "a"
 """What stands before a token, as decoders take away the space that a text begins with."""

@@ -136,6 +136,9 @@ class Decoder:
     def check(self, parameters: SamplingParameters) -> None:
         """Raises `ParameterError` if the sampler cannot do this for its process."""
         self.options(parameters)
+        for name in ("suppress_end", "early_end"):
+            if getattr(parameters, name) and not self.vocabulary.ends.numel():
+                raise ParameterError(name, "be false, as the model has learnt no token that ends a text", True)
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """At most so many evaluations of the network for one row; `tokens` [seq_len], negative where open."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.plain import plain
+from token_diffusion.text.plain import plain
 
 from .cutting import cut
 from .reading.documents import Documents, Piece

@@ -27,7 +27,7 @@ from token_diffusion.networks.files import is_bfloat16
 from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
 from token_diffusion.networks.weights import read_masked_lm
-from token_diffusion.plain import plain, writes_text
+from token_diffusion.text.plain import plain, writes_text
 
 from ..config import SFTConfig, TrainingConfig
 
