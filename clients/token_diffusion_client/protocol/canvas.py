@@ -44,12 +44,18 @@ class Canvas:
                 for position, token_id in enumerate(tokens):
                     if not self._is(sample, position, token_id):
                         self._set(sample, position, token_id)
+            if event.keyframe_logprobs is not None:
+                self._know(event.keyframe_logprobs, "state.keyframe_logprobs")
         elif isinstance(event, DoneEvent):
             self.text = [sample.text for sample in event.samples]
             if event.logprobs is not None:
-                if [*map(len, event.logprobs)] != [*map(len, self.tokens)]:
-                    raise InvalidEvent("done.logprobs must have the shape of the tokens")
-                self.logprobs = [list(sample) for sample in event.logprobs]
+                self._know(event.logprobs, "done.logprobs")
+
+    def _know(self, logprobs: list[list[float | None]], name: str) -> None:
+        """Of every token."""
+        if [*map(len, logprobs)] != [*map(len, self.tokens)]:
+            raise InvalidEvent(f"{name} must have the shape of the tokens")
+        self.logprobs = [list(sample) for sample in logprobs]
 
     def _is(self, sample: int, position: int, token_id: int) -> bool:
         return self._inside(sample, position) and self.tokens[sample][position] == token_id

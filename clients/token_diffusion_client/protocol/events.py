@@ -18,7 +18,7 @@ class StartEvent:
     """What is sampled, and the state that the changes start from.
 
     `tokens` are the token ids of the initial state, [num_samples][seq_len]; `num_inference_steps` is None for the
-    continuous-time limit.
+    continuous-time limit. Older servers tell no `sampler`.
     """
 
     event: ClassVar[str] = "start"
@@ -29,6 +29,7 @@ class StartEvent:
     seq_len: int
     num_inference_steps: int | None
     tokens: list[list[int]]
+    sampler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class StateEvent:
     block anew; `nfe` counts forward passes. A change (sample, position, token_id) sets a position, maybe not for the
     first time. `text` has one entry a sample, and is there only if the request had include_text. `keyframe` is the whole
     state after the changes, [num_samples][seq_len]; with keyframe_every, in one of so many states. `logprobs` has one entry
-    a change, if they were asked for: the log-probability that the network itself gave the token, None where it gave none.
+    a change, if they were asked for: the log-probability that the network itself gave the token, None where it gave none;
+    `keyframe_logprobs` are those of the keyframe.
     """
 
     event: ClassVar[str] = "state"
@@ -50,6 +52,7 @@ class StateEvent:
     text: list[str] | None = None
     keyframe: list[list[int]] | None = None
     logprobs: list[float | None] | None = None
+    keyframe_logprobs: list[list[float | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class DoneEvent:
     model: str | None = None
     seed: int | None = None
     logprobs: list[list[float | None]] | None = None
+    sampler: str | None = None
 
 
 Event = StartEvent | StateEvent | BlockEvent | DoneEvent

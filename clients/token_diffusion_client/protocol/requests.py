@@ -31,10 +31,10 @@ class Decoding(TypedDict, total=False):
     """defaults of a published loop: llada, dream, fast-dllm or remdm; what is given is over them"""
     guidance_scale: float | None
     """how much more a text follows its prompt or label: 0 not at all, 1 as the model has it"""
-    logprobs: bool | None
-    """states and the end tell how probable each token was, to the network alone, when it was set"""
     early_end: bool | None
+    """a text that has ended is not filled in any further"""
     suppress_end: bool | None
+    """no token is drawn that ends a text"""
     quota: Literal["even", "schedule"] | None
     """of confidence, margin, entropy and random, as are those up to grid_eps: how many a step sets"""
     threshold: float | None
@@ -81,6 +81,8 @@ class Parameters(Decoding, total=False):
     """strings before the first of which a text is cut"""
     label: int | None
     """class that a model with labels is told"""
+    logprobs: bool | None
+    """states and the end tell how probable each token was, to the network alone, when it was set"""
     seed: int | None
     block_size: int | None
     """of sample_block and stream_block alone"""
@@ -121,7 +123,7 @@ class ScoreParameters(TypedDict, total=False):
     timeout_s: float | None
 
 
-class OpenAIParameters(TypedDict, total=False):
+class OpenAIParameters(Decoding, total=False):
     """OpenAI's fields that completions and chats have in common, and some of ours."""
 
     model: str | None

@@ -18,7 +18,8 @@ SAMPLER = next(iter(KINDS))
 """The default one."""
 
 SamplerName = Annotated[str, bounds(enum=list(KINDS))]
-PresetName = Annotated[str, bounds(enum=list(PRESETS))]
+PresetName = Annotated[str, bounds(**{"enum": list(PRESETS), "x-presets": PRESETS})]
+"""What each stands for is told along, so that a form can be filled in with it."""
 
 TYPES: dict[type, Any] = {int: Whole, float: float, bool: bool, str: str}
 NAMES = {int: "integer", float: "number", bool: "boolean", str: "string"}
@@ -37,7 +38,9 @@ def _field(option: Option, samplers: list[str]) -> Any:
     kind: Any = TYPES[option.type]
     said = f"{option.description}; of the sampler{'s' * (len(samplers) > 1)} {', '.join(samplers)}"
     extra = {"x-samplers": samplers, "default": option.default}
-    return Annotated[kind, bounds(**_limits(option))] | None, Field(default=None, description=said, json_schema_extra=extra)
+    return Annotated[kind, bounds(**_limits(option))] | None, Field(
+        default=None, description=said, json_schema_extra=extra
+    )
 
 
 def _limits(option: Option) -> dict[str, Any]:

@@ -6,7 +6,10 @@ import { select } from "./select.js";
 /** What is said of a decoder whose samples have no law of the model's. */
 const LAWLESS = "approximate: not the model's law";
 
-/** @typedef {{name: string, summary: string, law: string}} Sampler as `/models` tells those of a model, the default one first */
+/**
+ * @typedef {{name: string, summary: string, law: string, options: {name: string}[]}} Sampler as `/models` tells those of a model,
+ *   the default one first
+ */
 
 export class DecoderChoice {
   /** @param {() => void} onChange @param {(preset: Record<string, any>) => void} onPreset its fields are to be filled in */
@@ -79,8 +82,13 @@ export class DecoderChoice {
   }
 
   /** Whether a field means something to the decoder that is chosen. @param {import("./schema.js").Field} field */
-  takes({ samplers }) {
-    return samplers === null || samplers.includes(this.name);
+  takes({ name, samplers }) {
+    return samplers === null || (this.chosen?.options.some((option) => option.name === name) ?? false);
+  }
+
+  /** @returns {?Sampler} */
+  get chosen() {
+    return this.offered.find(({ name }) => name === this.choice.input.value) ?? null;
   }
 
   /** The controls of what is asked of it alone. */
@@ -94,9 +102,9 @@ export class DecoderChoice {
 
   _tell() {
     this.choice.complain(null);
-    const chosen = this.offered.find(({ name }) => name === this.name);
-    const words = chosen === undefined ? "" : `${chosen.summary}; ${chosen.law === "" ? LAWLESS : `law: ${chosen.law}`}`;
-    const isDefault = chosen === this.offered[0];
+    const { chosen } = this;
+    const words = chosen === null ? "" : `${chosen.summary}; ${chosen.law === "" ? LAWLESS : `law: ${chosen.law}`}`;
+    const isDefault = chosen === null || chosen === this.offered[0];
     this.choice.help.textContent = isDefault ? words : "";
     this.choice.help.hidden = !isDefault;
     this.about.textContent = isDefault ? "" : words;

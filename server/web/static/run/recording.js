@@ -143,11 +143,12 @@ export class Recording {
   }
 
   _pushState(data) {
-    const { changes, keyframe = null, logprobs = null, ...rest } = data;
+    const { changes, keyframe = null, logprobs = null, keyframe_logprobs: others = null, ...rest } = data;
     const cells = keyframe === null ? this._changed(changes) : this._difference(keyframe, changes);
     if (logprobs !== null) {
       const told = new Map(changes.map(([sample, position], index) => [sample * this.length + position, logprobs[index]]));
-      cells.logprobs = Float64Array.from(cells.cells, (cell) => told.get(cell) ?? NaN);
+      const other = (cell) => others?.[Math.floor(cell / this.length)]?.[cell % this.length];
+      cells.logprobs = Float64Array.from(cells.cells, (cell) => told.get(cell) ?? other(cell) ?? NaN);
       this.hasUntold ||= cells.logprobs.some((value, index) => Number.isNaN(value) && cells.tokens[index] !== this.mask);
       for (const frame of [this._head, ...this._keyframes]) frame.logprobs ??= new Float64Array(this.numCells).fill(NaN);
     }

@@ -22,11 +22,12 @@ function checkStart({ tokens, model, process, seed, num_inference_steps: steps }
   check(/^\d+$/.test(String(seed)), "the seed of a run must be a whole number");
 }
 
-function checkState({ step, t, nfe, changes, keyframe, logprobs }) {
+function checkState({ step, t, nfe, changes, keyframe, logprobs, keyframe_logprobs: others }, { tokens }) {
   check([step, t, nfe].every(Number.isFinite) && isGrid(changes), "a state must have step, t, nfe and changes");
   check(changes.every((change) => change.length === 3), "a change must be [sample, position, token]");
   check(isGrid(keyframe ?? []), "the keyframe of a state must be rows of tokens");
   check(logprobs == null || isLogprobs(logprobs, changes.length), "the logprobs of a state must be a number or null for each change");
+  check(others == null || areLogprobs(others, tokens), "the keyframe_logprobs of a state must have the shape of its tokens");
 }
 
 function checkBlock({ block, start, end }) {
@@ -37,8 +38,7 @@ function checkDone({ samples, step_map: steps, usage, timings, logprobs }, { tok
   const fitting = isGrid(steps) && steps.length === tokens.length && steps.every((row) => row.length === tokens[0].length);
   check(fitting, "the step_map of a run must have the shape of its tokens");
   check(Array.isArray(samples) && samples.every(isObject), "done must have samples");
-  const told = (rows) => Array.isArray(rows) && rows.length === tokens.length && rows.every((row) => isLogprobs(row, tokens[0].length));
-  check(logprobs == null || told(logprobs), "the logprobs of done must have the shape of its tokens");
+  check(logprobs == null || areLogprobs(logprobs, tokens), "the logprobs of done must have the shape of its tokens");
   const costs = [usage?.prompt_tokens, usage?.completion_tokens, usage?.forwards_skipped, timings?.total_ms];
   check(costs.every(Number.isFinite), "done must have usage and timings");
 }
@@ -58,6 +58,10 @@ export function check(holds, message) {
 /** So many numbers, or null where there is none. */
 function isLogprobs(value, length) {
   return Array.isArray(value) && value.length === length && value.every((each) => each === null || Number.isFinite(each));
+}
+
+function areLogprobs(rows, tokens) {
+  return Array.isArray(rows) && rows.length === tokens.length && rows.every((row) => isLogprobs(row, tokens[0].length));
 }
 
 function isGrid(value) {

@@ -125,7 +125,8 @@ function factsOf({ recording, status, settings }, index, frame) {
     if (skipped > 0) parts.push(`${skipped} steps needed none`);
     parts.push(`${tokens} tokens in ${seconds.toFixed(2)} s`, `${Math.round(tokens / Math.max(seconds, 1e-3))} tokens/s`);
   }
-  if (settings.parameters.sampler != null) parts.push(visible(String(settings.parameters.sampler)));
+  const sampler = recording.start.sampler ?? settings.parameters.sampler;
+  if (typeof sampler === "string" && sampler !== "ancestral") parts.push(visible(sampler));
   parts.push(`seed ${recording.start.seed}`, visible(recording.start.model));
   if (status === "stopped") parts.push("stopped");
   return parts.join(" · ");
