@@ -6,7 +6,7 @@ GPT-2's network from random weights, and a byte-level BPE tokenizer of the same 
 Each file is one document; windows of `--context` tokens begin with the tokenizer's BOS, wherever in a document they begin, as
 the windows of samples do. The best weights on the validation text are kept, and training ends when they have not become better
 for `--patience` evaluations. The same command again goes on from the last evaluation. The folder's card and `judge.json` say
-what the judge makes of text that it has not seen; with `--evaluate` a judge that is there is asked again.
+what the judge makes of text that it has not seen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from token_diffusion.diffusion.values import check_int
 from token_diffusion.errors import ParameterError, in_short
 from token_diffusion.facts import Frame
 from token_diffusion.networks.weights import quiet
@@ -145,11 +145,11 @@ def arguments_of(asked: argparse.Namespace) -> TrainingArguments:
         eval_steps=asked.eval_steps,
         save_strategy="steps",
         save_steps=asked.eval_steps,
-        save_total_limit=1,
+        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         logging_steps=min(50, asked.eval_steps),
-        use_cpu=asked.device == "cpu",
+        use_cpu=not torch.cuda.is_available(),
         bf16=asked.bf16,
         seed=asked.seed,
         report_to="none",
@@ -159,15 +159,23 @@ def arguments_of(asked: argparse.Namespace) -> TrainingArguments:
 
 
 def train(asked: argparse.Namespace) -> dict[str, Any]:
-    """Trains, or goes on with it, and writes the folder. Raises `ParameterError`."""
+    """Trains, or goes on with it, and writes the folder; its figures. A run that has ended is left as it is.
+
+    Raises `ParameterError`.
+    """
     check_output_dir(asked.output_dir)
-    check_settings(asked)
+    check_ranges(asked)
+    settings, ended = settings_of(asked), asked.output_dir / FIGURES
+    if ended.exists():
+        figures: dict[str, Any] = json.loads(ended.read_text(encoding="utf-8"))
+        return figures
     tokenizer = make_tokenizer(asked)
     training, validation = (
         rows_of(tokenizer, flag, files, asked.context)
         for flag, files in (("train_file", asked.train_file), ("validation_file", [asked.validation_file]))
     )
     tokenizer.save_pretrained(asked.output_dir)
+    write_whole(asked.output_dir / SETTINGS, json.dumps(settings, indent=2) + "\n")
     trainer = Trainer(
         model=make_model(asked, tokenizer),
         args=arguments_of(asked),
@@ -180,21 +188,32 @@ def train(asked: argparse.Namespace) -> dict[str, Any]:
     trainer.save_model(str(asked.output_dir))
     state = trainer.state
     best = int((state.best_model_checkpoint or f"-{state.global_step}").rpartition("-")[2])
-    return {"steps": state.global_step, "best_step": best}
+    return finish(asked, {"steps": state.global_step, "best_step": best})
 
 
-def check_settings(asked: argparse.Namespace) -> None:
-    """A run goes on as it began. Raises `ParameterError` for another one in the same folder."""
-    settings = {name: value for name, value in vars(asked).items() if name not in ("output_dir", "device")}
+def check_ranges(asked: argparse.Namespace) -> None:
+    """Raises `ParameterError` for a number that nothing can be done with."""
+    least = {"vocab_size": 300, "context": 2, "hidden_size": 1, "num_layers": 1, "max_train_steps": 1, "batch_size": 1}
+    for name, low in {**least, "eval_steps": 1, "patience": 1, "seed": 0}.items():
+        check_int(name, getattr(asked, name), low, 2**31)
+    if not 0 <= asked.dropout < 1:
+        raise ParameterError("dropout", "be in [0, 1)", asked.dropout)
+    if not asked.learning_rate > 0:
+        raise ParameterError("learning_rate", "be > 0", asked.learning_rate)
+
+
+def settings_of(asked: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for; a run goes on as it began. Raises `ParameterError` for another one in the same folder."""
+    settings = {name: value for name, value in vars(asked).items() if name != "output_dir"}
     settings |= {"train_file": [path.name for path in asked.train_file], "validation_file": asked.validation_file.name}
+    settings["tokenizer_name"] = asked.tokenizer_name and asked.tokenizer_name.name
     path = asked.output_dir / SETTINGS
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in settings.items():
-            if before.get(name) != value:
-                rule = f"be {before.get(name)!r}, as in the run that {asked.output_dir.name} holds"
-                raise ParameterError(name, rule, value)
-    write_whole(path, json.dumps(settings, indent=2) + "\n")
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    for name, value in settings.items():
+        if before.get(name) != value:
+            rule = f"be {before.get(name)!r}, as in the run that {asked.output_dir.name} holds"
+            raise ParameterError(name, rule, value)
+    return settings
 
 
 def held_out(judge: Judge, flag: str, file: Path) -> dict[str, Any]:
@@ -216,7 +235,7 @@ def held_out(judge: Judge, flag: str, file: Path) -> dict[str, Any]:
 
 def finish(asked: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
     """The figures of a trained folder, into its card and `judge.json`."""
-    judge = load_judge(str(asked.output_dir), asked.device)
+    judge = load_judge(str(asked.output_dir))
     figures = {
         "name": judge.name,
         "num_parameters": judge.model.num_parameters(),
@@ -254,7 +273,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--patience", type=int, default=4, help="evaluations without a better one after which it ends")
     parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     return parser
 
 
@@ -262,10 +280,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prints the figures as JSON."""
     asked = make_parser().parse_args(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        run = train(asked)
-    print(json.dumps(finish(asked, run), indent=2))
+    print(json.dumps(train(asked), indent=2))
     return 0
 
 

@@ -1,9 +1,9 @@
-"""How far two sets of texts are apart, by the frontier of their quantised features (MAUVE: Pillutla et al. 2021, arXiv:2102.01454).
+"""How far two sets of texts are apart, by the frontier of their quantised features.
 
-The features of both are clustered together; p and q are the shares of each set in each cluster. Every mixture r = w p + (1 - w) q
-gives a point (exp(-c KL(q|r)), exp(-c KL(p|r))), and what lies under the curve of them is 1 for two sets that fill the clusters
-alike and near 0 for two that share none. Constants, and the way to the clusters, are those of the authors' `mauve-text`; the
-k-means is scipy's.
+This is MAUVE (Pillutla et al. 2021, arXiv:2102.01454). The features of both are clustered together; p and q are the shares of
+each set in each cluster. Every mixture r = w p + (1 - w) q gives a point (exp(-c KL(q|r)), exp(-c KL(p|r))), and what lies under
+the curve of them is 1 for two sets that fill the clusters alike and near 0 for two that share none. Constants, and the way to
+the clusters, are those of the authors' `mauve-text`; the k-means is scipy's.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from scipy.cluster.vq import kmeans, vq
 SCALE, POINTS = 5.0, 25
 EXPLAINED = 0.9
 """Of the variance of the features, kept by their first principal components."""
-RESTARTS = 5
+RESTARTS, CLUSTERINGS = 5, 5
 
 
-def mauve(samples: np.ndarray, reference: np.ndarray, seed: int = 0) -> float:
-    """Of features [n, d] and [m, d], in as many clusters as a tenth of the smaller set, and at least two."""
+def mauve(samples: np.ndarray, reference: np.ndarray) -> float:
+    """Of features [n, d] and [m, d], in as many clusters as a tenth of the smaller set, and at least two.
+
+    The mean over a few clusterings, as each is an accident of where it began.
+    """
     clusters = max(2, round(min(len(samples), len(reference)) / 10))
-    return area(*shares(samples, reference, clusters, seed))
+    return sum(area(*shares(samples, reference, clusters, seed)) for seed in range(CLUSTERINGS)) / CLUSTERINGS
 
 
 def shares(samples: np.ndarray, reference: np.ndarray, clusters: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,7 @@ nothing around them. Both take turns, and a ratio is the median over the rounds 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -20,7 +18,6 @@ from token_diffusion.sampling import run
 from ..environment import timed
 from ..figures import median
 from ..limit import Recorder, replay
-from .settings import Setting
 
 AIM = 1.15
 NUCLEUS = 0.9
@@ -33,11 +30,12 @@ class Overhead:
     passes: int
     ours: float
     alone: float
-
     ratio: float
 
 
-def measure(denoiser: Denoiser, scheduler: TokenDiffusionScheduler, parameters: SamplingParameters, rounds: int) -> Overhead:
+def measure(
+    denoiser: Denoiser, scheduler: TokenDiffusionScheduler, parameters: SamplingParameters, rounds: int
+) -> Overhead:
     """A run and its forward passes in turn, `rounds` times, after one untimed run."""
     device = torch.device(denoiser.device)
     recorder = Recorder(denoiser)

@@ -25,7 +25,12 @@ def draw(models: Mapping[str, tuple[Quality, Sequence[Measured]]]) -> bytes:
         for index, (decoder, group) in enumerate(groupby(measured, lambda each: each[0].name)):
             found = sorted((quality for _, quality in group), key=lambda quality: quality.nfe or 0)
             nfe = [quality.nfe for quality in found]
-            style = {"marker": MARKERS[index % len(MARKERS)], "color": f"C{index % 10}", "markersize": 4, "linewidth": 1}
+            style = {
+                "marker": MARKERS[index % len(MARKERS)],
+                "color": f"C{index % 10}",
+                "markersize": 4,
+                "linewidth": 1,
+            }
             style |= {"linestyle": "-" if index < 10 else "--"}
             left.plot(nfe, [quality.perplexity.value for quality in found], label=decoder, **style)
             right.plot(nfe, [quality.entropy for quality in found], **style)
@@ -35,7 +40,9 @@ def draw(models: Mapping[str, tuple[Quality, Sequence[Measured]]]) -> bytes:
             axes.xaxis.set_major_formatter("{x:g}")
             axes.set_xlabel("evaluations of the network a sample")
             axes.grid(alpha=0.3)
-        left.set_yscale("log")
+        left.set_yscale("log", base=2)
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_formatter("{x:g}")
         left.set(title=name, ylabel="generative perplexity")
         right.set(title=f"{name}: too low is text that repeats itself", ylabel="unigram entropy, nats")
         handles, labels = left.get_legend_handles_labels()

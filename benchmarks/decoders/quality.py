@@ -29,9 +29,6 @@ from trainer.evaluation.quality import Judge, Text, generative_perplexity, retok
 
 from .mauve import mauve
 
-NUM_TIMES = 4
-"""Noised versions of a sample, for the model's bound of it."""
-
 Rows = Sequence[Sequence[int]]
 
 
@@ -39,9 +36,9 @@ Rows = Sequence[Sequence[int]]
 class Quality:
     """Figures of as many samples, or pieces of text, as there are of anything in a comparison.
 
-    nfe: evaluations of the network a sample, both views of guidance counted; None for text. perplexity: under the judge, a token of
-    the judge's. entropy: nats, of the tokens of all samples together; sample_entropy: mean of each sample's own. bound: nats a
-    token, under the model that the samples are of. mauve: against held-out text, other pieces than those of the row `text`.
+    nfe: evaluations of the network a sample, both views of guidance counted; None for text. perplexity: under the judge, a token
+    of the judge's. entropy: nats, of the tokens of all samples together; sample_entropy: mean of each sample's own. bound: nats
+    a token, under the model that the samples are of. mauve: against held-out text, other pieces than those of `text`.
     """
 
     nfe: float | None
@@ -61,11 +58,9 @@ class Counter:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.denoiser, name)
 
-    def __call__(
-        self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, *labels: Tensor) -> Tensor:
         self.views += len(tokens)
-        return self.denoiser(tokens, t, valid, positions, *([] if labels is None else [labels]))
+        return self.denoiser(tokens, t, valid, positions, *labels)
 
 
 class Examiner:
@@ -78,6 +73,9 @@ class Examiner:
     Raises:
         ParameterError: the text cannot be read, or is too short.
     """
+
+    NUM_TIMES = 4
+    """Noised versions of a sample, for the model's bound of it."""
 
     def __init__(self, checkpoint: Checkpoint, judge: Judge, reference: Path, count: int, seq_len: int, seed: int = 0):
         self.checkpoint, self.judge, self.seed = checkpoint, judge, seed
@@ -109,7 +107,7 @@ class Examiner:
             unigram_entropy(inside),
             sum(unigram_entropy([row]) for row in inside) / len(inside),
             self._bound(rows),
-            mauve(features(self.judge, texts), self._features, self.seed),
+            mauve(features(self.judge, texts), self._features),
         )
 
     def _texts(self, rows: Rows) -> list[Text]:
@@ -119,7 +117,7 @@ class Examiner:
     def _bound(self, rows: Rows) -> Estimate:
         denoiser, scheduler = self.checkpoint.denoiser, self.checkpoint.scheduler
         given = [self.given] * len(rows)
-        scores = score(denoiser, scheduler, rows, given=given, num_times=NUM_TIMES, seed=self.seed)
+        scores = score(denoiser, scheduler, rows, given=given, num_times=self.NUM_TIMES, seed=self.seed)
         nats, counts = ([getattr(each, name) for each in scores] for name in ("nats", "num_tokens"))
         return pooled_ratio(torch.tensor(nats, dtype=torch.float64), torch.tensor(counts, dtype=torch.float64))
 
@@ -136,13 +134,15 @@ def held_out(checkpoint: Checkpoint, file: Path, count: int, length: int) -> lis
 
 @torch.inference_mode()
 def features(judge: Judge, texts: Sequence[Text], batch_size: int = 16) -> np.ndarray:
-    """What the judge has made of each text at its end, [n, d]: its last hidden state there, as the authors of MAUVE take it."""
+    """The mean of the judge's last hidden states over each text, [n, d].
+
+    The authors of MAUVE take the state at a text's end, of a large model; that of a small one tells little but how a text ends.
+    """
     found = []
     for start in range(0, len(texts), batch_size):
         ids = [torch.tensor(text.ids[: judge.context]) for text in texts[start : start + batch_size]]
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(judge.model.device)
         # Padding is on the right: a causal model does not see it from where it matters.
         hidden = judge.model(input_ids=padded, output_hidden_states=True).hidden_states[-1]
-        last = torch.tensor([len(each) - 1 for each in ids])
-        found.append(hidden[torch.arange(len(ids)), last].float().cpu())
-    return torch.cat(found).numpy()
+        found += [states[: len(each)].float().mean(0).cpu() for states, each in zip(hidden, ids, strict=True)]
+    return torch.stack(found).numpy()
