@@ -33,11 +33,11 @@ PICTURE = Path("pictures") / "decoders.png"
 COLUMNS = ["decoder", "budget", "evaluations", "generative perplexity", "entropy", "a sample's entropy"]
 COLUMNS += ["bound, nats a token", "MAUVE"]
 
-QUALITY_NOTE = """{count} samples of {seq_len} tokens a setting, at temperature 1 unless it is a preset with another, beside as
-many pieces of text that was held out of everything. Perplexity: a token of the judge {judge}, ± one standard error over
-samples. Entropy: unigram, nats, of the tokens of all samples together, and the mean of each sample's own. Bound: of the samples
-under the model itself, at {num_times} times each. MAUVE: on the judge's features (a text's mean), against other pieces of held-out
-text than those of the first row. **These are no paper's figures**: the judge is a small model of our own ({judged}),
+QUALITY_NOTE = """{count} samples of {seq_len} tokens a setting, at temperature 1 unless it is a preset with another, beside
+as many pieces of text that was held out of everything. Perplexity: a token of the judge {judge}, ± one standard error
+over samples. Entropy: unigram, nats, of the tokens of all samples together, and the mean of each sample's own. Bound: of the
+samples under the model itself, at {num_times} times each. MAUVE: on the judge's features (a text's mean), against other pieces of
+held-out text than those of the first row. **These are no paper's figures**: the judge is a small model of our own ({judged}),
 the samples are short, and MAUVE of so few is rough (with many the first row's would be 1). They compare the rows of one table,
 and nothing else. A low perplexity with an entropy far below that of the text is repetition."""
 

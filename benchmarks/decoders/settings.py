@@ -56,7 +56,7 @@ def settings(process: str, budgets: Sequence[int] = BUDGETS) -> Iterator[Setting
         if process not in kind.decoders:
             continue
         options = declared(kind.decoders[process].Options)
-        for name, asked in [(sampler, {}), *variants(sampler, options)]:
+        for name, asked in variants(sampler, options):
             yield from gridded(name, {"sampler": sampler, **asked}, budgets)
         if sampler == "ancestral" and process == "absorbing":
             yield Setting("first-hitting", "", {"sampler": sampler, "num_inference_steps": None})
@@ -79,12 +79,13 @@ def gridded(name: str, asked: Mapping[str, Any], budgets: Sequence[int]) -> Iter
 
 
 def variants(sampler: str, options: Mapping[str, Option]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is named among several choices, or switched on, each alone."""
-    for name, each in options.items():
-        if name in ASIDE:
-            continue
-        if each.choices:
-            others = [choice for choice in each.choices if choice != each.default]
-            yield from ((f"{sampler}, {choice}", {name: choice}) for choice in others)
-        elif each.type is bool:
-            yield f"{sampler}, {name.replace('_', ' ')}", {name: not each.default}
+    """Its defaults, each other choice, and what can be switched on, one at a time, under what names them."""
+    curves = {
+        name: each for name, each in options.items() if name not in ASIDE and (each.choices or each.type is bool)
+    }
+    defaults = [each.default for each in curves.values() if each.choices]
+    yield ", ".join([sampler, *defaults]), {}
+    for name, each in curves.items():
+        for choice in each.choices or [not each.default]:
+            if choice != each.default:
+                yield f"{sampler}, {choice if each.choices else name.replace('_', ' ')}", {name: choice}
