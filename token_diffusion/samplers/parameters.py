@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self
 
 from ..diffusion.values import MAX_STEPS, check_bool, check_int, check_number, check_shaping
@@ -116,6 +116,13 @@ class SamplingParameters:
         check_bool("early_end", self.early_end)
         if self.suppress_end and self.early_end:
             raise ParameterError("early_end", "be false where suppress_end is true: no end token is drawn", True)
+
+    @classmethod
+    def flat(cls, asked: Mapping[str, Any]) -> Self:
+        """Of fields as requests and flags have them: what is none of its own is an option, not asked for where it is None."""
+        own = {each.name for each in fields(cls)} - {"options"}
+        options = {name: value for name, value in asked.items() if name not in own and value is not None}
+        return cls(**{name: value for name, value in asked.items() if name in own}, options=options)
 
     def for_network(self, block_size: int | None) -> Self:
         if block_size is None:

@@ -122,12 +122,12 @@ class Decoder:
 
     Attributes:
         Options: what may be asked of it beside what may be asked of all. Rows: the class of its rows.
-        final: a token that it has set is never written again, and what it has not set is a mask.
+        settles: a token that it has set stays as it is.
     """
 
     Options: ClassVar[type[Options]] = Options
     Rows: ClassVar[type[SampleRows]] = SampleRows
-    final: ClassVar[bool] = False
+    settles: ClassVar[bool] = False
     views = 1
 
     def __init__(self, process: Process, vocabulary: Vocabulary) -> None:

@@ -26,11 +26,11 @@ class EarlyEnd(Around):
 
     def __init__(self, inner: Any, decoder: Decoder) -> None:
         super().__init__(inner)
-        self.vocabulary, self.final, self.process = decoder.vocabulary, decoder.final, decoder.process.name
+        self.vocabulary, self.settles, self.process = decoder.vocabulary, decoder.settles, decoder.process.name
 
     def check(self, parameters: SamplingParameters) -> None:
         super().check(parameters)
-        if not self.final:
+        if not self.settles:
             which = f"the sampler {parameters.sampler} of the {self.process} process"
             raise ParameterError("early_end", f"be false for {which}, which may rewrite tokens that it has set", True)
 
