@@ -75,10 +75,9 @@ def slices(logits: Logits) -> Sequence[slice]:
     return getattr(logits, "slices", [slice(None)])
 
 
-def own(logits: Logits, some: slice) -> Tensor:
-    """Some of the network's own, where what a sampler reads is a mixture of several answers of it (decoders/guidance.py)."""
-    read = getattr(logits, "own", None)
-    found: Tensor = logits[some] if read is None else read(some)
+def own(logits: Logits) -> Logits:
+    """The network's own, where what a sampler reads is a mixture of several answers of it (decoders/guidance.py)."""
+    found: Logits = getattr(logits, "own", logits)
     return found
 
 

@@ -30,11 +30,12 @@ from torch import Tensor
 from ...diffusion.processes import Masses, Process, leave_probability
 from ...diffusion.shaping import inverse_cdf
 from ...errors import ParameterError
-from ..draws import allowed, own_logprob, pieces, put, shaped, split
+from ..draws import Some, allowed, own_logprob, pieces, put, shaped, split
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
 from ..rows import SampleRows
 from ..sampler import Around, Decoder, Logits, Outcome, Plan
+from .tail import tailed
 from .thinning import Thinning, _times
 
 FLOOR = -1e4
@@ -133,11 +134,12 @@ class Guided(Unguided):
         view, _ = split(plan.positions, rows.tokens.shape[1])
         is_second = view % 2 == 1
         scale = rows.guidance_scale[plan.view_of[view[~is_second]]]
-        return super().commit(rows, plan.inner, Branches(logits, is_second, scale, self.inner.mask_token_id))
+        both = BranchesInPieces if hasattr(logits, "slices") else Branches
+        return super().commit(rows, plan.inner, both(logits, is_second, scale, self.inner.mask_token_id))
 
 
 class Branches:
-    """Logits [n, V] of two branches, mixed as they are read, at least in float32; of those that come in pieces one block is kept.
+    """Logits [n, V] of two branches, mixed as they are read, in slices or at an index int64 [m]; at least in float32.
 
     Args:
         logits: of both. is_second: bool, which of them are the branch's without the condition; each has its in the same order.
@@ -149,9 +151,29 @@ class Branches:
         self._logits: Any = logits
         self._mask_token_id = mask_token_id
         self._places = torch.stack([each.nonzero().squeeze(1) for each in (~is_second, is_second)])
-        self._pieces: Sequence[slice] = getattr(logits, "slices", ())
-        largest = max((each.stop - each.start for each in self._pieces), default=2 * len(scale))
-        self._size = max(1, largest // 2)
+
+    @property
+    def own(self) -> Logits:
+        """Those of the branch with the condition."""
+        return Some(self._logits, self._places[0])
+
+    def __getitem__(self, some: slice | Tensor) -> Tensor:
+        pair = self.pair(some)
+        pair[:, :, self._mask_token_id] = -torch.inf  # before infinities could meet
+        return mixed(pair, self.scale[some])
+
+    def pair(self, some: slice | Tensor) -> Tensor:
+        """Those of both, [2, m, V], which the caller may change."""
+        both: Tensor = self._logits[self._places[:, some].to(self.device)]
+        return both
+
+
+class BranchesInPieces(Branches):
+    """The same of logits that come in pieces: they are read in blocks, of which one is kept, as large as a piece with both."""
+
+    def __init__(self, logits: Logits, is_second: Tensor, scale: Tensor, mask_token_id: int) -> None:
+        super().__init__(logits, is_second, scale, mask_token_id)
+        self._size = max(1, max(each.stop - each.start for each in self._logits.slices) // 2)
         self._number, self._block = -1, torch.empty(0)
 
     @property
@@ -159,34 +181,21 @@ class Branches:
         """A block each."""
         return [slice(start, min(start + self._size, self.shape[0])) for start in range(0, self.shape[0], self._size)]
 
-    def __getitem__(self, some: slice) -> Tensor:
-        pair = self.pair(some)
-        pair[:, :, self._mask_token_id] = -torch.inf  # before infinities could meet
-        return mixed(pair, self.scale[some])
-
-    def own(self, some: slice) -> Tensor:
-        """Those of the branch with the condition."""
-        own: Tensor = self.pair(some)[0] if self._pieces else self._logits[self._places[0, some].to(self.device)]
-        return own
-
-    def pair(self, some: slice) -> Tensor:
-        """Those of both, [2, m, V], which the caller may change."""
-        if not self._pieces:
-            both: Tensor = self._logits[self._places[:, some].to(self.device)]
-            return both
+    def pair(self, some: slice | Tensor) -> Tensor:
+        assert isinstance(some, slice)
         start, stop, _ = some.indices(self.shape[0])
         size, parts = self._size, []
-        for number in range(start // size, -(-stop // size)):
+        for number in range(start // size, max(start // size + 1, -(-stop // size))):
             parts.append(self._at(number)[:, max(0, start - number * size) : stop - number * size])
         return torch.cat(parts, dim=1)
 
     def _at(self, number: int) -> Tensor:
-        """A block of both, gathered from the pieces that hold some of it."""
+        """A block, gathered from the pieces that hold some of it."""
         if number != self._number:
             self._block = self._block[:0]  # before the next one is made
             places = self._places[:, number * self._size : (number + 1) * self._size].flatten()
             block = torch.empty(0)
-            for each in self._pieces:
+            for each in self._logits.slices:
                 inside = ((places >= each.start) & (places < each.stop)).nonzero().squeeze(1)
                 if inside.numel():
                     piece = self._logits[each]
@@ -210,7 +219,7 @@ def mixed(pair: Tensor, scale: Tensor) -> Tensor:
 class GuidedThinning(Thinning):
     """Ancestral sampling whose posteriors are mixed: a step is one draw at each open position of the block that is filled in."""
 
-    def plan(self, rows: SampleRows) -> Plan:
+    def plan(self, rows: Any) -> Plan:
         n = rows.num_steps
         to_come = rows.open & (rows.block >= (rows.step // n).unsqueeze(1))
         block = torch.where(to_come, rows.block, rows.num_blocks.unsqueeze(1)).amin(1)
@@ -219,16 +228,19 @@ class GuidedThinning(Thinning):
         here = to_come & (rows.block == block.unsqueeze(1))
         return Plan(here.flatten().nonzero().squeeze(1), _times(rows.step, n)[0])
 
-    def commit(self, rows: SampleRows, plan: Plan, logits: Logits) -> Outcome:
+    def commit(self, rows: Any, plan: Plan, logits: Logits) -> Outcome:
         assert isinstance(logits, Branches)
         row, column = split(plan.positions, rows.tokens.shape[1])
         t, s = _times(rows.step, rows.num_steps)
         rows.step.add_(1)
+        shaping = tailed(rows, rows.step % rows.num_steps == 0)
         z, parts = rows.tokens.view(-1)[plan.positions], []
         u = uniform(rows.seed[row], rows.sample[row], rows.step[row], column, Purpose.TOKEN)
         for some in pieces(logits):
             pair, its, device = logits.pair(some), row[some], logits.device
-            theta = (shaped(rows, its, allowed(rows, its, each, self.vocabulary), self.mask_token_id) for each in pair)
+            theta = (
+                shaped(shaping, its, allowed(rows, its, each, self.vocabulary), self.mask_token_id) for each in pair
+            )
             now, then = (self.process.masses(time[its].to(device)) for time in (t, s))
             posteriors = [log_posterior(self.process, z[some].to(device), each, now, then) for each in theta]
             law = mixed(torch.stack(posteriors), logits.scale[some]).softmax(-1)

@@ -182,7 +182,7 @@ def test_no_end_token_is_drawn_where_it_is_suppressed(process: str, sampler: str
         ]
         (without, _), (freely, _) = told(requests, process)
         assert {row.count(END) for row in without.tokens} == {1}
-        assert sum(row.count(END) for row in freely.tokens) > 40
+        assert sum(row.count(END) for row in freely.tokens) > 30
 
 
 def test_the_others_keep_their_shares() -> None:

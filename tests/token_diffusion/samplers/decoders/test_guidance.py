@@ -13,12 +13,17 @@ from torch import Tensor
 
 from tests.laws import Law, Laws, chi_square_p, counts, make_law
 from tests.tiny import PROCESSES, Labelled, NeighbourDenoiser, tiny_model
+from tests.token_diffusion.samplers.decoders import recordings
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sample_block
 from token_diffusion.engine.batch import Batch, Result, Update
 from token_diffusion.networks import denoiser as denoisers
+from token_diffusion.networks.masked_lm import Pieces
 from token_diffusion.samplers import Samplers, price
+from token_diffusion.samplers.catalogue import KINDS
 from token_diffusion.samplers.decoders.guidance import Branches
+from token_diffusion.samplers.draws import Some
 from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.samplers.sampler import own
 from token_diffusion.sampling import run
 
 P = 0.001
@@ -96,6 +101,24 @@ def test_uniform_is_the_authors_loop_token_for_token(gamma: float) -> None:
     recorded = RECORDED[f"uniform.{gamma:g}.z"].long()
     assert torch.equal(torch.stack([first, *canvases]), recorded)
     assert torch.equal(output.sequences[0], recorded[-1]) and output.nfe == 24 and output.forwards_skipped == 0
+
+
+@pytest.mark.parametrize("name", [name for name in recordings.recordings("llada") if name.startswith("guided")])
+def test_decoding_by_confidence_with_guidance_is_lladas_loop_token_for_token(name: str) -> None:
+    recording = recordings.recordings("llada")[name]
+    scheduler = TokenDiffusionScheduler(recordings.VOCAB_SIZE, recordings.MASK)
+    output = sample_block(
+        recording.network,
+        scheduler,
+        seq_len=len(recording.template),
+        tokens=recording.template,
+        sampler="confidence",
+        guidance_scale=recording.parameters["cfg_scale"] + 1,
+        **{field: recording.parameters[field] for field in ("block_size", "num_inference_steps", "temperature")},
+    )
+    assert recording.parameters["cfg_scale"] > 0
+    assert output.sequences[0].tolist() == recording.end and output.step_map[0].tolist() == recording.step_map
+    assert output.nfe == 2 * recording.evaluations
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -315,21 +338,69 @@ def test_logprobs_are_the_conditional_networks_own() -> None:
     )
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("sampler", ["ancestral", "confidence", "remdm"])
 @pytest.mark.parametrize("size", [3, 16])
-def test_in_pieces_it_is_what_it_is_at_once(process: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    scheduler = TokenDiffusionScheduler(50, 4, forward_process=process)
-    asked = []
-    for scale in (1, 2, 0.5):
-        own = scale if process != "uniform" else 1
-        asked.append(([7, 8, *[-1] * 8], SamplingParameters(10, 2, 3, seed=1, logprobs=True, guidance_scale=own)))
-    model = tiny_model(vocab_size=50)
+def test_in_pieces_it_is_what_it_is_at_once(sampler: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler, model, options = TokenDiffusionScheduler(50, 4), tiny_model(vocab_size=50), {"sampler": sampler}
+    asked = [
+        ([7, 8, *[-1] * 8], SamplingParameters(10, 2, 3, seed=1, logprobs=True, guidance_scale=scale, **options))  # type: ignore[arg-type]
+        for scale in (1, 2, 0.5)
+    ]
     whole = in_one_batch(model, scheduler, asked)
     monkeypatch.setattr(denoisers, "PIECE_BYTES", size * 50 * 4)
     for (result, _), (expected, _) in zip(in_one_batch(model, scheduler, asked), whole, strict=True):
         assert result.tokens == expected.tokens
         for row, other in zip(result.logprobs or [], expected.logprobs or [], strict=True):
             assert row == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("process", ["uniform", "hybrid"])
+def test_posteriors_read_logits_in_pieces_too(process: str) -> None:
+    class InPieces:
+        """Logits [n, V] of a tensor, three positions a piece."""
+
+        device, num_classes = torch.device("cpu"), 3
+
+        def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Any = None) -> Tensor:
+            return Labelled()(tokens, t.float(), labels).flatten(0, 1)[positions]
+
+        def in_pieces(self, *asked: Any) -> Any:
+            whole = self(*asked)
+            return Pieces(lambda number: whole[3 * number : 3 * number + 3], whole[:3], len(whole))
+
+    scheduler = TokenDiffusionScheduler(VOCAB, MASK, forward_process=process)
+    parameters = SamplingParameters(8, 3, 5, seed=2, label=1, guidance_scale=2.0, logprobs=True)
+    found, expected = (
+        in_one_batch(each, scheduler, [([-1] * 8, parameters)])[0][0] for each in (InPieces(), Labelled())
+    )
+    assert found == expected
+
+
+def test_a_read_of_some_positions_mixes_those_alone() -> None:
+    logits = torch.randn(2, 5, VOCAB, generator=torch.Generator().manual_seed(0))
+    whole, index = both(*logits, scale=3.0), torch.tensor([0, 2, 3])
+    some = Some(whole, index)
+    assert torch.equal(some[1:3], whole[:][[2, 3]]) and torch.equal(own(some)[:], logits[0, index])
+
+
+@pytest.mark.parametrize("process", ["uniform", "hybrid"])
+def test_other_samplers_of_uniform_and_hybrid_are_refused(process: str) -> None:
+    scheduler = TokenDiffusionScheduler(VOCAB, MASK, forward_process=process)
+    for sampler in ("psi", "gibbs", "self_correction"):
+        with pytest.raises(ParameterError) as caught:
+            sample_block(Labelled(), scheduler, label=1, guidance_scale=1.5, sampler=sampler)
+        rule = f"be 0 or 1 for the sampler {sampler} of the {process} process: ancestral alone is guided there"
+        assert str(caught.value) == f"guidance_scale must {rule}, got 1.5"
+
+
+@pytest.mark.parametrize("sampler", [name for name, kind in KINDS.items() if "absorbing" in kind.decoders])
+def test_any_sampler_of_absorbing_models_is_guided(sampler: str) -> None:
+    scheduler, results = TokenDiffusionScheduler(VOCAB, MASK), dict[float, Result]()
+    for scale in (0, 1, 3.0):
+        parameters = SamplingParameters(8, 3, 6, label=1, sampler=sampler, guidance_scale=scale, logprobs=True)
+        results[scale] = in_one_batch(Labelled(), scheduler, [([-1] * 8, parameters)])[0][0]
+    assert len({str(result.tokens) for result in results.values()}) == 3
+    assert results[3.0].nfe % 2 == 0 and results[3.0].nfe >= results[1].nfe
 
 
 @pytest.mark.parametrize(
