@@ -245,23 +245,23 @@ class Remasking(Decoder):
         doubt = (-rows.confidence.gather(1, column)).exp()
         shared = (rows.strategy == STRATEGIES.index("conf")).unsqueeze(1)
         masks = is_active & (rows.tokens.gather(1, column) == self.mask_token_id)
-        leaving, remasked_at, reached = torch.zeros_like(masks), torch.zeros_like(column), start
-        going = torch.ones_like(rows.finished)
-        for k in range(ahead):
-            going = going & (step[:, k] < end)
-            if not bool(going.any()):
-                break
-            shows, each = is_active & ~masks & going.unsqueeze(1), sigma[:, k : k + 1]
-            if bool(shared.any()):
-                weight = torch.where(shows, doubt, 0.0)
-                each = torch.where(shared, each * weight / weight.sum(1, keepdim=True).clamp(min=LEAST), each)
-            leaves = masks & going.unsqueeze(1) & (u[:, k] >= stay[:, k : k + 1])
-            remasks = shows & (u[:, k] < each)
-            remasked_at = torch.where(remasks, step[:, k : k + 1] + 1, remasked_at)
-            leaving = leaving | leaves
-            going = going & ~leaves.any(1)
-            masks = masks | (remasks & going.unsqueeze(1))
-            reached = reached + going.long()
+        leaving, remasked_at = torch.zeros_like(masks), torch.zeros_like(column)
+        reached, seen = torch.minimum(start + ahead, end), torch.zeros_like(start)
+        while bool((seen < ahead).any()):
+            weight = torch.where(is_active & ~masks, doubt, 0.0)
+            share = torch.where(shared, weight / weight.sum(1, keepdim=True).clamp(min=LEAST), 1.0)
+            remasks = u < sigma.unsqueeze(2) * share.unsqueeze(1)
+            moves = is_active.unsqueeze(1) & torch.where(masks.unsqueeze(1), u >= stay.unsqueeze(2), remasks)
+            moves &= ((step < end.unsqueeze(1)) & (torch.arange(ahead) >= seen.unsqueeze(1))).unsqueeze(2)
+            first = moves.any(2).long().argmax(1)
+            moved = moves[torch.arange(len(rows)), first]
+            leaves, remasked = moved & masks, moved & ~masks
+            leaving |= leaves
+            remasked_at = torch.where(remasked, (start + first + 1).unsqueeze(1), remasked_at)
+            stops = leaves.any(1)
+            reached = torch.where(stops, start + first, reached)
+            masks = masks | (remasked & ~stops.unsqueeze(1))
+            seen = torch.where(moved.any(1) & ~stops, first + 1, ahead)
         return Walk(column, masks, leaving, remasked_at, reached)
 
     def _told(self, rows: RemaskingRows) -> Tensor:
