@@ -31,6 +31,9 @@ class Purpose(IntEnum):
     SCORE_TIME = 5
     SCORE_ROUTE = 6
     SCORE_TOKEN = 7
+    POSITION = 8
+    PSI = 10
+    CORRECT = 11
 
 
 def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
