@@ -40,11 +40,12 @@ from torch import Tensor
 from ...diffusion.processes import Process, forward, reverse
 from ...errors import ParameterError
 from ..draws import Draws, split
+from ..grid import grid_times
 from ..options import option
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
 from .tail import TailOptions, TailRows
-from .thinning import Thinning, _times
+from .thinning import Thinning
 
 ETA = {"cap": 0.01, "rescale": 0.05, "loop": 0.01}
 """How kappa goes, each with its authors' strength for text."""
@@ -136,7 +137,7 @@ class Psi(Thinning):
         capped = torch.minimum(strength, noise / t.clamp(min=LEAST))
         sigma = torch.where(schedule == CAP, capped, torch.where(schedule == RESCALE, strength * capped, strength))
         kappa = (1 - sigma / noise.clamp(min=LEAST)).clamp(0, 1)
-        time = _times(step, rows.num_steps.unsqueeze(1))[0]
+        time = grid_times(step, rows.num_steps.unsqueeze(1))[0]
         inside = (time <= rows.t_on.unsqueeze(1) + 1e-9) & (time > rows.t_off.unsqueeze(1) + 1e-9)
         kappa = torch.where(schedule == CONSTANT, strength, kappa)
         return torch.where(inside & (noise > 0), kappa, 1.0)  # at s = 0 both ways are one
