@@ -102,7 +102,7 @@ def test_a_text_is_likelier_under_its_own_label(
     learning = {"max_train_steps": 60, "per_device_train_batch_size": 16, "label_dropout": 0.2}
     asked = flags(place, tmp_path, "--validation_split_percentage=20", checkpointing_steps=60, **learning)
     assert main([command, *asked]) == 0
-    assert "labels of kind: high = 0 (30), low = 1 (30) of 2" in caplog.text
+    assert "labels of kind: high = 0 (30), low = 1 (30), of 2 that the network knows" in caplog.text
     checkpoint = load_checkpoint(tmp_path / "final")
     assert checkpoint.num_classes == 2 and checkpoint.model.config.label2id == {"high": 0, "low": 1}
     texts = [

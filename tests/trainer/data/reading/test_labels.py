@@ -93,6 +93,7 @@ def test_a_part_of_documents_has_the_labels_of_that_part() -> None:
         (["a", None], r"hold an integer or a name in each row \(row 2 of a.jsonl\), got None"),
         ([0, 0.5], r"hold an integer or a name in each row \(row 2 of a.jsonl\), got 0.5"),
         ([0, "a"], r"hold integers or names, and not both \(0 in row 1 of a.jsonl, and row 2 of a.jsonl\), got 'a'"),
+        ([1, -1], r"hold labels from 0 on \(row 2 of a.jsonl\), got -1"),
     ],
 )
 def test_what_cannot_be_a_column_of_labels(rows: Sequence[object], rule: str, tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_a_network_has_to_know_as_many_as_there_are(monkeypatch: pytest.MonkeyPa
         found_in(["a", "b", "c", "d"])
 
 
-def test_what_a_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_network_is_told() -> None:
     assert Labels(3).id_of(Label(2, "row 1")) == 2
     for value in (-1, 3):
         with pytest.raises(ParameterError, match=rf"from 0 to 2, .* \(row 9\), got {value}"):
@@ -132,6 +133,7 @@ def test_what_a_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named.id_of(Label("b", "row 1")) == named.id_of(Label(1, "row 1")) == 1
     with pytest.raises(ParameterError, match=r"that the network knows, a = 0, b = 1, LABEL_2 = 2 \(row 9\), got 'c'"):
         named.id_of(Label("c", "row 9"))
+    assert str(Labels(2, {"a\nb" + "c" * 99: 0, "d": 1})) == f"a b{'c' * 37}… = 0, d = 1"
     with pytest.raises(ParameterError, match=r"hold at most 2 different labels, .* \(row 3\), got 'c'"):
         Labels(2).naming(found_in(["a", "b", "c"]))
 
