@@ -156,6 +156,16 @@ def test_streamed_text_has_its_labels(source: str, place: Path, tmp_path: Path) 
     assert sum(each.label == 1 for each in examples) == 30
 
 
+@pytest.mark.parametrize(("text", "label"), [("a", "text"), ("label", "text"), ("text", "label"), ("label", "b")])
+def test_columns_of_a_data_set_may_have_any_names(text: str, label: str, place: Path, tmp_path: Path) -> None:
+    Dataset.from_dict({text: ["w1", "w2"], label: [1, 0], "other": ["", ""]}).to_parquet(tmp_path / "train.parquet")
+    changes: dict[str, object] = {"train_file": None, "dataset_name": tmp_path, **STREAMED, "label_column": label}
+    config = parse("mdlm", flags(place, tmp_path, **changes, text_column=text))
+    assert isinstance(config, TrainingConfig)
+    rows = open_documents(config, tiny_tokenizer(), Labels(2))
+    assert list(rows.take(2)) == [{"text": "w1", "label": 1}, {"text": "w2", "label": 0}]
+
+
 RESUMED: dict[str, dict[str, object]] = {
     "stored": {"label_dropout": 0.5, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
     "streamed": {**STREAMED, "config_overrides": f"{SIZES},num_classes=2"},
