@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,9 @@ from .diffusion.scheduler import TokenDiffusionScheduler
 from .engine.batch import Batch
 from .engine.cost import enough_tokens
 from .engine.scores import Score, summarise
-from .engine.updates import Scores, Update
+from .engine.updates import Result, Scores, Update
 from .errors import ParameterError
 from .networks.denoiser import MaskedLMDenoiser, block_size_of
-from .samplers.blocks import blocks_of
 from .samplers.parameters import Estimator, SamplingParameters, ScoringParameters
 
 BLOCK_SIZE = 32
@@ -29,12 +29,14 @@ class SampleOutput:
     """sequences: int64 [num_samples, seq_len] on the CPU. nfe: network evaluations, at most one a grid step and one a mask.
 
     forwards_skipped: grid steps that needed none. step_map: int64 [num_samples, seq_len], the step that last set a position.
+    logprobs: float64 [num_samples, seq_len], where they were asked for; NaN where a token did not come from the network.
     """
 
     sequences: Tensor
     nfe: int
     forwards_skipped: int
     step_map: Tensor
+    logprobs: Tensor | None = None
 
 
 def sample(
@@ -50,11 +52,14 @@ def sample(
     top_k: int = 0,
     min_p: float = 0.0,
     label: int | None = None,
+    sampler: str = "ancestral",
+    logprobs: bool = False,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
+    **options: Any,
 ) -> SampleOutput:
-    """Ancestral sampling from an absorbing (MDLM) or a uniform (UDLM) model.
+    """Sampling from an absorbing (MDLM) or a uniform (UDLM) model, by default ancestral.
 
     Args:
         denoiser: a masked LM of transformers, a `Denoiser`, or a callable `(tokens [B, L], t [B]) -> logits [B, L, V]`; one that
@@ -62,6 +67,8 @@ def sample(
         num_inference_steps: grid steps; None (absorbing alone) is the continuous-time limit, first-hitting.
         temperature, top_p, top_k, min_p: shape each token's distribution (`SamplingParameters`); the defaults leave it as it is.
         label: the class that a network with labels is told; None for no label.
+        sampler: one of `samplers.catalogue.KINDS` that is for the process; options: what is asked of it alone.
+        logprobs: the network's own log-probability of each token is in the output and in updates.
         tokens: [seq_len] ids, negative where the sampler fills in (`text.encode` makes them); all open by default.
         callback: called with each step's `Update`, initial state excluded.
 
@@ -70,8 +77,9 @@ def sample(
     """
     _require(denoiser, scheduler, "sample", ("absorbing", "uniform"))
     parameters = SamplingParameters(
-        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, min_p=min_p, label=label
-    )
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed,
+        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs,
+    )  # fmt: skip
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 
@@ -89,9 +97,12 @@ def sample_block(
     top_k: int = 0,
     min_p: float = 0.0,
     label: int | None = None,
+    sampler: str = "ancestral",
+    logprobs: bool = False,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
+    **options: Any,
 ) -> SampleOutput:
     """Block-wise sampling, any process: blocks of `block_size` from left to right, `num_inference_steps` each.
 
@@ -104,8 +115,9 @@ def sample_block(
     if block_size is None and block_size_of(denoiser) is None:
         block_size = BLOCK_SIZE
     parameters = SamplingParameters(
-        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size, min_p, label=label
-    )
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size,
+        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs,
+    )  # fmt: skip
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 
@@ -122,15 +134,19 @@ def sample_hybrid(
     top_k: int = 0,
     min_p: float = 0.0,
     label: int | None = None,
+    sampler: str = "ancestral",
+    logprobs: bool = False,
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
+    **options: Any,
 ) -> SampleOutput:
-    """Ancestral sampling from a hybrid (GIDD) model; the arguments are those of `sample`."""
+    """Sampling from a hybrid (GIDD) model, by default ancestral; the arguments are those of `sample`."""
     _require(denoiser, scheduler, "sample_hybrid", ("hybrid",))
     parameters = SamplingParameters(
-        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, min_p=min_p, label=label
-    )
+        seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed,
+        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs,
+    )  # fmt: skip
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
 
@@ -163,8 +179,15 @@ def run(
             if callback is not None:
                 callback(update)
             if (result := update.result) is not None:
-                sequences, step_map = torch.tensor(result.tokens), torch.tensor(result.step_map)
-                return SampleOutput(sequences, result.nfe, result.forwards_skipped, step_map)
+                return _output(result)
+
+
+def _output(result: Result) -> SampleOutput:
+    sequences, step_map, logprobs = torch.tensor(result.tokens), torch.tensor(result.step_map), None
+    if result.logprobs is not None:
+        rows = [[math.nan if value is None else value for value in row] for row in result.logprobs]
+        logprobs = torch.tensor(rows, dtype=torch.float64)
+    return SampleOutput(sequences, result.nfe, result.forwards_skipped, step_map, logprobs)
 
 
 def score(
@@ -237,7 +260,8 @@ class Requests:
         requests = [(tokens, parameters.for_network(block_size)) for tokens, parameters in requests]
         self._parameters = [parameters for _, parameters in requests]
         self.states = [torch.tensor(self._batch.add(key, *request)) for key, request in enumerate(requests)]
-        self._steps = [blocks_of(*request).steps(request[1].num_inference_steps) for request in requests]
+        decoders: list[Any] = [self._batch.samplers.of(parameters) for parameters in self._parameters]
+        self._steps = [each.steps(*request) for each, request in zip(decoders, requests, strict=True)]
         self._left, self._t, self.nfe = list(self._steps), [1.0] * len(requests), [0] * len(requests)
         self.total = max(self._steps)
 

@@ -12,10 +12,9 @@ from fastapi import Depends, Request
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
-from token_diffusion.samplers import Sampler, make_sampler
+from token_diffusion.samplers import Sampler, Samplers, price
 from token_diffusion.samplers.blocks import check_fixed
 from token_diffusion.samplers.parameters import SamplingParameters, check_label
-from token_diffusion.samplers.price import price
 from token_diffusion.text import OPEN, chat_template, encode
 
 from ..errors import invalid, unavailable
@@ -127,8 +126,7 @@ async def admit(
     _check_limits(wire, settings)
     parameters = _parameters(wire, checkpoint)
     check_label(parameters.label, checkpoint.num_classes)
-    sampler = make_sampler(checkpoint.scheduler)
-    sampler.check(parameters)
+    sampler = Samplers(checkpoint.scheduler).of(parameters)
     is_template = wire.template is not None or wire.template_ids is not None
     own_length = is_template and "seq_len" not in wire.model_fields_set
     if not own_length:

@@ -15,7 +15,7 @@ from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
 from ..networks.denoiser import as_denoiser, block_size_of, forbidden_by, in_pieces, num_classes_of
 from ..networks.rowwise import Rowwise
-from ..samplers import SAMPLERS, make_sampler
+from ..samplers import Samplers
 from ..samplers.blocks import check_fixed
 from ..samplers.parameters import Parameters, check_label
 from .cost import Cost
@@ -59,8 +59,7 @@ class Batch:
         shares: Shares | None = None,
     ) -> None:
         self.denoiser, self.scheduler = as_denoiser(denoiser), scheduler
-        forbidden = forbidden_by(self.denoiser)
-        self._samplers = {kind: make_sampler(scheduler, kind, forbidden) for kind in SAMPLERS}
+        self.samplers = Samplers(scheduler, forbidden_by(self.denoiser))
         own: str | torch.device = getattr(self.denoiser, "device", "cpu")
         self.device = torch.device(own if device is None else device)
         if determinism == "exact":
@@ -104,15 +103,15 @@ class Batch:
 
         Raises:
             ParameterError: tokens do not fit `seq_len`, the vocabulary or the network's blocks, it has others than were asked for
-                or no such label, or the sampler no such grid.
+                or no such label, or there is no such sampler, or it can do no such thing.
         """
-        sampler, block_size = self._samplers[type(parameters)], block_size_of(self.denoiser)
+        block_size = block_size_of(self.denoiser)
         parameters = parameters.for_network(block_size)
-        sampler.check(parameters)
+        sampler = self.samplers.of(parameters)
         self._check(tokens, parameters)
         check_fixed("tokens", tokens, block_size)
         rows = sampler.rows(tokens, parameters)
-        request = make_request(key, tokens, parameters, rows)
+        request = make_request(key, tokens, parameters, rows, sampler.views)
         initial = request.initial
         if request.num_unfinished:
             try:

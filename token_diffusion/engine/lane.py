@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..networks.denoiser import Denoiser
 from ..samplers import Outcome, Plan, Sampler
-from ..samplers.sampler import split
+from ..samplers.draws import split
 from .request import Request
 from .residents import Residents
 from .shares import Shares
@@ -77,12 +77,15 @@ class Part:
         return bool(self.plan.positions.numel())
 
     def views(self, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the network is shown, each row at its time: tokens [R, width], t [R], valid [R, width], labels [R]."""
-        tokens = self.rows.tokens if self.plan.tokens is None else self.plan.tokens
-        visible, more = self.residents.sampler.visible(self.rows), width - self.width
+        """What the network is shown, each view at its time: tokens [Q, width], t [Q], valid [Q, width], labels [Q]."""
+        plan, rows, visible = self.plan, self.rows, self.residents.sampler.visible(self.rows)
+        of = slice(None) if plan.view_of is None else plan.view_of
+        tokens = rows.tokens[of] if plan.tokens is None else plan.tokens
+        labels = rows.label[of] if plan.labels is None else plan.labels
+        visible, more = visible[of], width - self.width
         if more:
             tokens, visible = F.pad(tokens, (0, more)), F.pad(visible, (0, more))
-        return tokens, self.plan.t, visible, self.rows.label
+        return tokens, plan.t, visible, labels
 
 
 class Lane:
@@ -124,7 +127,8 @@ class Lane:
             residents = Residents(sampler, self._longest)
         slots = residents.put(rows, number)
         # Last of all, as there is no turn for rows that are not here.
-        share = self._shares.join(self.line, len(rows), rows.tokens.shape[1], request.left, client, weight)
+        length = rows.tokens.shape[1] * sampler.views
+        share = self._shares.join(self.line, len(rows), length, request.left, client, weight)
         self._joined, self._residents[sampler] = number, residents
         member = Member(number, request, share, residents, slots)
         self._members[request.key] = self._by_share[share] = self._by_number[number] = member
@@ -139,7 +143,7 @@ class Lane:
         """One tick of so many rows of some requests: plan, one forward pass, commit. An update for each; finished rows leave."""
         parts = self._parts(chosen)
         width = max(part.width for part in parts)
-        self.tokens = width * sum(len(part.rows) for part in parts)
+        self.tokens = width * sum(len(part.plan.t) for part in parts)
         logits = iter(_ask([part for part in parts if part.asks], width, denoiser, device))
         updates: list[Update] = []
         for part in parts:
@@ -162,11 +166,13 @@ class Lane:
     def _tell(self, part: Part, outcome: Outcome | None) -> list[Update]:
         """Carries progress and changes to the requests whose rows these are."""
         residents, rows, updates = part.residents, part.rows, []
-        row, changes = np.empty(0, dtype=np.int64), []
+        row, changes, logprobs = np.empty(0, dtype=np.int64), [], []
         if outcome is not None:
             row = outcome.row.numpy()
             sample = residents.sample[residents.slots[row]]
             changes = list(zip(sample.tolist(), outcome.column.tolist(), outcome.token.tolist(), strict=True))
+            if len(row) and bool(rows.logprobs.any()):
+                logprobs = rows.logprob[outcome.row, outcome.column].tolist()
         finished, slots = rows.finished.numpy(), residents.slots
         # What is asked of all rows of a request is asked of all requests at once: most have one row.
         starts = residents.starts
@@ -190,7 +196,8 @@ class Lane:
                 which = finished[span]
                 request.finish(progress, span, samples, which)
                 self._finish(member, here[which])
-            updates.append(request.update(changes[of_changes[index] : of_changes[index + 1]]))
+            its = slice(of_changes[index], of_changes[index + 1])
+            updates.append(request.update(changes[its], logprobs[its]))
         return updates
 
     def _finish(self, member: Member, slots: np.ndarray) -> None:
@@ -218,7 +225,7 @@ def _ask(parts: Sequence[Part], width: int, denoiser: Denoiser, device: torch.de
     for part in parts:
         row, column = split(part.plan.positions, part.width)
         positions.append((above + row) * width + column)
-        above += len(part.rows)
+        above += len(part.plan.t)
     logits = denoiser(*_on(device, tokens, t, visible, torch.cat(positions), labels))
     return logits.split([len(each) for each in positions])
 
@@ -230,8 +237,11 @@ def _on(device: torch.device, *asked: Tensor) -> Sequence[Tensor]:
 
 
 def _commit(part: Part, logits: Tensor) -> Outcome:
-    """What came of logits [n, V] in the rows of a part, each asked row's evaluation counted."""
-    asked = torch.div(part.plan.positions, part.width, rounding_mode="floor")
+    """What came of logits [n, V] in the rows of a part, each asked view counted for its row."""
+    asked = torch.div(part.plan.positions, part.width, rounding_mode="floor").unique_consecutive()
     outcome = part.residents.sampler.commit(part.rows, part.plan, logits)
-    part.rows.nfe[asked.unique_consecutive()] += 1
+    if part.plan.view_of is None:
+        part.rows.nfe[asked] += 1
+    else:
+        part.rows.nfe.index_add_(0, part.plan.view_of[asked], torch.ones_like(asked))
     return outcome

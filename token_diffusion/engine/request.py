@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,17 @@ class Request:
     """What the lanes write, a few array operations a tick however many rows there are.
 
     Args:
-        tokens: [seq_len]. rows: its rows as they join.
+        tokens: [seq_len]. rows: its rows as they join. views: of each in an evaluation.
 
     left: token passes that it may still need, at most.
     """
 
-    def __init__(self, key: Hashable, tokens: Sequence[int], rows: Rows) -> None:
-        self.key, self.length = key, len(tokens)
+    def __init__(self, key: Hashable, tokens: Sequence[int], rows: Rows, views: int) -> None:
+        self.key, self.length, self.views = key, len(tokens), views
         self.num_unfinished = len(rows)
         self.nfe = 0
-        self.left = int(rows.left.sum()) * len(tokens)
+        self.left = 0
+        self.retire(-int(rows.left.sum()))
 
     @property
     def initial(self) -> list[list[int]]:
@@ -51,10 +53,12 @@ class Request:
 
     def retire(self, evaluations: int) -> None:
         """So many evaluations of one row were made, or will not be needed."""
-        self.left -= evaluations * self.length
+        self.left -= evaluations * self.views * self.length
 
-    def update(self, changes: list[tuple[int, int, int]]) -> Update:
-        """What to tell after a tick; with the result when no row is left unfinished."""
+    def update(self, changes: list[tuple[int, int, int]], logprobs: Sequence[float] = ()) -> Update:
+        """What to tell after a tick, with the log-probabilities of the changes where there are any; with the result when no row
+        is left unfinished.
+        """
         raise NotImplementedError
 
     def failure(self) -> Update:
@@ -69,13 +73,16 @@ class SampleRequest(Request):
         tokens: [seq_len], negative where open.
     """
 
-    def __init__(self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters, rows: SampleRows) -> None:
-        super().__init__(key, tokens, rows)
-        self.parameters, self.in_blocks = parameters, blocks_of(tokens, parameters)
+    def __init__(
+        self, key: Hashable, tokens: Sequence[int], parameters: SamplingParameters, rows: SampleRows, views: int
+    ) -> None:
+        super().__init__(key, tokens, rows, views)
+        self.in_blocks, self.has_logprobs = blocks_of(tokens, parameters), parameters.logprobs
+        self.grid_steps = int((rows.num_steps * rows.num_blocks)[0])
         self.open = [index for index, token in enumerate(tokens) if token < 0]
         self.num_unfinished = parameters.num_samples if self.open else 0
         self.tokens = rows.tokens.numpy().copy()  # [S, L]; a sample's are right once it has finished
-        self.step_map = np.zeros_like(self.tokens)
+        self.step_map, self.logprob = np.zeros_like(self.tokens), np.full(self.tokens.shape, np.nan, dtype=np.float32)
         self.step, self.blocks = (np.zeros(parameters.num_samples, dtype=np.int64) for _ in range(2))
         self.t = np.full(parameters.num_samples, 1.0 if self.open else 0.0)
         self.blocks_told = 0
@@ -88,48 +95,54 @@ class SampleRequest(Request):
     @staticmethod
     def progress(rows: SampleRows, starts: np.ndarray) -> tuple[Any, ...]:
         nfe = np.maximum.reduceat(rows.nfe.numpy(), starts).tolist()
-        fields = (rows.step, rows.blocks_done, rows.t, rows.tokens, rows.step_map)
+        fields = (rows.step, rows.blocks_done, rows.t, rows.tokens, rows.step_map, rows.logprob)
         return nfe, *(field.numpy() for field in fields)
 
     def advance(self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray) -> None:
-        nfe, step, blocks, t, _, _ = progress
+        nfe, step, blocks, t, *_ = progress
         self.step[samples], self.blocks[samples], self.t[samples] = step[span], blocks[span], t[span]
         self.nfe = max(self.nfe, nfe[index])
 
     def finish(self, progress: tuple[Any, ...], span: slice, samples: np.ndarray, which: np.ndarray) -> None:
-        *_, tokens, step_map = progress
+        *_, tokens, step_map, logprob = progress
         done = samples[which]
+        self.logprob[done] = logprob[span][which, : self.length]
         self.tokens[done] = tokens[span][which, : self.length]
         self.step_map[done] = step_map[span][which, : self.length]
         self.num_unfinished -= len(done)
 
-    def update(self, changes: list[tuple[int, int, int]]) -> Update:
+    def update(self, changes: list[tuple[int, int, int]], logprobs: Sequence[float] = ()) -> Update:
         slowest = int(self.step.argmin())
         done = int(self.blocks.min())
         blocks = [BlockEnd(index, *self.in_blocks.span(index)) for index in range(self.blocks_told, done)]
         self.blocks_told = max(self.blocks_told, done)
         result = None if self.num_unfinished else self._result()
         left = 0 if result is not None else self.left
+        told = _numbers(logprobs) if self.has_logprobs else None
+        t = float(self.t[slowest])
         return Update(
-            self.key, int(self.step[slowest]), float(self.t[slowest]), self.nfe, changes, blocks, result, left=left
+            self.key, int(self.step[slowest]), t, self.nfe, changes, blocks, result, left=left, logprobs=told
         )
 
     def failure(self) -> Update:
         return Update(self.key, int(self.step.min()), float(self.t.max()), self.nfe, [], [], None, NO_DISTRIBUTION)
 
     def _result(self) -> Result:
-        steps = (self.parameters.num_inference_steps or 0) * len(self.in_blocks)
         fixed = self.length - len(self.open)
-        skipped = max(steps - self.nfe, 0)
+        skipped = max(self.grid_steps - self.nfe // self.views, 0)
         filled = len(self.open) * len(self.tokens)
-        return Result(self.tokens.tolist(), self.step_map.tolist(), self.nfe, skipped, fixed, filled)
+        rows: Any = self.logprob.tolist()
+        logprobs = [_numbers(row) for row in rows] if self.has_logprobs else None
+        return Result(self.tokens.tolist(), self.step_map.tolist(), self.nfe, skipped, fixed, filled, logprobs)
 
 
 class ScoreRequest(Request):
     """A text at its times. Of a request that is under way nothing is told but how far it is: no token changes."""
 
-    def __init__(self, key: Hashable, tokens: Sequence[int], parameters: ScoringParameters, rows: ScoreRows) -> None:
-        super().__init__(key, tokens, rows)
+    def __init__(
+        self, key: Hashable, tokens: Sequence[int], parameters: ScoringParameters, rows: ScoreRows, views: int
+    ) -> None:
+        super().__init__(key, tokens, rows, views)
         self.tokens, self.num_given = list(tokens), len(set(parameters.given))
         self.values = np.zeros((parameters.num_times, self.length))
         self.evaluations, self.most = np.zeros(parameters.num_times, dtype=np.int64), int(rows.left.sum())
@@ -152,7 +165,7 @@ class ScoreRequest(Request):
         self.values[samples[which]] = values[span][which, : self.length]
         self.num_unfinished -= int(which.sum())
 
-    def update(self, changes: list[tuple[int, int, int]]) -> Update:
+    def update(self, changes: list[tuple[int, int, int]], logprobs: Sequence[float] = ()) -> Update:
         left = 0 if not self.num_unfinished else self.left
         return self._told(None if self.num_unfinished else self._result(), left=left)
 
@@ -167,13 +180,18 @@ class ScoreRequest(Request):
 
     def _result(self) -> Scores:
         skipped, scored = self.most - self.nfe, self.length - self.num_given
-        return Scores([self.tokens], [], self.nfe, skipped, self.num_given, scored, self.values)
+        return Scores([self.tokens], [], self.nfe, skipped, self.num_given, scored, values=self.values)
 
 
-def make_request(key: Hashable, tokens: Sequence[int], parameters: Parameters, rows: Any) -> Request:
-    """The request of such parameters."""
-    return REQUESTS[type(parameters)](key, tokens, parameters, rows)
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """None for what is no number."""
+    return [None if math.isnan(value) else value for value in values]
+
+
+def make_request(key: Hashable, tokens: Sequence[int], parameters: Parameters, rows: Any, views: int) -> Request:
+    """The request of such parameters, whose rows have so many views in an evaluation."""
+    return REQUESTS[type(parameters)](key, tokens, parameters, rows, views)
 
 
 REQUESTS: dict[type[Parameters], Any] = {SamplingParameters: SampleRequest, ScoringParameters: ScoreRequest}
-"""What becomes of each kind of rows, by what asks for it, as in `samplers.SAMPLERS`."""
+"""What becomes of each kind of rows, by what asks for it."""

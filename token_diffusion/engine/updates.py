@@ -24,6 +24,8 @@ class Result:
     tokens, step_map: [num_samples][seq_len]; step_map says which step last set a position, 0 for fixed and initial ones.
     nfe: network evaluations, one after the other (samples of a request share them). forwards_skipped: grid steps that
     needed none. prompt_tokens: fixed positions; completion_tokens: filled ones, over all samples.
+    logprobs: [num_samples][seq_len], where they were asked for: of each token when it was set, by the network's own distribution,
+    unshaped; None where it is fixed, or was set by noise alone.
     """
 
     tokens: list[list[int]]
@@ -32,6 +34,7 @@ class Result:
     forwards_skipped: int
     prompt_tokens: int
     completion_tokens: int
+    logprobs: list[list[float | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Scores(Result):
     values: float64 [num_times, seq_len], nats of each token at each time; their mean over the times is the bound.
     """
 
-    values: np.ndarray = field(compare=False)
+    values: np.ndarray = field(compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Update:
     """What one tick did to a request. `changes` are (sample, position, token_id): set, never append.
 
     step: grid steps done by the slowest sample. t: the time it reached. result: there with the last update.
-    left: token passes that the request may still need, at most (`samplers/price.py`).
+    left: token passes that the request may still need, at most (`samplers.price`).
+    logprobs: of the changes, in their order, where they were asked for, as in `Result`.
     error: why there will be no result; then this is the last update, and the request has left the batch.
     """
 
@@ -63,3 +67,4 @@ class Update:
     result: Result | None
     error: str | None = None
     left: int = 0
+    logprobs: list[float | None] | None = None

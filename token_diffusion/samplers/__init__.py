@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
-from .parameters import Parameters, SamplingParameters, ScoringParameters
-from .sampler import Outcome, Plan, Sampler
+from .catalogue import decoder_of
+from .parameters import Parameters, ScoringParameters
+from .sampler import Outcome, Plan, Sampler, Vocabulary, price
 from .scoring import Scoring
-from .thinning import Thinning
-from .unmasking import Unmasking
 
-__all__ = ["Outcome", "Plan", "Sampler", "make_sampler"]
+__all__ = ["Outcome", "Plan", "Sampler", "Samplers", "price"]
 
 
-def make_sampler(
-    scheduler: TokenDiffusionScheduler,
-    kind: type[Parameters] = SamplingParameters,
-    forbidden: Sequence[int] = (),
-) -> Sampler:
-    """The sampler of the rows that parameters of this kind ask for."""
-    return SAMPLERS[kind](scheduler, forbidden)
+class Samplers:
+    """Those of a scheduler's process, each made once: rows of one are planned together.
 
+    Args:
+        forbidden: ids that no sample may hold. ends: ids that end a text.
+    """
 
-def _ancestral(scheduler: TokenDiffusionScheduler, forbidden: Sequence[int]) -> Sampler:
-    """That of a scheduler's process; ancestral and block-wise sampling are the same one, with one block or many."""
-    sampler = Unmasking if scheduler.config.forward_process == "absorbing" else Thinning
-    return sampler(scheduler.process, forbidden)
+    def __init__(
+        self, scheduler: TokenDiffusionScheduler, forbidden: Sequence[int] = (), ends: Sequence[int] = ()
+    ) -> None:
+        self.process = scheduler.process
+        ids = (torch.tensor(sorted(some), dtype=torch.int64) for some in (forbidden, ends))
+        self.vocabulary = Vocabulary(scheduler.config.mask_token_id, *ids)
+        self._made: dict[Any, Sampler] = {}
 
+    def of(self, parameters: Parameters) -> Sampler:
+        """The sampler of the rows that such parameters ask for, which it can do.
 
-SAMPLERS: dict[type[Parameters], Callable[[TokenDiffusionScheduler, Sequence[int]], Sampler]] = {
-    SamplingParameters: _ancestral,
-    ScoringParameters: lambda scheduler, forbidden: Scoring(scheduler.process),
-}
-"""Each kind of row, by what asks for it."""
+        Raises:
+            ParameterError: there is none such for the process, or it cannot do this.
+        """
+        sampler = self._sampler(parameters)
+        sampler.check(parameters)
+        return sampler
+
+    def _sampler(self, parameters: Any) -> Sampler:
+        kind: Any = Scoring
+        if not isinstance(parameters, ScoringParameters):
+            kind = decoder_of(parameters.sampler, self.process.name)
+        if kind not in self._made:
+            self._made[kind] = kind(self.process, self.vocabulary)
+        return self._made[kind]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, Self
 
-from ..diffusion.values import MAX_STEPS, check_int, check_shaping
+from ..diffusion.values import MAX_STEPS, check_bool, check_int, check_shaping
 from ..errors import ParameterError
 
 __all__ = ["MAX_STEPS", "Estimator", "Parameters", "SamplingParameters", "ScoringParameters"]
@@ -61,6 +62,8 @@ class SamplingParameters:
         min_p: tokens with at least so much of the most probable one's probability are kept, in [0, 1]; 0 for all. The order is
             temperature, top_k, top_p, min_p.
         label: the class that the network is told, an integer from 0 on; None for no label.
+        sampler: its name in `catalogue.KINDS`. options: what is asked of it alone, by name; checked by the sampler.
+        logprobs: the network's own log-probability of each token is told when it is set.
         aligned: blocks begin at multiples of block_size, as those of a block-causal network do; else at the first open position.
     """
 
@@ -74,6 +77,9 @@ class SamplingParameters:
     block_size: int | None = None
     min_p: float = 0.0
     label: int | None = None
+    sampler: str = "ancestral"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: bool = False
     aligned: bool = False
 
     def __post_init__(self) -> None:
@@ -87,6 +93,7 @@ class SamplingParameters:
             check_int("block_size", self.block_size, 1, 2**31)
         if self.label is not None:
             check_int("label", self.label, 0, 2**31)
+        check_bool("logprobs", self.logprobs)
 
     def for_network(self, block_size: int | None) -> Self:
         if block_size is None:

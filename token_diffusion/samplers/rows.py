@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -95,18 +95,18 @@ class SampleRows(Rows):
     """Rows that are filled in.
 
     block: int64, the block that an open position belongs to; 0 elsewhere. num_blocks: int64 [R].
-    num_steps: int64, grid steps a block; 0 is the continuous-time limit. last_step: int64, the step that ends the row.
+    num_steps: int64, grid steps a block; 0 is without a grid. last_step: int64, the step that ends the row.
     step: int64, grid steps done, counted through all blocks. t: float64, the time reached.
-    blocks_done: int64, blocks that are filled. due_step, due_t: when an open absorbing position is unmasked (NEVER once it is),
-    and the time that the network sees then. step_map: int64 [R, L], the step that last set a position, 0 before any did.
+    blocks_done: int64, blocks that are filled. step_map: int64 [R, L], the step that last set a position, 0 before any did.
+    logprobs: bool [R], log-probabilities are asked for. logprob: float32 [R, L], the network's own, unshaped, of a position's
+    token when it was set; NaN where nothing was, or not by the network.
     """
 
-    CHANGING: ClassVar[tuple[str, ...]] = (*Rows.CHANGING, "due_step", "step_map", "step", "blocks_done", "t")
+    CHANGING: ClassVar[tuple[str, ...]] = (*Rows.CHANGING, "step_map", "logprob", "step", "blocks_done", "t")
 
     block: Tensor
-    due_step: Tensor
-    due_t: Tensor
     step_map: Tensor
+    logprob: Tensor
     num_blocks: Tensor
     num_steps: Tensor
     last_step: Tensor
@@ -117,46 +117,58 @@ class SampleRows(Rows):
     top_k: Tensor
     top_p: Tensor
     min_p: Tensor
+    logprobs: Tensor
 
 
-def make_rows(tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
-    """`num_samples` equal rows before a sampler prepares them; `tokens` of length L, negative where open."""
+R = TypeVar("R", bound=SampleRows)
+
+DTYPES = {bool: torch.bool, int: torch.int64, float: torch.float64}
+
+
+def make_rows(
+    tokens: Sequence[int],
+    parameters: SamplingParameters,
+    kind: type[R],
+    **own: Any,
+) -> R:
+    """`num_samples` equal rows before a sampler prepares them; `tokens` of length L, negative where open.
+
+    own: of the fields that `kind` adds, a number of each [R], a tensor [L] of each [R, L].
+    """
     canvas = torch.tensor(tokens, dtype=torch.int64)
     is_open = canvas < 0
     count, length = parameters.num_samples, canvas.numel()
     blocks = blocks_of(tokens, parameters)
-    block = torch.where(is_open, blocks.number(torch.arange(length)), 0)
-    num_blocks = len(blocks)
 
-    def each(value: float, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.full((count,), value, dtype=dtype)
+    def each(value: Any) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.unsqueeze(0).repeat(count, 1)
+        return torch.full((count,), value, dtype=DTYPES[type(value)])
 
-    def tiled(value: Tensor) -> Tensor:
-        return value.unsqueeze(0).repeat(count, 1)
-
-    return SampleRows(
-        tokens=tiled(canvas.clamp(min=0)),
-        valid=tiled(torch.ones_like(is_open)),
-        open=tiled(is_open),
-        block=tiled(block),
-        due_step=tiled(torch.full_like(canvas, NEVER)),
-        due_t=tiled(torch.zeros_like(canvas, dtype=torch.float64)),
-        step_map=tiled(torch.zeros_like(canvas)),
-        seed=each(parameters.seed),
-        sample=torch.arange(count),
-        label=each(-1 if parameters.label is None else parameters.label),
-        num_blocks=each(num_blocks),
-        num_steps=each(parameters.num_inference_steps or 0),
-        last_step=each(num_blocks * (parameters.num_inference_steps or 0)),
-        step=each(0),
-        blocks_done=each(0),
-        t=each(1, torch.float64),
-        nfe=each(0),
-        left=each(0),
-        failed=each(False, torch.bool),
-        finished=each(False, torch.bool),
-        temperature=each(parameters.temperature, torch.float64),
-        top_k=each(parameters.top_k),
-        top_p=each(parameters.top_p, torch.float64),
-        min_p=each(parameters.min_p, torch.float64),
-    )
+    common: dict[str, Any] = {
+        "tokens": canvas.clamp(min=0),
+        "valid": torch.ones_like(is_open),
+        "open": is_open,
+        "block": torch.where(is_open, blocks.number(torch.arange(length)), 0),
+        "step_map": torch.zeros_like(canvas),
+        "logprob": torch.full(canvas.shape, torch.nan, dtype=torch.float32),
+        "seed": parameters.seed,
+        "label": -1 if parameters.label is None else parameters.label,
+        "num_blocks": len(blocks),
+        "num_steps": parameters.num_inference_steps or 0,
+        "last_step": len(blocks) * (parameters.num_inference_steps or 0),
+        "step": 0,
+        "blocks_done": 0,
+        "t": 1.0,
+        "nfe": 0,
+        "left": 0,
+        "failed": False,
+        "finished": False,
+        "temperature": float(parameters.temperature),
+        "top_k": parameters.top_k,
+        "top_p": float(parameters.top_p),
+        "min_p": float(parameters.min_p),
+        "logprobs": parameters.logprobs,
+    }
+    values = {name: each(value) for name, value in (common | own).items()}
+    return kind(sample=torch.arange(count), **values)

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from ..diffusion.shaping import inverse_cdf, probabilities
-from .randomness import Purpose, uniform
-from .rows import SampleRows
+from ..diffusion.processes import Process
+from ..errors import ParameterError
+from .blocks import blocks_of
+from .options import Options, declared
+from .parameters import Parameters, SamplingParameters
+from .rows import SampleRows, make_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What a sampler knows of token ids. forbidden: int64 [k], those that no sample may hold. ends: those that end a text."""
+
+    mask_token_id: int
+    forbidden: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    ends: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The network's next task: a view of each of R rows, in their order.
+    """The network's next task: Q views of R rows, by default one of each, in their order.
 
-    positions: int64 [n], ascending indices into the flattened [R * L] at which logits are needed. t: float64 [R], the network's
-    time. tokens: int64 [R, L], what a view shows where that is not what the row holds.
-    step: int64 [R], the grid step, counted from 1, of each row's event.
+    positions: int64 [n], ascending indices into the flattened [Q * L] at which logits are needed. t: float64 [Q], the network's
+    time. tokens: int64 [Q, L], what a view shows where that is not what its row holds. labels: int64 [Q], what it is told where
+    that is not its row's. view_of: int64 [Q], the row of each view.
     u_route: float64 [n], the draws already made at these positions, where the sampler makes any before the network.
     """
 
     positions: Tensor
     t: Tensor
-    step: Tensor | None = None
     u_route: Tensor | None = None
     tokens: Tensor | None = None
+    labels: Tensor | None = None
+    view_of: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,14 +78,17 @@ def slices(logits: Logits) -> Sequence[slice]:
 class Sampler(Protocol):
     """What a kind of row needs. Stateless: all that a sampler remembers is in the rows, which are of the class that it makes.
 
-    `parameters` are of its own kind, too.
+    `parameters` are of its own kind, too. views: of each row in an evaluation.
     """
+
+    @property
+    def views(self) -> int: ...
 
     def check(self, parameters: Any) -> None:
         """Raises `ParameterError` if the sampler cannot do this for its process."""
 
     def evaluations(self, tokens: Sequence[int], parameters: Any) -> int:
-        """At most so many evaluations of the network, a view each, for one row; `tokens` [seq_len], negative where open."""
+        """At most so many evaluations of the network for one row; `tokens` [seq_len], negative where open."""
 
     def rows(self, tokens: Sequence[int], parameters: Any) -> Any:
         """New rows, to be planned."""
@@ -94,76 +110,63 @@ class Sampler(Protocol):
         """
 
 
-MAX_ELEMENTS = {"cpu": 1 << 22}
-"""Logits that are shaped together: shaping needs a few copies of them, which should neither fill the memory nor, on a CPU,
-leave the cache."""
+class Decoder:
+    """What the samplers that fill in have in common: a subclass has `evaluations`, `plan` and `commit`.
 
-
-@dataclass(frozen=True)
-class Draws:
-    """What came of logits [n, V], on the CPU. tokens: int64 [n]. probability: float64 [n], the network's for the token there."""
-
-    tokens: Tensor
-    probability: Tensor
-
-
-def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, mask_token_id: int, forbidden: Tensor) -> Draws:
-    """Tokens at the planned positions, by the rows' own shaping and their own randomness at `step` [R].
-
-    No token is one of `forbidden`, int64 [k], or the mask. This is the tick's wait for the device. Positions without a
-    distribution keep their token, and their row has failed.
+    Attributes:
+        Options: what may be asked of it beside what may be asked of all. Rows: the class of its rows.
     """
-    row, column = split(plan.positions, rows.tokens.shape[1])
-    z = rows.tokens.view(-1)[plan.positions]
-    u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
-    count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
-    never = forbidden.to(logits.device) if forbidden.numel() else None
-    parts = []
-    for start in range(0, len(z), count):
-        some = slice(start, start + count)
-        piece = logits[some] if never is None else logits[some].index_fill(-1, never, -torch.inf)
-        theta = _shaped(rows, row[some], piece, mask_token_id)
-        there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
-        parts.append(torch.stack([inverse_cdf(theta, u[some].to(theta.device)).double(), there.double()]))
-    tokens, probability = torch.cat(parts, dim=1).cpu()
-    lost = tokens < 0
-    rows.failed[row[lost]] = True
-    return Draws(torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0))
+
+    Options: ClassVar[type[Options]] = Options
+    Rows: ClassVar[type[SampleRows]] = SampleRows
+    views = 1
+
+    def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
+        self.process, self.vocabulary = process, vocabulary
+        self.mask_token_id = vocabulary.mask_token_id
+
+    def options(self, parameters: SamplingParameters) -> Any:
+        """Those that were asked for, an `Options`. Raises `ParameterError` for what it does not have, and for values."""
+        known = declared(self.Options)
+        for name, value in parameters.options.items():
+            if name not in known:
+                raise ParameterError(name, f"be absent, as the sampler {parameters.sampler} has no such option", value)
+        return self.Options(**parameters.options)
+
+    def check(self, parameters: SamplingParameters) -> None:
+        """Raises `ParameterError` if the sampler cannot do this for its process."""
+        self.options(parameters)
+
+    def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
+        """At most so many evaluations of the network for one row; `tokens` [seq_len], negative where open."""
+        raise NotImplementedError
+
+    def steps(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
+        """The step that ends a row, `last_step`: grid steps of all blocks, without a grid one a position."""
+        return blocks_of(tokens, parameters).steps(parameters.num_inference_steps)
+
+    def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> Any:
+        """New rows, to be planned."""
+        rows = make_rows(tokens, parameters, self.Rows, **self.columns(tokens, parameters))
+        rows.last_step.fill_(self.steps(tokens, parameters))
+        rows.left.fill_(self.evaluations(tokens, parameters))
+        self.prepare(rows)
+        return rows
+
+    def columns(self, tokens: Sequence[int], parameters: SamplingParameters) -> dict[str, Any]:
+        """What its rows have beside what all have, by field: a number for one of [R], a tensor [L] for one of [R, L]."""
+        return {}
+
+    def prepare(self, rows: Any) -> None:
+        """Puts new rows at t = 1, in place."""
+        raise NotImplementedError
+
+    def visible(self, rows: Any) -> Tensor:
+        """Positions the network may attend to, bool [R, L]."""
+        valid: Tensor = rows.valid
+        return valid
 
 
-def _shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tensor:
-    """theta [n, V] with each position's own temperature, top-k, top-p and min-p; a stage that no row uses is not computed."""
-    temperature, top_k, top_p, min_p = rows.temperature[row], rows.top_k[row], rows.top_p[row], rows.min_p[row]
-    max_top_k = int(top_k.max())
-    return probabilities(
-        logits,
-        mask_token_id,
-        temperature.to(logits.device) if bool((temperature != 1).any()) else None,
-        top_k.to(logits.device) if max_top_k > 0 else None,
-        top_p.to(logits.device) if bool((top_p < 1).any()) else None,
-        min_p.to(logits.device) if bool((min_p > 0).any()) else None,
-        max_top_k,
-    )
-
-
-def split(positions: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Flat positions -> (row, column)."""
-    return torch.div(positions, length, rounding_mode="floor"), positions % length
-
-
-def put(rows: SampleRows, plan: Plan, tokens: Tensor) -> Outcome:
-    """Writes tokens [n] to the planned positions, and into the step map the steps of those that change."""
-    assert plan.step is not None
-    before = rows.tokens.view(-1)[plan.positions]
-    rows.tokens.view(-1)[plan.positions] = tokens
-    changed = tokens != before
-    row, column = split(plan.positions[changed], rows.tokens.shape[1])
-    rows.step_map[row, column] = plan.step[row]
-    return Outcome(row, column, tokens[changed])
-
-
-def rank(key: Tensor, among: Tensor) -> Tensor:
-    """1-based rank of each key within its row, counting only positions in `among`; [R, L] -> int64 [R, L]."""
-    order = torch.where(among, key, torch.inf).argsort(dim=1, stable=True)
-    ranks = torch.arange(1, key.shape[1] + 1, device=key.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, ranks)
+def price(sampler: Sampler, tokens: Sequence[int], parameters: Parameters) -> int:
+    """Bound of a request's work in token passes: tokens of its rows times views in evaluations of each."""
+    return parameters.num_samples * len(tokens) * sampler.views * sampler.evaluations(tokens, parameters)

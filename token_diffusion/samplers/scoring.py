@@ -25,10 +25,11 @@ from ..diffusion.processes import Absorbing, Process, forward
 from ..diffusion.scheduler import MIN_T
 from ..diffusion.times import time_of_count, time_power
 from ..errors import ParameterError
+from .draws import rank, split
 from .parameters import Estimator, ScoringParameters
 from .randomness import Purpose, uniform
 from .rows import Rows
-from .sampler import Logits, Outcome, Plan, rank, slices, split
+from .sampler import Logits, Outcome, Plan, Vocabulary, slices
 
 
 @dataclass
@@ -61,7 +62,9 @@ def estimator_of(process: Process, asked: Estimator | None) -> Estimator:
 class Scoring:
     """The rows of texts whose bound is asked for, of any process."""
 
-    def __init__(self, process: Process) -> None:
+    views = 1
+
+    def __init__(self, process: Process, vocabulary: Vocabulary | None = None) -> None:
         self.process = process
 
     def check(self, parameters: ScoringParameters) -> None:

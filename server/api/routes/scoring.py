@@ -13,9 +13,8 @@ from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Scores
 from token_diffusion.engine.scores import Score, ranking, summarise
 from token_diffusion.errors import ParameterError
-from token_diffusion.samplers import make_sampler
+from token_diffusion.samplers import Samplers, price
 from token_diffusion.samplers.parameters import Estimator, ScoringParameters, check_label
-from token_diffusion.samplers.price import price
 from token_diffusion.samplers.scoring import estimator_of
 from token_diffusion.text import Passage, encode_passage
 
@@ -95,12 +94,12 @@ async def _admit(service: Service, wire: ScoreRequest, owner: Owner, deadline: D
     async with deadline.bound():
         passages = await service.text.run(encode, owner)
     id, seed = new_id(settings.instance), seed_of(wire)
-    sampler, jobs = make_sampler(checkpoint.scheduler, ScoringParameters), []
+    samplers, jobs = Samplers(checkpoint.scheduler), []
     for index, passage in enumerate(passages):
         parameters = ScoringParameters(
             len(passage.tokens), num_times, estimator, seed, passage.given, label=wire.label
         ).for_network(checkpoint.block_size)
-        work = price(sampler, passage.tokens, parameters)
+        work = price(samplers.of(parameters), passage.tokens, parameters)
         jobs.append(Job(checkpoint.name, passage.tokens, parameters, Stream(), owner, work, f"{id}-{index}"))
     _check_work(jobs, num_times, checkpoint.block_size, settings)
     return Admitted(id, checkpoint, passages, jobs, estimator)

@@ -17,9 +17,9 @@ from tests.laws import chi_square_p, counts, make_law
 from token_diffusion import ParameterError, TokenDiffusionScheduler
 from token_diffusion.diffusion.configuration import CLASS_NAMES
 from token_diffusion.diffusion.schedules import ALPHA_SCHEDULES
+from token_diffusion.samplers.draws import shaped
 from token_diffusion.samplers.parameters import SamplingParameters
-from token_diffusion.samplers.rows import make_rows
-from token_diffusion.samplers.sampler import _shaped as shaped
+from token_diffusion.samplers.rows import SampleRows, make_rows
 
 PROCESSES = ["absorbing", "uniform", "hybrid"]
 KINDS = [("absorbing", name) for name in ALPHA_SCHEDULES] + [("uniform", name) for name in ALPHA_SCHEDULES]
@@ -203,7 +203,7 @@ def test_step_shapes_as_the_samplers_do(process: str, shaping: dict[str, Any]) -
     scheduler.set_timesteps(4)
     logits = torch.randn(1, 1, 9, generator=torch.Generator().manual_seed(1)) * 2
     count = 4000
-    rows = make_rows([-1], SamplingParameters(1, count, **shaping))
+    rows = make_rows([-1], SamplingParameters(1, count, **shaping), SampleRows)
     expected = shaped(rows, torch.arange(count), logits[0].expand(count, -1), 8)
     generator = torch.Generator().manual_seed(3)
     sample = torch.full((count, 1), 8 if process != "uniform" else 2)

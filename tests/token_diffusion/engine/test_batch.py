@@ -15,11 +15,9 @@ from tests.tiny import PROCESSES, NeighbourDenoiser, tiny_model
 from token_diffusion import ParameterError, TokenDiffusionScheduler
 from token_diffusion.engine.batch import Batch, Result, Update
 from token_diffusion.engine.table import Table
-from token_diffusion.samplers import make_sampler
+from token_diffusion.samplers import Samplers, price
 from token_diffusion.samplers.parameters import SamplingParameters
-from token_diffusion.samplers.price import price
-from token_diffusion.samplers.rows import Rows, make_rows
-from token_diffusion.samplers.unmasking import Unmasking
+from token_diffusion.samplers.rows import Rows
 from token_diffusion.text import OPEN
 
 VOCAB, MASK = 7, 3
@@ -173,10 +171,11 @@ def test_turns_change_no_token(
 
 def test_a_price_bounds_what_is_needed(process: str, requests: list[Request], histories: dict[int, History]) -> None:
     """What is left of it is never less than what is to come, and nothing in the end."""
-    sampler = make_sampler(make_scheduler(process))
+    samplers = Samplers(make_scheduler(process))
     exact = 0
     for key, request in enumerate(requests):
         p, result = request.parameters, histories[key].result
+        sampler = samplers.of(p)
         bound = sampler.evaluations(request.tokens, p)
         assert result.nfe <= bound
         assert price(sampler, request.tokens, p) == p.num_samples * p.seq_len * bound
@@ -237,8 +236,7 @@ def test_the_step_map_holds_the_step_of_the_last_change(process: str) -> None:
 def test_the_step_map_of_absorbing_holds_the_steps_that_were_drawn() -> None:
     """Also that of the last position, though nothing happens between its step and the end of the grid."""
     scheduler, parameters = make_scheduler("absorbing"), SamplingParameters(5, 2, 1000, seed=4)
-    rows = make_rows([OPEN] * 5, parameters)
-    Unmasking(scheduler.process).prepare(rows)
+    rows = Samplers(scheduler).of(parameters).rows([OPEN] * 5, parameters)
     batch = Batch(NeighbourDenoiser(VOCAB), scheduler)
     history = drive(batch, [Request([OPEN] * 5, parameters)], {0: 0})[0]
     assert history.result.step_map == rows.due_step.tolist()

@@ -62,7 +62,7 @@ def test_the_ends_of_each_range_are_accepted(parameters: dict[str, Any]) -> None
 
 
 def test_defaults_are_those_of_the_flags() -> None:
-    expected = {
+    expected: dict[str, object] = {
         "seq_len": 64,
         "num_samples": 1,
         "num_inference_steps": 128,
@@ -73,6 +73,9 @@ def test_defaults_are_those_of_the_flags() -> None:
         "block_size": None,
         "min_p": 0.0,
         "label": None,
+        "sampler": "ancestral",
+        "options": {},
+        "logprobs": False,
         "aligned": False,
     }
     assert dataclasses.asdict(SamplingParameters()) == expected

@@ -13,11 +13,9 @@ from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sam
 from token_diffusion.diffusion.schedules import ALPHA_SCHEDULES
 from token_diffusion.diffusion.shaping import inverse_cdf, probabilities
 from token_diffusion.engine.batch import Batch
+from token_diffusion.samplers import Samplers
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.randomness import uniform
-from token_diffusion.samplers.rows import make_rows
-from token_diffusion.samplers.thinning import Thinning
-from token_diffusion.samplers.unmasking import Unmasking
 
 P = 0.001
 
@@ -128,7 +126,7 @@ def test_thinning_equals_the_plain_loop_token_for_token(
 
     thinned, nfe = run()
     monkeypatch.setattr(
-        "token_diffusion.samplers.thinning.leave_bound", lambda process, z, now, then: torch.ones(z.shape)
+        "token_diffusion.samplers.decoders.thinning.leave_bound", lambda process, z, now, then: torch.ones(z.shape)
     )
     plain, all_steps = run()
     assert thinned.equal(plain)
@@ -148,7 +146,7 @@ def test_a_search_looks_at_the_open_positions_of_a_block_alone(
         drawn += values.numel()
         return values
 
-    monkeypatch.setattr("token_diffusion.samplers.thinning.uniform", counting)
+    monkeypatch.setattr("token_diffusion.samplers.decoders.thinning.uniform", counting)
     batch = Batch(lambda z, t: torch.zeros(*z.shape, 9), TokenDiffusionScheduler(9, 0, forward_process="hybrid"))
     batch.add(0, [1] * (512 - num_open) + [-1] * num_open, SamplingParameters(512, 1, 10_000, block_size=block_size))
     for _ in range(4):
@@ -188,16 +186,16 @@ def test_blocks_of_uniform_and_hybrid_end_clean_and_keep_what_is_fixed(process: 
 
 def test_uniform_blocks_do_not_see_the_noise_to_come() -> None:
     scheduler = TokenDiffusionScheduler(6, 5, forward_process="uniform")
-    rows = make_rows([3, -1, -1, -1, -1], SamplingParameters(5, 1, 4, block_size=2))
-    sampler = Thinning(scheduler.process)
-    sampler.prepare(rows)
+    parameters = SamplingParameters(5, 1, 4, block_size=2)
+    sampler = Samplers(scheduler).of(parameters)
+    rows = sampler.rows([3, -1, -1, -1, -1], parameters)
     assert sampler.visible(rows).tolist() == [[True, True, True, False, False]]
 
 
 def test_unmasking_spreads_events_over_the_grid_as_the_schedule_says() -> None:
     scheduler = TokenDiffusionScheduler(3, 2, alpha_schedule="cosine")
-    rows = make_rows([-1] * 20_000, SamplingParameters(20_000, 1, 5))
-    Unmasking(scheduler.process).prepare(rows)
+    parameters = SamplingParameters(20_000, 1, 5)
+    rows = Samplers(scheduler).of(parameters).rows([-1] * 20_000, parameters)
     observed = torch.bincount(rows.due_step[0], minlength=6)[1:].double()
     grid = torch.linspace(1, 0, 6, dtype=torch.float64)
     masked = scheduler.process.masses(grid).mask
@@ -267,7 +265,7 @@ def test_shaping_in_pieces_changes_no_token(process: str, monkeypatch: pytest.Mo
     scheduler = TokenDiffusionScheduler(4, 2, forward_process=process)
     arguments = {"num_samples": 50, "seq_len": 3, "num_inference_steps": 20, "top_p": 0.8, "block_size": 2}
     whole = sample_block(law.denoiser(scheduler), scheduler, **arguments)  # type: ignore[arg-type]
-    monkeypatch.setattr("token_diffusion.samplers.sampler.MAX_ELEMENTS", {"cpu": 12})
+    monkeypatch.setattr("token_diffusion.samplers.draws.MAX_ELEMENTS", {"cpu": 12})
     pieces = sample_block(law.denoiser(scheduler), scheduler, **arguments)  # type: ignore[arg-type]
     assert pieces.sequences.equal(whole.sequences) and pieces.step_map.equal(whole.step_map)
 

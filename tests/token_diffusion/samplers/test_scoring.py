@@ -16,9 +16,8 @@ from token_diffusion import ParameterError, TokenDiffusionScheduler, score
 from token_diffusion.engine.batch import Batch, Scores, Update
 from token_diffusion.engine.scores import Score, ranking, standard_error, summarise
 from token_diffusion.networks.denoiser import MaskedLMDenoiser
-from token_diffusion.samplers import make_sampler
+from token_diffusion.samplers import Samplers, price
 from token_diffusion.samplers.parameters import SamplingParameters, ScoringParameters
-from token_diffusion.samplers.price import price
 from token_diffusion.samplers.scoring import Scoring
 from token_diffusion.text import OPEN
 
@@ -249,7 +248,7 @@ def test_progress_and_price_go_down_to_nothing(process: str) -> None:
     text, parameters = TEXTS["a"], asked(TEXTS["a"], num_times=7)
     batch = Batch(NeighbourDenoiser(VOCAB), scheduler, max_tokens=20)
     assert batch.add("text", text, parameters) == [text]
-    sampler = make_sampler(scheduler, ScoringParameters)
+    sampler = Samplers(scheduler).of(parameters)
     bound, updates = price(sampler, text, parameters), []
     assert bound == 7 * 9 and len(batch) == 7
     while not batch.idle:
@@ -304,4 +303,4 @@ def test_units_and_figures() -> None:
     assert (found.bits, found.bits_error) == (2.0, 1.0)
     figures = found.figures(0, 2)
     assert figures["token_nats"] == [None, 1.0] and figures["bits_per_token"] == 1.0
-    assert isinstance(make_sampler(TokenDiffusionScheduler(VOCAB, MASK), ScoringParameters), Scoring)
+    assert isinstance(Samplers(TokenDiffusionScheduler(VOCAB, MASK)).of(ScoringParameters(2)), Scoring)

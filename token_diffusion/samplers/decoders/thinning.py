@@ -13,27 +13,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..diffusion.processes import Masses, Process, leave_bound, prior, reverse
-from ..errors import ParameterError
-from .blocks import blocks_of
-from .parameters import SamplingParameters
-from .randomness import Purpose, uniform
-from .rows import SampleRows, make_rows
-from .sampler import Logits, Outcome, Plan, draw, put, split
+from ...diffusion.processes import Masses, leave_bound, prior, reverse
+from ...errors import ParameterError
+from ..blocks import blocks_of
+from ..draws import draw, put, split
+from ..parameters import SamplingParameters
+from ..randomness import Purpose, uniform
+from ..rows import SampleRows
+from ..sampler import Decoder, Logits, Outcome, Plan
 
 MAX_ELEMENTS = 1 << 18
 """Draws looked at together when a batch searches for its next events."""
 
 
-class Thinning:
-    """The sampler of the uniform and the hybrid process, ancestral and block-wise; it draws none of the `forbidden` ids."""
-
-    def __init__(self, process: Process, forbidden: Sequence[int] = ()) -> None:
-        self.process, self.mask_token_id = process, process.states.mask_token_id
-        self.forbidden = torch.tensor(forbidden, dtype=torch.int64)
+class Thinning(Decoder):
+    """The sampler of the uniform and the hybrid process, ancestral and block-wise."""
 
     def check(self, parameters: SamplingParameters) -> None:
         """A grid is needed: near t = 0 the events of a continuous clock have no last one."""
+        super().check(parameters)
         if parameters.num_inference_steps is None:
             rule = f"be an integer for the {self.process.name} process (first-hitting exists for absorbing alone)"
             raise ParameterError("num_inference_steps", rule, None)
@@ -42,14 +40,7 @@ class Thinning:
         """One a step, in blocks that have anything to fill in."""
         return sum(1 for count in blocks_of(tokens, parameters).open if count) * (parameters.num_inference_steps or 0)
 
-    def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
-        rows = make_rows(tokens, parameters)
-        rows.left.fill_(self.evaluations(tokens, parameters))
-        self.prepare(rows)
-        return rows
-
     def prepare(self, rows: SampleRows) -> None:
-        """Puts new rows at t = 1, in place."""
         zero = torch.zeros_like(rows.sample).unsqueeze(1)
         u = uniform(rows.seed.unsqueeze(1), rows.sample.unsqueeze(1), zero, rows.position, Purpose.PRIOR)
         rows.tokens.copy_(torch.where(rows.open, prior(self.process, u), rows.tokens))
@@ -62,7 +53,7 @@ class Thinning:
         return rows.valid & ~to_come
 
     def plan(self, rows: SampleRows) -> Plan:
-        candidates, draws = torch.zeros_like(rows.open), torch.zeros_like(rows.due_t)
+        candidates, draws = torch.zeros_like(rows.open), torch.zeros(rows.open.shape, dtype=torch.float64)
         searching = (rows.step < rows.last_step).nonzero().squeeze(1)
         ahead = 1
         while searching.numel():
@@ -74,7 +65,7 @@ class Thinning:
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         rows.finished.copy_(rows.step >= rows.last_step)
         positions = candidates.flatten().nonzero().squeeze(1)
-        return Plan(positions, _times(rows.step, rows.num_steps)[0], rows.step + 1, draws.flatten()[positions])
+        return Plan(positions, _times(rows.step, rows.num_steps)[0], draws.flatten()[positions])
 
     def _look(self, rows: SampleRows, ahead: int) -> tuple[Tensor, Tensor, Tensor]:
         """The first of the rows' next `ahead` steps, in the block that they are in, at which a position could leave.
@@ -103,7 +94,7 @@ class Thinning:
         first = some.long().argmax(1)
         reached = torch.where(some.any(1), start + first, torch.minimum(start + ahead, end))
         found = torch.zeros_like(rows.open).scatter(1, column, offered[each, first])
-        return found, torch.zeros_like(rows.due_t).scatter(1, column, u[each, first]), reached
+        return found, torch.zeros(rows.open.shape, dtype=torch.float64).scatter(1, column, u[each, first]), reached
 
     def commit(self, rows: SampleRows, plan: Plan, logits: Logits) -> Outcome:
         assert plan.u_route is not None
@@ -111,10 +102,11 @@ class Thinning:
         now, then = self._masses(rows.step[row], rows.num_steps[row])
         rows.step.add_(1)
         z = rows.tokens.view(-1)[plan.positions]
-        drawn = draw(rows, plan, rows.step, logits, self.mask_token_id, self.forbidden)
+        drawn = draw(rows, plan, rows.step, logits, self.vocabulary)
         u_noise = uniform(rows.seed[row], rows.sample[row], rows.step[row], column, Purpose.NOISE_TOKEN)
         tokens = reverse(self.process, z, drawn.probability, drawn.tokens, now, then, plan.u_route, u_noise)
-        outcome = put(rows, plan, tokens)
+        logprob = torch.where(tokens == drawn.tokens, drawn.logprob, torch.nan)  # others came by noise
+        outcome = put(rows, plan.positions, rows.step, tokens, logprob)
         rows.blocks_done.copy_(rows.step // rows.num_steps)
         rows.t.copy_(_times(rows.step - 1, rows.num_steps)[1])
         rows.left.copy_(torch.minimum(rows.left - 1, rows.last_step - rows.step))

@@ -10,42 +10,55 @@ Both have the law of the step-by-step loop, with at most min(n, masks) network e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..diffusion.processes import Absorbing, Process
-from .blocks import blocks_of
-from .parameters import SamplingParameters
-from .randomness import Purpose, uniform
-from .rows import NEVER, SampleRows, make_rows
-from .sampler import Logits, Outcome, Plan, draw, put, rank
+from ...diffusion.processes import Absorbing, Process
+from ..blocks import blocks_of
+from ..draws import draw, put, rank
+from ..parameters import SamplingParameters
+from ..randomness import Purpose, uniform
+from ..rows import NEVER, SampleRows
+from ..sampler import Decoder, Logits, Outcome, Plan, Vocabulary
 
 
-class Unmasking:
-    """The sampler of the absorbing process, ancestral and block-wise; it draws none of the `forbidden` ids."""
+@dataclass
+class UnmaskingRows(SampleRows):
+    """due_step: int64 [R, L], the step at which an open position is unmasked, NEVER once it is. due_t: float64 [R, L], the time
+    that the network sees then.
+    """
 
-    def __init__(self, process: Process, forbidden: Sequence[int] = ()) -> None:
+    CHANGING: ClassVar[tuple[str, ...]] = (*SampleRows.CHANGING, "due_step")
+
+    due_step: Tensor
+    due_t: Tensor
+
+
+class Unmasking(Decoder):
+    """The sampler of the absorbing process, ancestral and block-wise, on any grid and without one."""
+
+    Rows = UnmaskingRows
+
+    def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
+        super().__init__(process, vocabulary)
         assert isinstance(process, Absorbing)
-        self.schedule, self.mask_token_id = process.schedule, process.states.mask_token_id
-        self.forbidden = torch.tensor(forbidden, dtype=torch.int64)
-
-    def check(self, parameters: SamplingParameters) -> None:
-        """Any grid, and none."""
+        self.schedule = process.schedule
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """One a mask, and no more than one a step."""
         found, steps = blocks_of(tokens, parameters).open, parameters.num_inference_steps
         return sum(found) if steps is None else sum(min(steps, count) for count in found)
 
-    def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> SampleRows:
-        rows = make_rows(tokens, parameters)
-        rows.left.fill_(self.evaluations(tokens, parameters))
-        self.prepare(rows)
-        return rows
+    def columns(self, tokens: Sequence[int], parameters: SamplingParameters) -> dict[str, Any]:
+        return {
+            "due_step": torch.full((len(tokens),), NEVER),
+            "due_t": torch.zeros(len(tokens), dtype=torch.float64),
+        }
 
-    def prepare(self, rows: SampleRows) -> None:
-        """Puts new rows at t = 1, in place."""
+    def prepare(self, rows: UnmaskingRows) -> None:
         rows.tokens.masked_fill_(rows.open, self.mask_token_id)
         zero = torch.zeros_like(rows.sample).unsqueeze(1)
         u = uniform(rows.seed.unsqueeze(1), rows.sample.unsqueeze(1), zero, rows.position, Purpose.TIME)
@@ -56,21 +69,17 @@ class Unmasking:
         on_grid = n > 0
         rows.due_step.copy_(torch.where(rows.open, torch.where(on_grid, rows.block * n + step, ranks), NEVER))
         rows.due_t.copy_(torch.where(on_grid, 1 - (step - 1) / n.clamp(min=1).double(), own_t))
-        rows.last_step.copy_(torch.where(on_grid.squeeze(1), rows.last_step, rows.open.sum(1)))
 
-    def visible(self, rows: SampleRows) -> Tensor:
-        return rows.valid
-
-    def plan(self, rows: SampleRows) -> Plan:
+    def plan(self, rows: UnmaskingRows) -> Plan:
         due_step = torch.where(rows.open, rows.due_step, NEVER)
         rows.step.copy_(due_step.amin(1))
         due = due_step == rows.step.unsqueeze(1)
         t = torch.where(due, rows.due_t, 0.0).amax(1)
-        return Plan(due.flatten().nonzero().squeeze(1), t, rows.step.clone())
+        return Plan(due.flatten().nonzero().squeeze(1), t)
 
-    def commit(self, rows: SampleRows, plan: Plan, logits: Logits) -> Outcome:
-        tokens = draw(rows, plan, rows.step, logits, self.mask_token_id, self.forbidden).tokens
-        outcome = put(rows, plan, tokens)
+    def commit(self, rows: UnmaskingRows, plan: Plan, logits: Logits) -> Outcome:
+        drawn = draw(rows, plan, rows.step, logits, self.vocabulary)
+        outcome = put(rows, plan.positions, rows.step, drawn.tokens, drawn.logprob)
         rows.due_step.view(-1)[plan.positions] = NEVER
         waiting = rows.open & (rows.due_step < NEVER)
         masks = waiting.sum(1)

@@ -1,0 +1,99 @@
+"""What one decoder may be asked and others may not: declared once, beside the decoder, in the fields of a dataclass.
+
+From these declarations follow the fields of requests and their schema, the flags of the shell, what `/models` says, and the
+one check of every value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ..diffusion.values import check_bool, check_int, check_number
+from ..errors import ParameterError
+
+
+def option(
+    default: Any,
+    description: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """A field of an `Options` class. minimum, maximum: inclusive; above: exclusive."""
+    bounds = {"minimum": minimum, "maximum": maximum, "above": above}
+    return dataclasses.field(default=default, metadata={"description": description, **bounds})
+
+
+@dataclass(frozen=True)
+class Option:
+    """A declared option. type: int, float, bool or str; choices: of a str; nullable: whether None is a value."""
+
+    name: str
+    type: type
+    default: Any
+    description: str
+    choices: tuple[str, ...] = ()
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+
+    @property
+    def bounds(self) -> str:
+        """In words: "in [0, 1]"; "" where there are none."""
+        low = (
+            None if self.minimum is None and self.above is None else self.minimum if self.above is None else self.above
+        )
+        if low is None:
+            return "" if self.maximum is None else f"<= {self.maximum:g}"
+        if self.maximum is None:
+            return f"{'>=' if self.above is None else '>'} {low:g}"
+        return f"in {'[' if self.above is None else '('}{low:g}, {self.maximum:g}]"
+
+    def check(self, value: Any) -> None:
+        """Raises `ParameterError` for a value of another type, or out of bounds."""
+        if value is None and self.nullable:
+            return
+        if self.choices:
+            if value not in self.choices:
+                raise ParameterError(self.name, f"be {', '.join(self.choices[:-1])} or {self.choices[-1]}", value)
+        elif self.type is bool:
+            check_bool(self.name, value)
+        else:
+            if self.type is int:
+                check_int(self.name, value, -(2**31), 2**31)
+            check_number(self.name, value)
+            low = self.minimum is None or value >= self.minimum
+            if not (
+                low and (self.above is None or value > self.above) and (self.maximum is None or value <= self.maximum)
+            ):
+                raise ParameterError(self.name, f"be {self.bounds}", value)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A decoder without options; those with some are subclasses. Raises `ParameterError` when a value is outside its range."""
+
+    def __post_init__(self) -> None:
+        for each in declared(type(self)).values():
+            each.check(getattr(self, each.name))
+
+
+def declared(options: type[Options]) -> Mapping[str, Option]:
+    """Its options by their names, in their order."""
+    hints = get_type_hints(options)
+    return {field.name: _option(field, hints[field.name]) for field in dataclasses.fields(options)}
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
+    """A field's annotation is a type, or a `Literal` of strings, or one of them or None."""
+    parts = get_args(hint) if NoneType in get_args(hint) else (hint,)
+    (kind,) = (part for part in parts if part is not NoneType)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    own = str if choices else kind
+    return Option(field.name, own, field.default, choices=choices, nullable=len(parts) > 1, **field.metadata)
