@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,17 +66,29 @@ def _cells(flag: str, path: Path, column: str) -> Iterator[object]:
             raise ParameterError(name, error.rule, error.value) from error
 
 
+def row_names(rows: Any, column: str) -> tuple[str, ...]:
+    """The names that `datasets` has for the integers of its column, in their order; () where it has none."""
+    names = getattr(rows.features.get(column), "names", None) or ()
+    return tuple(names) if all(name.strip() and not NUMBER.fullmatch(name) for name in names) else ()
+
+
 def row_labels(rows: Any, column: str) -> Iterator[object]:
-    """The same of rows of `datasets`."""
+    """The same of rows of `datasets`, integers by their names where it has some."""
     check_column(column, rows.column_names, FLAG)
-    for row in rows.select_columns([column]).with_format("arrow").iter(1000):
-        yield from row[column].to_pylist()
+    names = row_names(rows, column)
+    for table in rows.select_columns([column]).with_format("arrow").iter(1000):
+        for cell in table[column].to_pylist():
+            yield names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
 
 
 @dataclass
 class FoundLabels:
-    """The labels of documents in their order: `codes` are places in `first`, which has each label once, and where it is first."""
+    """The labels of documents in their order: `codes` are places in `first`, which has each label once, and where it is first.
 
+    order: of names, if not that of the alphabet.
+    """
+
+    order: Sequence[str] = ()
     codes: array[int] = field(default_factory=lambda: array("i"))
     first: dict[int | str, str] = field(default_factory=dict)
     _places: dict[int | str, int] = field(default_factory=dict)
@@ -101,10 +113,14 @@ class FoundLabels:
         return isinstance(next(iter(self.first), None), str)
 
     @property
+    def names(self) -> list[str]:
+        return list(self.order) or sorted(map(str, self.first))
+
+    @property
     def num_classes(self) -> int:
         """How many a network has to know: all names, or one more than the highest integer. Raises `ParameterError`."""
         if self.are_names:
-            return len(self.first)
+            return len(self.names)
         highest = max(value for value in self.first if isinstance(value, int))
         if highest >= MOST:
             rule = f"be below {MOST:,} where config_overrides does not give num_classes ({self.first[highest]})"
@@ -128,14 +144,12 @@ class Labels:
         return cls(num_classes, names if is_whole and names != _unnamed(num_classes) else None)
 
     def naming(self, found: FoundLabels) -> Labels:
-        """With names in the order of the alphabet, where `found` has names and none are known. Raises `ParameterError`."""
+        """With the names of `found`, where it has some and none are known. Raises `ParameterError`."""
         if self.names is not None or not found.are_names:
             return self
-        if len(found.first) > self.num_classes:
-            value, where = list(found.first.items())[self.num_classes]
-            rule = f"hold at most {self.num_classes} different labels, the num_classes of the network ({where})"
-            raise ParameterError(FLAG, rule, shown(value))
-        names = sorted(str(name) for name in found.first)
+        if len(names := found.names) > self.num_classes:
+            rule = f"hold at most {self.num_classes} different labels, the num_classes of the network"
+            raise ParameterError(FLAG, rule, len(names))
         rest = [name for name, number in _unnamed(self.num_classes).items() if number >= len(names)]
         return Labels(self.num_classes, {name: number for number, name in enumerate([*names, *rest])})
 

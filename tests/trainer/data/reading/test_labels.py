@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from token_diffusion.errors import ParameterError
 from trainer.data.reading import labels
 from trainer.data.reading.documents import Documents, labelled_pieces, read_pieces
-from trainer.data.reading.labels import FoundLabels, Label, Labels, as_label, row_labels
+from trainer.data.reading.labels import FoundLabels, Label, Labels, as_label, row_labels, row_names
 
 
 def found_in(values: Sequence[int | str]) -> FoundLabels:
@@ -83,8 +83,19 @@ def test_a_part_of_documents_has_the_labels_of_that_part() -> None:
     whole = Documents(lambda: labelled_pieces("abcde", cells, "split train"))
     first, last = whole.split(40, "documents")
     assert first.label_ids(Labels(5)).tolist() == [0, 1, 2] and last.label_ids(Labels(5)).tolist() == [3, 4]
-    rows = Dataset.from_dict({"text": list("abcde"), "kind": cells})
-    assert list(row_labels(rows, "kind")) == cells
+
+
+def test_a_data_set_may_have_names_for_its_integers() -> None:
+    rows = Dataset.from_dict({"text": list("abcde"), "kind": [0, 1, 1, None, -1], "number": [0, 1, 2, 3, 4]})
+    kinds = rows.cast_column("kind", ClassLabel(names=["up", "down"]))
+    assert list(row_labels(rows, "kind")) == [0, 1, 1, None, -1] and row_names(rows, "kind") == ()
+    assert list(row_labels(kinds, "kind")) == ["up", "down", "down", None, -1]
+    stars = rows.cast_column("number", ClassLabel(names=list("12345")))  # whose numbers would be taken for their names
+    assert list(row_labels(stars, "number")) == [0, 1, 2, 3, 4] and row_names(stars, "number") == ()
+    found = FoundLabels(row_names(kinds, "kind"))
+    found.add(Label("down", "row 2"))
+    assert found.num_classes == 2 and Labels(2).naming(found).names == {"up": 0, "down": 1}
+    assert Labels(2, {"down": 0, "up": 1}).naming(found).id_of(Label("down", "row 2")) == 0
 
 
 @pytest.mark.parametrize(
@@ -134,7 +145,7 @@ def test_what_a_network_is_told() -> None:
     with pytest.raises(ParameterError, match=r"that the network knows, a = 0, b = 1, LABEL_2 = 2 \(row 9\), got 'c'"):
         named.id_of(Label("c", "row 9"))
     assert str(Labels(2, {"a\nb" + "c" * 99: 0, "d": 1})) == f"a b{'c' * 37}… = 0, d = 1"
-    with pytest.raises(ParameterError, match=r"hold at most 2 different labels, .* \(row 3\), got 'c'"):
+    with pytest.raises(ParameterError, match="hold at most 2 different labels, the num_classes of the network, got 3"):
         Labels(2).naming(found_in(["a", "b", "c"]))
 
 
