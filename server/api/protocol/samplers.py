@@ -18,7 +18,8 @@ SAMPLER = next(iter(KINDS))
 """The default one."""
 
 SamplerName = Annotated[str, bounds(enum=list(KINDS))]
-PresetName = Annotated[str, bounds(enum=list(PRESETS))]
+PresetName = Annotated[str, bounds(**{"enum": list(PRESETS), "x-presets": PRESETS})]
+"""What each stands for is told along, so that a form can be filled in with it."""
 
 FIELDS: dict[type, Any] = {int: Whole, float: float, bool: bool, str: str}
 
