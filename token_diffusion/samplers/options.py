@@ -53,10 +53,10 @@ class Option:
             None if self.minimum is None and self.above is None else self.minimum if self.above is None else self.above
         )
         if low is None:
-            return "" if self.maximum is None else f"<= {self.maximum:g}"
+            return "" if self.maximum is None else f"<= {_plain(self.maximum)}"
         if self.maximum is None:
-            return f"{'>=' if self.above is None else '>'} {low:g}"
-        return f"in {'[' if self.above is None else '('}{low:g}, {self.maximum:g}]"
+            return f"{'>=' if self.above is None else '>'} {_plain(low)}"
+        return f"in {'[' if self.above is None else '('}{_plain(low)}, {_plain(self.maximum)}]"
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -83,6 +83,10 @@ class Option:
                 low and (self.above is None or value > self.above) and (self.maximum is None or value <= self.maximum)
             ):
                 raise ParameterError(self.name, f"be {self.bounds}", value)
+
+
+def _plain(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def either(one: Option, other: Option) -> Option:

@@ -12,9 +12,9 @@ from server.api.openai.requests import ChatRequest, CompletionRequest
 from server.api.protocol.requests import BlockSampleRequest, CommonFields, SampleRequest
 from server.api.protocol.samplers import option_fields, samplers_of
 from token_diffusion.samplers.catalogue import KINDS, Kind, all_options
-from token_diffusion.samplers.decoders.unmasking import Unmasking
 from token_diffusion.samplers.options import Options, option
 from token_diffusion.samplers.presets import PRESETS
+from token_diffusion.samplers.sampler import Decoder
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class OtherOptions(Options):
     way: Literal["up", "down"] = option("up", "whither")
 
 
-class Other(Unmasking):
+class Other(Decoder):
     Options = OtherOptions
 
 

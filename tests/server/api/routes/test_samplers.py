@@ -122,7 +122,8 @@ def test_logprobs_of_states_add_up_to_those_of_done(live: LiveServer) -> None:
     body = {**SMALL, "prompt": "w1 w2", "num_samples": 2, "logprobs": True, "keyframe_every": 2}
     for model in PROCESSES[:2]:
         events = live.events("/sample", {**body, "model": model})
-        done, found = done_of(events), [[None] * 7 for _ in range(2)]
+        done = done_of(events)
+        found: list[list[float | None]] = [[None] * 7 for _ in range(2)]
         for state in (json.loads(event.data) for event in events if event.event == "state"):
             assert len(state["logprobs"]) == len(state["changes"])
             for (sample, position, _), logprob in zip(state["changes"], state["logprobs"], strict=True):
