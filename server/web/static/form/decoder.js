@@ -39,7 +39,8 @@ export class DecoderChoice {
   /** The endpoint's fields. @param {import("./schema.js").Field[]} fields @param {Map<string, import("./field.js").FieldControl>} controls */
   build(fields, controls) {
     this.known = fields.some(({ name }) => name === "sampler");
-    this.presets = fields.find(({ name }) => name === "preset")?.presets ?? {};
+    const { presets, options } = fields.find(({ name }) => name === "preset") ?? {};
+    this.presets = presets ? Object.fromEntries(options.map((name) => [name, presets[name]])) : {};
     this._controls = fields.filter(({ samplers }) => samplers !== null).map(({ name }) => controls.get(name));
     this.fields.replaceChildren(...this._controls.map((control) => control.element));
   }
@@ -49,7 +50,7 @@ export class DecoderChoice {
     const before = this.choice.input.value;
     this.offered = (this.known && model.samplers) || [];
     this.choice.input.replaceChildren(...this.offered.map(({ name }) => element("option", { value: name }, name)));
-    this.choice.element.hidden = this.offered.length < 2;
+    this.choice.element.hidden = this.offered.length === 0;
     this.write(before);
     if (before !== "" && this.offered.length > 0 && this.name !== before) this.choice.complain(`${before} is not for the ${model.process} process`);
     const fitting = Object.keys(this.presets).filter((preset) => this._has(this.presets[preset].sampler));
