@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Annotated, Any
@@ -124,9 +124,8 @@ async def admit(
             not read before `deadline`.
     """
     service.engine.check_room(owner)
+    stream = Stream()
     wire, filled = wire.with_preset()
-    telling = Telling(wire.stream_every, wire.include_text, wire.keyframe_every, wire.stop or (), preset=filled)
-    stream = Stream(telling)
     checkpoint = _choose(service.engine.checkpoints, wire, processes, path)
     settings = service.settings
     wire = wire.within(num_inference_steps=settings.max_num_inference_steps, seq_len=settings.max_seq_len)
@@ -136,33 +135,42 @@ async def admit(
     check_label(parameters.label, checkpoint.num_classes)
     sampler = Samplers(checkpoint.scheduler, ends=ends_of(checkpoint.denoiser)).of(parameters)
     is_template = wire.template is not None or wire.template_ids is not None
-    own_length = is_template and "seq_len" not in wire.model_fields_set
-    if not own_length:
-        _check_seq_len(wire.seq_len, service.settings, checkpoint)
-    encoding = partial(
+    seq_len = (
+        None if is_template and "seq_len" not in wire.model_fields_set else wire.seq_len
+    )  # None: the template's own
+    if seq_len is not None:
+        _check_seq_len(seq_len, settings, checkpoint)
+    if tokens is None:
+        async with deadline.bound():
+            tokens = await service.text.run(_encoding(wire, seq_len, checkpoint, settings), owner)
+    preset = {name: getattr(parameters, name, value) for name, value in filled.items()}
+    start = 0 if wire.messages is None else _answer_starts(tokens)
+    stream.telling = Telling(wire.stream_every, wire.include_text, wire.keyframe_every, wire.stop or (), start, preset)
+    _check_seq_len(len(tokens), settings, checkpoint)
+    check_fixed("template", tokens, checkpoint.block_size)
+    frame = checkpoint.facts.frame
+    parameters = replace(parameters, seq_len=len(tokens), frame=(len(frame.prefix), len(frame.suffix)))
+    work = _check_work(sampler, tokens, parameters, settings)
+    return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(settings.instance))
+
+
+def _encoding(
+    wire: SampleRequest, seq_len: int | None, checkpoint: Checkpoint, settings: Settings
+) -> Callable[[], list[int]]:
+    """What reads the text of `wire`, with OPEN holes; for the text thread."""
+    return partial(
         encode,
         checkpoint.tokenizer,
-        seq_len=None if own_length else wire.seq_len,
+        seq_len=seq_len,
         prompt=wire.prompt,
         template=wire.template,
         prompt_ids=wire.prompt_ids,
         template_ids=wire.template_ids,
         messages=None if wire.messages is None else [message.said for message in wire.messages],
         vocab_size=checkpoint.scheduler.config.vocab_size,
-        max_tokens=service.settings.max_seq_len,
+        max_tokens=settings.max_seq_len,
         frame=checkpoint.facts.frame,
     )
-    if tokens is None:
-        async with deadline.bound():
-            tokens = await service.text.run(encoding, owner)
-    if wire.messages is not None:
-        stream.telling = replace(telling, start=_answer_starts(tokens))
-    _check_seq_len(len(tokens), service.settings, checkpoint)
-    check_fixed("template", tokens, checkpoint.block_size)
-    frame = checkpoint.facts.frame
-    parameters = replace(parameters, seq_len=len(tokens), frame=(len(frame.prefix), len(frame.suffix)))
-    work = _check_work(sampler, tokens, parameters, service.settings)
-    return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(service.settings.instance))
 
 
 def submit_together(service: Service, jobs: Sequence[Job[Any]], deadline: Deadline) -> Group:

@@ -51,7 +51,7 @@ Told = tuple[int, Event]
 """An event and its id."""
 
 
-def told(logprobs: Iterable[float | None]) -> list[float | None]:
+def logprobs_told(logprobs: Iterable[float | None]) -> list[float | None]:
     """As JSON can say them: None for what is not finite."""
     return [round(each, DECIMALS) if each is not None and math.isfinite(each) else None for each in logprobs]
 
@@ -158,13 +158,13 @@ class Narrator:
     async def _state(self, news: News) -> StateEvent:
         event = StateEvent(step=news.step, t=news.t, nfe=news.nfe, changes=news.changes)
         if (logprobs := news.changed_logprobs) is not None:
-            event.logprobs = told(logprobs)
+            event.logprobs = logprobs_told(logprobs)
         self._num_states += 1
         every = self._telling.keyframe_every
         if self._resumes or (every is not None and self._num_states % every == 0):
             event.keyframe = news.tokens.tolist()
             if news.logprobs is not None:
-                event.keyframe_logprobs = [told(row) for row in news.logprobs.tolist()]
+                event.keyframe_logprobs = [logprobs_told(row) for row in news.logprobs.tolist()]
         self._resumes = False
         if self._telling.include_text:
             event.text = await self._in_text_thread(
@@ -194,7 +194,7 @@ class Narrator:
             preset=self._preset,
             samples=[Sample(text=end.text, tokens=ids, finish_reason=end.reason) for end, ids in samples],
             step_map=result.step_map,
-            logprobs=None if result.logprobs is None else [told(row) for row in result.logprobs],
+            logprobs=None if result.logprobs is None else [logprobs_told(row) for row in result.logprobs],
             finish_reason="stop" if all(end.stopped for end in endings) else "length",
             usage=Usage(
                 prompt_tokens=result.prompt_tokens - len(self._checkpoint.facts.frame),

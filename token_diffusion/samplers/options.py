@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..diffusion.values import check_bool, check_int, check_number
 from ..errors import ParameterError
 
+TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
+"""What JSON Schema calls them."""
+
 
 def option(
     default: Any,
@@ -54,6 +57,13 @@ class Option:
         if self.maximum is None:
             return f"{'>=' if self.above is None else '>'} {low:g}"
         return f"in {'[' if self.above is None else '('}{low:g}, {self.maximum:g}]"
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As the shell and `/models` tell it, in JSON."""
+        limits = {"minimum": self.minimum, "exclusive_minimum": self.above, "maximum": self.maximum}
+        own = {"name": self.name, "type": TYPES[self.type], "default": self.default, "description": self.description}
+        return {**own, **limits, "choices": list(self.choices) or None}
 
     def check(self, value: Any) -> None:
         """Raises `ParameterError` for a value of another type, or out of bounds."""

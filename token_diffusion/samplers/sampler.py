@@ -115,10 +115,12 @@ class Decoder:
 
     Attributes:
         Options: what may be asked of it beside what may be asked of all. Rows: the class of its rows.
+        settles: a token that it has set stays as it is.
     """
 
     Options: ClassVar[type[Options]] = Options
     Rows: ClassVar[type[SampleRows]] = SampleRows
+    settles: ClassVar[bool] = False
     views = 1
 
     def __init__(self, process: Process, vocabulary: Vocabulary) -> None:

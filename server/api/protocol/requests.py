@@ -61,7 +61,8 @@ class CommonFields(BaseModel):
         """The same request with what its preset fills in, and that. Raises ParameterError: there is no such preset."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         asked = with_preset(self.preset, given)
-        filled = {name: asked[name] for name in asked.keys() - given.keys() if name in type(self).model_fields}
+        fields = type(self).model_fields
+        filled = {name: value for name, value in asked.items() if name not in given and name in fields}
         return self._filled(filled), filled
 
 

@@ -127,6 +127,7 @@ class Ranked(Decoder):
 
     Options = RankedOptions
     Rows = RankedRows
+    settles = True
 
     def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
         super().__init__(process, vocabulary)

@@ -41,6 +41,7 @@ class Unmasking(Decoder):
     """The sampler of the absorbing process, ancestral and block-wise, on any grid and without one."""
 
     Rows = UnmaskingRows
+    settles = True
 
     def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
         super().__init__(process, vocabulary)
