@@ -154,6 +154,8 @@ class CompletionParameters(OpenAIParameters, total=False):
     suffix: str | None
     """what is to follow: infill"""
     echo: bool | None
+    logprobs: int | None
+    """0 or 1: how probable each token was, to the network alone, when it was set; of no other tokens"""
 
 
 class ChatParameters(OpenAIParameters, total=False):
@@ -161,6 +163,8 @@ class ChatParameters(OpenAIParameters, total=False):
 
     max_completion_tokens: int | None
     """the newer name of max_tokens"""
+    logprobs: bool | None
+    """how probable each token was, to the network alone, when it was set"""
 
 
 NULL_SAYS = {"num_inference_steps"}
