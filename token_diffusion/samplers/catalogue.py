@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import ParameterError
+from .decoders.gibbs import GibbsThinning, GibbsUnmasking
+from .decoders.psi import Psi
 from .decoders.ranked import Ranked
+from .decoders.remdm import Remasking
+from .decoders.self_correction import SelfCorrection
 from .decoders.thinning import Thinning
 from .decoders.unmasking import Unmasking
 from .options import Option, declared, either
@@ -60,6 +64,26 @@ KINDS: dict[str, Kind] = {
         "sets masks in random order, so many a step (LLaDA's random remasking)",
         "the model's where each step sets one",
         {"absorbing": Ranked},
+    ),
+    "remdm": Kind(
+        "ancestral on a grid, but that tokens become masks again and are drawn anew (ReMDM and its correctors)",
+        "the model's as steps grow; less so where eta does not fall with them, and not at all for remask conf",
+        {"absorbing": Remasking},
+    ),
+    "psi": Kind(
+        "ancestral with probability kappa, else draws a clean token and noises it anew (Duo II)",
+        "the model's for each position alone; for the text as steps grow and correction falls with them",
+        {"uniform": Psi, "hybrid": Psi},
+    ),
+    "gibbs": Kind(
+        "ancestral, and after each step draws some positions anew given all others",
+        "the model's, if one position a corrector step is chosen at random: that leaves the law as it is",
+        {"absorbing": GibbsUnmasking, "uniform": GibbsThinning, "hybrid": GibbsThinning},
+    ),
+    "self_correction": Kind(
+        "ancestral, and then rewrites what the network finds wrong in the finished text (GIDD)",
+        "",
+        {"uniform": SelfCorrection, "hybrid": SelfCorrection},
     ),
 }
 """All of them, the default one first."""

@@ -21,12 +21,14 @@ leave the cache."""
 class Draws:
     """What came of logits [n, V], on the CPU. tokens: int64 [n]. probability: float64 [n], the network's for the token there.
 
+    drawn: float64 [n], its probability for the token that was drawn, shaped as it was for the draw.
     logprob: float32 [n], the natural logarithm of the network's own probability, unshaped, of the token that was drawn; NaN where
     its row does not ask for it.
     """
 
     tokens: Tensor
     probability: Tensor
+    drawn: Tensor
     logprob: Tensor
 
 
@@ -45,12 +47,15 @@ def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary:
         theta = shaped(rows, row[some], allowed(rows, row[some], piece, vocabulary), vocabulary.mask_token_id)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         tokens = inverse_cdf(theta, u[some].to(theta.device))
+        drawn = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         logprob = own_logprob(rows, row[some], piece, tokens, vocabulary.mask_token_id)
-        parts.append(torch.stack([tokens.double(), there.double(), logprob]))
-    tokens, probability, logprob = torch.cat(parts, dim=1).cpu()
+        parts.append(torch.stack([tokens.double(), there.double(), drawn.double(), logprob]))
+    tokens, probability, drawn, logprob = torch.cat(parts, dim=1).cpu()
     lost = tokens < 0
     rows.failed[row[lost]] = True
-    return Draws(torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0), logprob.float())
+    return Draws(
+        torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0), drawn.nan_to_num(0.0), logprob.float()
+    )
 
 
 def pieces(logits: Logits, on_cpu: int | None = None) -> list[slice]:

@@ -32,6 +32,8 @@ class Purpose(IntEnum):
     SCORE_ROUTE = 6
     SCORE_TOKEN = 7
     POSITION = 8
+    PSI = 10
+    CORRECT = 11
 
 
 def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:

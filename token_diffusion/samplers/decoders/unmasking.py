@@ -21,17 +21,18 @@ from ..blocks import blocks_of
 from ..draws import draw, put, rank
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
-from ..rows import NEVER, SampleRows
+from ..rows import NEVER
 from ..sampler import Decoder, Logits, Outcome, Plan, Vocabulary
+from .tail import TailOptions, TailRows, check_tail, tailed
 
 
 @dataclass
-class UnmaskingRows(SampleRows):
+class UnmaskingRows(TailRows):
     """due_step: int64 [R, L], the step at which an open position is unmasked, NEVER once it is. due_t: float64 [R, L], the time
     that the network sees then.
     """
 
-    CHANGING: ClassVar[tuple[str, ...]] = (*SampleRows.CHANGING, "due_step")
+    CHANGING: ClassVar[tuple[str, ...]] = (*TailRows.CHANGING, "due_step")
 
     due_step: Tensor
     due_t: Tensor
@@ -40,13 +41,18 @@ class UnmaskingRows(SampleRows):
 class Unmasking(Decoder):
     """The sampler of the absorbing process, ancestral and block-wise, on any grid and without one."""
 
-    Rows = UnmaskingRows
+    Options = TailOptions
+    Rows: ClassVar[type[UnmaskingRows]] = UnmaskingRows
     settles = True
 
     def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
         super().__init__(process, vocabulary)
         assert isinstance(process, Absorbing)
         self.schedule = process.schedule
+
+    def check(self, parameters: SamplingParameters) -> None:
+        super().check(parameters)
+        check_tail(self.options(parameters), parameters)
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """One a mask, and no more than one a step."""
@@ -55,6 +61,7 @@ class Unmasking(Decoder):
 
     def columns(self, tokens: Sequence[int], parameters: SamplingParameters) -> dict[str, Any]:
         return {
+            "greedy_tail": self.options(parameters).greedy_tail,
             "due_step": torch.full((len(tokens),), NEVER),
             "due_t": torch.zeros(len(tokens), dtype=torch.float64),
         }
@@ -71,22 +78,26 @@ class Unmasking(Decoder):
         rows.due_step.copy_(torch.where(rows.open, torch.where(on_grid, rows.block * n + step, ranks), NEVER))
         rows.due_t.copy_(torch.where(on_grid, 1 - (step - 1) / n.clamp(min=1).double(), own_t))
 
-    def plan(self, rows: UnmaskingRows) -> Plan:
+    def plan(self, rows: Any) -> Plan:
         due_step = torch.where(rows.open, rows.due_step, NEVER)
         rows.step.copy_(due_step.amin(1))
         due = due_step == rows.step.unsqueeze(1)
         t = torch.where(due, rows.due_t, 0.0).amax(1)
         return Plan(due.flatten().nonzero().squeeze(1), t)
 
-    def commit(self, rows: UnmaskingRows, plan: Plan, logits: Logits) -> Outcome:
-        drawn = draw(rows, plan, rows.step, logits, self.vocabulary)
+    def commit(self, rows: Any, plan: Plan, logits: Logits) -> Outcome:
+        return self.unmask(rows, plan, rows.step, logits)
+
+    def unmask(self, rows: UnmaskingRows, plan: Plan, number: Tensor, logits: Logits) -> Outcome:
+        """Tokens at the planned positions, their draws named by `number` [R], and where that leaves the rows."""
+        n = rows.num_steps
+        drawn = draw(tailed(rows, rows.step % n.clamp(min=1) == 0), plan, number, logits, self.vocabulary)
         outcome = put(rows, plan.positions, rows.step, drawn.tokens, drawn.logprob)
         rows.due_step.view(-1)[plan.positions] = NEVER
         waiting = rows.open & (rows.due_step < NEVER)
         masks = waiting.sum(1)
         finished = masks == 0
         rows.finished.copy_(finished)
-        n = rows.num_steps
         after = torch.where(n > 0, 1 - ((rows.step - 1) % n.clamp(min=1) + 1) / n.clamp(min=1).double(), plan.t)
         rows.t.copy_(torch.where(finished, 0.0, after))
         rows.step.copy_(torch.where(finished, rows.last_step, rows.step))
