@@ -53,8 +53,18 @@ class Decoding(TypedDict, total=False):
     t_on: float | None
     t_off: float | None
     alpha_on: float | None
+    num_corrector_steps: int | None
+    """of gibbs"""
+    num_corrected: int | None
+    """of gibbs and self_correction: positions in a step"""
+    corrected: Literal["random", "least_confident"] | None
+    num_correction_steps: int | None
+    """of self_correction, as are the next three"""
+    correction_temperature: float | None
+    correction_t: float | None
+    patience: int | None
     greedy_tail: bool | None
-    """the last step takes the most probable tokens"""
+    """of ancestral, psi, gibbs and self_correction: the last step takes the most probable tokens"""
 
 
 class Parameters(Decoding, total=False):
