@@ -86,6 +86,12 @@ def _proposed(process: str, budgets: Sequence[int]) -> Iterator[Setting]:
                 yield from gridded(preset, asked, budgets)
 
 
+def guided(process: str, steps: int) -> Iterator[Setting]:
+    """Ancestral sampling with guidance by a prompt, which absorbing models alone have without labels: two views a row."""
+    if process == "absorbing":
+        yield Setting("ancestral, guided", f"{steps} steps", {"num_inference_steps": steps, "guidance_scale": 2.0})
+
+
 def gridded(name: str, asked: Mapping[str, Any], budgets: Sequence[int]) -> Iterator[Setting]:
     for steps in budgets:
         yield Setting(name, f"{steps} steps", {**asked, "num_inference_steps": steps})
