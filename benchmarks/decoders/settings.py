@@ -108,5 +108,5 @@ def variants(sampler: str, options: Mapping[str, Option], switched: set[str]) ->
         others = [choice for choice in each.choices if choice != each.default]
         yield from ((f"{sampler}, {choice}", {name: choice}) for choice in others)
     switches = {name: each for name, each in options.items() if each.type is bool and name not in switched}
-    switched |= switches.keys()
+    switched.update(switches)
     yield from ((f"{sampler}, {name.replace('_', ' ')}", {name: not each.default}) for name, each in switches.items())
