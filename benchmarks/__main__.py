@@ -20,6 +20,7 @@ from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
 
 from . import ROOT, determinism, memory, packing, padding, pipeline, precision, preprocessing, samplers, training
+from .decoders import part as decoders
 from .environment import provenance
 from .page import frames
 from .report import Section, write
@@ -29,6 +30,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Section]]] = {
     "samplers": (samplers.add_arguments, samplers.section),
+    "decoders": (decoders.add_arguments, decoders.section),
     "pipeline": (pipeline.add_arguments, pipeline.section),
     "padding": (padding.add_arguments, padding.section),
     "packing": (packing.add_arguments, packing.section),

@@ -17,12 +17,13 @@ from token_diffusion.networks.denoiser import as_denoiser
 
 @dataclass(frozen=True)
 class Call:
-    """What the denoiser was asked: tokens [B, L], t [B], valid [B, L], positions [n]."""
+    """What the denoiser was asked: tokens [B, L], t [B], valid [B, L], positions [n], and labels [B] where it was told any."""
 
     tokens: Tensor
     t: Tensor
     valid: Tensor
     positions: Tensor
+    labels: tuple[Tensor, ...] = ()
 
 
 class Recorder:
@@ -34,13 +35,13 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.denoiser, name)
 
-    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor) -> Tensor:
-        self.calls.append(Call(tokens.clone(), t.clone(), valid.clone(), positions.clone()))
-        return self.denoiser(tokens, t, valid, positions)
+    def __call__(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, *labels: Tensor) -> Tensor:
+        self.calls.append(Call(tokens.clone(), t.clone(), valid.clone(), positions.clone(), labels))
+        return self.denoiser(tokens, t, valid, positions, *labels)
 
 
 @torch.inference_mode()
 def replay(denoiser: Any, calls: list[Call]) -> None:
     """The calls again; the logits are dropped as they come."""
     for call in calls:
-        denoiser(call.tokens, call.t, call.valid, call.positions)
+        denoiser(call.tokens, call.t, call.valid, call.positions, *call.labels)

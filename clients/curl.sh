@@ -7,6 +7,7 @@
 #   block     the same, block by block, after a prompt
 #   hybrid    the same with the hybrid process
 #   infill    fill the [MASK] holes of a template
+#   decoder   the surest tokens first, all that are sure enough at once; each with its log-probability
 #   json      no stream: one JSON object when it is done
 #   score     how likely two texts are
 #   tokenize  the tokens of a text
@@ -53,6 +54,10 @@ case ${1:-sample} in
         # Without seq_len the template's length is the sample's.
         post /sample '{"template": "the [MASK] [MASK] sat on the [MASK].", "seed": 7, "include_text": true}'
         ;;
+    decoder)
+        post /sample '{"seq_len": 32, "sampler": "confidence", "threshold": 0.9, "logprobs": true, "seed": 7,
+            "include_text": true}'
+        ;;
     json)
         post /sample '{"num_samples": 2, "seq_len": 32, "num_inference_steps": 32, "seed": 7, "stream": false}'
         ;;
@@ -63,7 +68,7 @@ case ${1:-sample} in
         post /tokenize '{"prompt": "to be, or not to be"}'
         ;;
     *)
-        echo "usage: clients/curl.sh [health|models|sample|block|hybrid|infill|json|score|tokenize], got '$1'" >&2
+        echo "usage: clients/curl.sh [health|models|sample|block|hybrid|infill|decoder|json|score|tokenize], got '$1'" >&2
         exit 2
         ;;
 esac

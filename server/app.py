@@ -19,7 +19,7 @@ from token_diffusion.errors import ParameterError
 from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
 from token_diffusion.networks.hub import local_folder, repository, tokenizer_folder
-from token_diffusion.plain import plain
+from token_diffusion.text.plain import plain
 
 from .api.admission import Service
 from .api.docs import page as docs_page

@@ -28,11 +28,12 @@ FORBIDDEN = {
 
 STOREYS = {
     "token_diffusion": [
-        {"__main__", "pipelines"},
+        {"__main__"},
+        {"commands", "pipelines"},
         {"sampling"},
-        {"checkpoint", "engine", "text"},
+        {"checkpoint", "engine"},
+        {"text"},
         {"facts"},
-        {"plain"},
         {"samplers", "networks"},
         {"diffusion"},
         {"errors"},

@@ -29,8 +29,8 @@ from tests.token_diffusion.networks.families.hub_folders import write_dream, wri
 from tests.token_diffusion.networks.families.recording import NAMES, recording
 from tests.token_diffusion.networks.families.turned_folders import write_turned
 from token_diffusion.__main__ import main
+from token_diffusion.facts import control_ids
 from token_diffusion.networks.families import Published, published
-from token_diffusion.plain import control_ids
 
 ROOT = Path(__file__).parent.parent
 ROLES = ("bos", "eos", "cls", "sep", "pad")

@@ -15,7 +15,6 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from .errors import ParameterError
-from .plain import control_ids
 
 FACTS_FILE = "token_diffusion.json"
 
@@ -79,6 +78,19 @@ class Facts:
 
 
 UNKNOWN = Facts()
+
+
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that mean something else than text: mask, padding, CLS, SEP, BOS, EOS, and whatever else is marked as special.
+
+    The unknown token stands for text that has no token, and is not among them, unless it serves as one of these as well.
+    """
+    names = tokenizer.special_tokens_map
+    marked = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = (set(tokenizer.all_special_ids) | marked) - {tokenizer.unk_token_id}
+    if names.get("unk_token") in [token for name, token in names.items() if name != "unk_token"]:
+        ids.add(tokenizer.unk_token_id)
+    return frozenset(ids)
 
 
 def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame:

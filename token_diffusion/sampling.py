@@ -54,6 +54,10 @@ def sample(
     label: int | None = None,
     sampler: str = "ancestral",
     logprobs: bool = False,
+    guidance_scale: float = 1.0,
+    suppress_end: bool = False,
+    early_end: bool = False,
+    frame: tuple[int, int] = (0, 0),
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
@@ -69,6 +73,7 @@ def sample(
         label: the class that a network with labels is told; None for no label.
         sampler: one of `samplers.catalogue.KINDS` that is for the process; options: what is asked of it alone.
         logprobs: the network's own log-probability of each token is in the output and in updates.
+        guidance_scale, suppress_end, early_end, frame: see `SamplingParameters`.
         tokens: [seq_len] ids, negative where the sampler fills in (`text.encode` makes them); all open by default.
         callback: called with each step's `Update`, initial state excluded.
 
@@ -78,7 +83,8 @@ def sample(
     _require(denoiser, scheduler, "sample", ("absorbing", "uniform"))
     parameters = SamplingParameters(
         seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed,
-        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs,
+        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs, guidance_scale=guidance_scale,
+        frame=frame, suppress_end=suppress_end, early_end=early_end,
     )  # fmt: skip
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
@@ -99,6 +105,10 @@ def sample_block(
     label: int | None = None,
     sampler: str = "ancestral",
     logprobs: bool = False,
+    guidance_scale: float = 1.0,
+    suppress_end: bool = False,
+    early_end: bool = False,
+    frame: tuple[int, int] = (0, 0),
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
@@ -116,7 +126,8 @@ def sample_block(
         block_size = BLOCK_SIZE
     parameters = SamplingParameters(
         seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed, block_size,
-        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs,
+        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs, guidance_scale=guidance_scale,
+        frame=frame, suppress_end=suppress_end, early_end=early_end,
     )  # fmt: skip
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 
@@ -136,6 +147,10 @@ def sample_hybrid(
     label: int | None = None,
     sampler: str = "ancestral",
     logprobs: bool = False,
+    guidance_scale: float = 1.0,
+    suppress_end: bool = False,
+    early_end: bool = False,
+    frame: tuple[int, int] = (0, 0),
     tokens: Sequence[int] | None = None,
     callback: Callable[[Update], None] | None = None,
     device: str | torch.device | None = None,
@@ -145,7 +160,8 @@ def sample_hybrid(
     _require(denoiser, scheduler, "sample_hybrid", ("hybrid",))
     parameters = SamplingParameters(
         seq_len, num_samples, num_inference_steps, temperature, top_p, top_k, seed,
-        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs,
+        min_p=min_p, label=label, sampler=sampler, options=options, logprobs=logprobs, guidance_scale=guidance_scale,
+        frame=frame, suppress_end=suppress_end, early_end=early_end,
     )  # fmt: skip
     return run(denoiser, scheduler, parameters, tokens, callback, device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -60,7 +61,15 @@ class Cell:
     text: str
     age: Age
     step: int
-    """that last set it; 0 where none did"""
+    """that last set it; 0 where none did, and of a mask"""
+    rewritten: bool = False
+    """set to something, and then to something else"""
+    logprob: float | None = None
+    """that the network gave it when it was set; None where that was not told"""
+
+    @property
+    def probability(self) -> float | None:
+        return None if self.logprob is None else math.exp(min(self.logprob, 0.0))
 
 
 class Reader:
@@ -77,11 +86,12 @@ class Reader:
 
     def cells(self, canvas: Canvas, sample: int) -> list[Cell]:
         """The cells of a sample after the last event."""
-        row = zip(canvas.tokens[sample], canvas.set_at[sample], canvas.times[sample], strict=True)
+        columns = (canvas.tokens, canvas.set_at, canvas.times, canvas.logprobs)
         found: list[Cell] = []
-        for token_id, step, times in row:
+        for token_id, step, times, logprob in zip(*(column[sample] for column in columns), strict=True):
             before, text = self._spell(token_id, first=not found)
-            found.append(Cell(before, text, self._age(canvas, token_id, step, times), step))
+            age, is_mask = self._age(canvas, token_id, step, times), token_id == self._mask
+            found.append(Cell(before, text, age, 0 if is_mask else step, times > 1 and not is_mask, logprob))
         return found
 
     def _spell(self, token_id: int, first: bool) -> tuple[str, str]:

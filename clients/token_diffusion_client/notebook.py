@@ -1,10 +1,12 @@
-"""A stream in a Jupyter notebook: each token in the colour of the step that set it, redrawn in place while it denoises.
+"""A stream in a Jupyter notebook: each token in the colour of the step that set it, or of how sure the model was of it,
+redrawn in place while it denoises; what was set anew is underlined.
 
 picture = Picture(client.tokens("mdlm"))
 picture.follow(client.stream_sample("ROMEO:", model="mdlm"))    # live; with an AsyncClient `await` it
 picture                                                         # what it has come to
 
 Picture.of(client.sample("ROMEO:", model="mdlm"), client.tokens("mdlm"))
+Picture.of(client.sample("ROMEO:", model="mdlm", logprobs=True), client.tokens("mdlm"), color="confidence")
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import AsyncIterable, Coroutine, Iterable
-from typing import Any, Self, overload
+from typing import Any, Literal, Self, overload
 
-from .cells import Reader, visible
+from .cells import Cell, Reader, visible
 from .protocol.answers import Vocabulary
 from .protocol.canvas import Canvas
 from .protocol.errors import InvalidEvent
@@ -24,17 +26,22 @@ PAUSE_S = 0.08
 """Between two drawings: a browser can draw no more."""
 
 FIRST_HUE, LAST_HUE = 250, 0
-"""From blue, set early, to red, set late."""
+"""From blue, set early or unsurely, to red, set late or surely."""
+
+Color = Literal["step", "confidence"]
 
 
 class Picture:
     """The samples of one request, as far as they are; `done` is its last event, None until then.
 
-    Everything that a server sent is escaped, and what would be obeyed is made visible.
+    Everything that a server sent is escaped, and what would be obeyed is made visible. `color="confidence"` needs a request
+    with `logprobs=True`.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._reader = Reader(vocabulary)
+    def __init__(self, vocabulary: Vocabulary, color: Color = "step") -> None:
+        if color not in ("step", "confidence"):
+            raise ValueError(f"color must be step or confidence, got {color!r}")
+        self._reader, self._color = Reader(vocabulary), color
         self._canvas: Canvas | None = None
         self._num_steps = 1
         self._facts = "waiting"
@@ -43,9 +50,9 @@ class Picture:
         self.done: DoneEvent | None = None
 
     @classmethod
-    def of(cls, done: DoneEvent, vocabulary: Vocabulary) -> Self:
+    def of(cls, done: DoneEvent, vocabulary: Vocabulary, color: Color = "step") -> Self:
         """The picture of a finished request."""
-        picture = cls(vocabulary)
+        picture = cls(vocabulary, color)
         tokens = [sample.tokens for sample in done.samples]
         seq_len = len(tokens[0]) if tokens else 0
         start = StartEvent(done.id or "", done.model or "", "", done.seed or 0, seq_len, None, tokens)
@@ -128,14 +135,31 @@ class Picture:
         last = last if self.done is not None else max(last, self._num_steps)
         cells = []
         for cell, token_id in zip(self._reader.cells(canvas, sample), canvas.tokens[sample], strict=True):
-            style = "" if not cell.step else f' style="background:{colour(cell.step, last)};border-radius:3px"'
-            told = f"step {cell.step} · token {token_id}" if cell.step else f"token {token_id}"
-            cells.append(f'{cell.before}<span title="{told}"{style}>{html.escape(cell.text)}</span>')
+            told = [f"step {cell.step}"] if cell.step else []
+            told += [f"p = {cell.probability:.2f}"] if cell.probability is not None else []
+            told += [f"token {token_id}", *(["rewritten"] if cell.rewritten else [])]
+            style = self._style(cell, last)
+            cells.append(f'{cell.before}<span title="{" · ".join(told)}"{style}>{html.escape(cell.text)}</span>')
         layout = "white-space:pre-wrap;unicode-bidi:isolate;line-height:1.7;margin-bottom:.5em"
         return f'<div dir="auto" style="{layout}">{"".join(cells)}</div>'
 
+    def _style(self, cell: Cell, last: int) -> str:
+        """The attribute that a cell has, if it has any."""
+        ground = None
+        if self._color == "confidence" and cell.probability is not None:
+            ground = shade(cell.probability)
+        elif self._color == "step" and cell.step:
+            ground = colour(cell.step, last)
+        found = [] if ground is None else [f"background:{ground}", "border-radius:3px"]
+        found += ["text-decoration:underline dotted"] if cell.rewritten else []
+        return f' style="{";".join(found)}"' if found else ""
+
 
 def colour(step: int, last: int) -> str:
-    """The background of what was set at `step` of `last`; it lets the page's own, dark or light, shine through."""
-    late = (step - 1) / max(last - 1, 1)
-    return f"hsla({FIRST_HUE + (LAST_HUE - FIRST_HUE) * late:.0f},80%,55%,.35)"
+    """The background of what was set at `step` of `last`."""
+    return shade((step - 1) / max(last - 1, 1))
+
+
+def shade(share: float) -> str:
+    """The background at this share of the way, from 0 to 1; it lets the page's own, dark or light, shine through."""
+    return f"hsla({FIRST_HUE + (LAST_HUE - FIRST_HUE) * share:.0f},80%,55%,.35)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Annotated, Any
@@ -12,8 +12,10 @@ from fastapi import Depends, Request
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.networks.denoiser import ends_of
 from token_diffusion.samplers import Sampler, Samplers, price
 from token_diffusion.samplers.blocks import check_fixed
+from token_diffusion.samplers.catalogue import KINDS
 from token_diffusion.samplers.parameters import SamplingParameters, check_label
 from token_diffusion.text import OPEN, chat_template, encode
 
@@ -34,6 +36,10 @@ from .protocol.values import Process
 
 SEED_BOUND = 2**53
 """Drawn seeds stay below it, so that a client whose numbers are doubles returns them unchanged."""
+
+
+NOT_SAMPLED = {"stop", "model", "stream_every", "timeout_s", "preset"}
+"""Fields of any request that are for others than a sampler."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,8 @@ async def admit(
             not read before `deadline`.
     """
     service.engine.check_room(owner)
-    stream = Stream(Telling(wire.stream_every, wire.include_text, wire.keyframe_every, wire.stop or ()))
+    stream = Stream()
+    wire, filled = wire.with_preset()
     checkpoint = _choose(service.engine.checkpoints, wire, processes, path)
     settings = service.settings
     wire = wire.within(num_inference_steps=settings.max_num_inference_steps, seq_len=settings.max_seq_len)
@@ -126,34 +133,44 @@ async def admit(
     _check_limits(wire, settings)
     parameters = _parameters(wire, checkpoint)
     check_label(parameters.label, checkpoint.num_classes)
-    sampler = Samplers(checkpoint.scheduler).of(parameters)
+    sampler = Samplers(checkpoint.scheduler, ends=ends_of(checkpoint.denoiser)).of(parameters)
     is_template = wire.template is not None or wire.template_ids is not None
-    own_length = is_template and "seq_len" not in wire.model_fields_set
-    if not own_length:
-        _check_seq_len(wire.seq_len, service.settings, checkpoint)
-    encoding = partial(
+    seq_len = (
+        None if is_template and "seq_len" not in wire.model_fields_set else wire.seq_len
+    )  # None: the template's own
+    if seq_len is not None:
+        _check_seq_len(seq_len, settings, checkpoint)
+    if tokens is None:
+        async with deadline.bound():
+            tokens = await service.text.run(_encoding(wire, seq_len, checkpoint, settings), owner)
+    preset = {name: getattr(parameters, name, value) for name, value in filled.items()}
+    start = 0 if wire.messages is None else _answer_starts(tokens)
+    stream.telling = Telling(wire.stream_every, wire.include_text, wire.keyframe_every, wire.stop or (), start, preset)
+    _check_seq_len(len(tokens), settings, checkpoint)
+    check_fixed("template", tokens, checkpoint.block_size)
+    frame = checkpoint.facts.frame
+    parameters = replace(parameters, seq_len=len(tokens), frame=(len(frame.prefix), len(frame.suffix)))
+    work = _check_work(sampler, tokens, parameters, settings)
+    return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(settings.instance))
+
+
+def _encoding(
+    wire: SampleRequest, seq_len: int | None, checkpoint: Checkpoint, settings: Settings
+) -> Callable[[], list[int]]:
+    """What reads the text of `wire`, with OPEN holes; for the text thread."""
+    return partial(
         encode,
         checkpoint.tokenizer,
-        seq_len=None if own_length else wire.seq_len,
+        seq_len=seq_len,
         prompt=wire.prompt,
         template=wire.template,
         prompt_ids=wire.prompt_ids,
         template_ids=wire.template_ids,
         messages=None if wire.messages is None else [message.said for message in wire.messages],
         vocab_size=checkpoint.scheduler.config.vocab_size,
-        max_tokens=service.settings.max_seq_len,
+        max_tokens=settings.max_seq_len,
         frame=checkpoint.facts.frame,
     )
-    if tokens is None:
-        async with deadline.bound():
-            tokens = await service.text.run(encoding, owner)
-    if wire.messages is not None:
-        stream.telling = replace(stream.telling, start=_answer_starts(tokens))
-    _check_seq_len(len(tokens), service.settings, checkpoint)
-    check_fixed("template", tokens, checkpoint.block_size)
-    parameters = replace(parameters, seq_len=len(tokens))
-    work = _check_work(sampler, tokens, parameters, service.settings)
-    return Job(checkpoint.name, tokens, parameters, stream, owner, work, new_id(service.settings.instance))
 
 
 def submit_together(service: Service, jobs: Sequence[Job[Any]], deadline: Deadline) -> Group:
@@ -176,11 +193,17 @@ def _choose(
     of_process = [checkpoint for checkpoint in asked if checkpoint.process in processes]
     in_blocks = isinstance(wire, BlockSampleRequest)
     if fitting := [checkpoint for checkpoint in of_process if in_blocks or checkpoint.block_size is None]:
-        chatty = (each for each in fitting if wire.messages is None or chat_template(each.tokenizer))
-        return next(chatty, fitting[0])
+        chatty = [each for each in fitting if wire.messages is None or chat_template(each.tokenizer)]
+        return first_for(wire.sampler, chatty or fitting)
     needed = " or ".join(processes) + (", and not block-causal, as for /sample/block" if of_process else "")
     named = "" if model is None else f", asked for: {model}"
     raise invalid(f"{path} needs a checkpoint of the process {needed}; loaded: {loaded}{named}", "model")
+
+
+def first_for(sampler: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The first whose process the sampler is for; if there is none the first, which will say that it is not."""
+    processes = KINDS[sampler].decoders if sampler in KINDS else {}
+    return next((each for each in checkpoints if each.process in processes), checkpoints[0])
 
 
 def _answer_starts(tokens: Sequence[int]) -> int:
@@ -228,11 +251,17 @@ def _check_work(sampler: Sampler, tokens: Sequence[int], parameters: SamplingPar
     """The price of the request. Raises APIError, 422, with what makes it up if it is too much."""
     work = price(sampler, tokens, parameters)
     passes = work // (parameters.num_samples * len(tokens))
-    blocks = "" if parameters.block_size is None else f" and block_size {parameters.block_size}"
+    named: dict[str, Any] = {
+        "num_inference_steps": parameters.num_inference_steps,
+        "block_size": parameters.block_size,
+    }
+    named |= {name: value for name, value in parameters.options.items() if type(value) is int}
+    named |= {} if sampler.views == 1 else {"guidance_scale": parameters.guidance_scale}
+    made_of = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
     check_price(
         work,
         f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {passes} forward"
-        f" passes, which num_inference_steps {parameters.num_inference_steps}{blocks} may need, are {work} token passes",
+        f" passes, which {made_of or parameters.sampler} may need, are {work} token passes",
         settings,
     )
     return work
@@ -255,15 +284,14 @@ def check_at_most(name: str, value: float, limit: float) -> None:
 def _parameters(wire: SampleRequest, checkpoint: Checkpoint) -> SamplingParameters:
     """Blocks of the size that was asked for, or else of the checkpoint's own."""
     own = checkpoint.block_size is not None and "block_size" not in wire.model_fields_set
-    return SamplingParameters(
-        seq_len=wire.seq_len,
-        num_samples=wire.num_samples,
-        num_inference_steps=wire.num_inference_steps,
-        temperature=wire.temperature,
-        top_p=wire.top_p,
-        top_k=wire.top_k,
-        min_p=wire.min_p,
-        seed=seed_of(wire),
-        label=wire.label,
-        block_size=wire.block_size if isinstance(wire, BlockSampleRequest) and not own else None,
-    ).for_network(checkpoint.block_size)
+    known = SamplingFields.model_fields.keys() - NOT_SAMPLED
+    asked: dict[str, Any] = {name: getattr(wire, name) for name in known}
+    asked |= {
+        "seq_len": wire.seq_len,
+        "num_samples": wire.num_samples,
+        "logprobs": wire.logprobs,
+        "seed": seed_of(wire),
+    }
+    if isinstance(wire, BlockSampleRequest) and not own:
+        asked["block_size"] = wire.block_size
+    return SamplingParameters.flat(asked).for_network(checkpoint.block_size)

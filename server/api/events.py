@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.responses import StreamingResponse
@@ -41,10 +42,18 @@ HEARTBEAT_S = 15.0
 
 RETRY_MS = 2000
 
+DECIMALS = 6
+"""Of a log-probability, which is of single precision."""
+
 T = TypeVar("T")
 
 Told = tuple[int, Event]
 """An event and its id."""
+
+
+def logprobs_told(logprobs: Iterable[float | None]) -> list[float | None]:
+    """As JSON can say them: None for what is not finite."""
+    return [round(each, DECIMALS) if each is not None and math.isfinite(each) else None for each in logprobs]
 
 
 class Narrator:
@@ -137,15 +146,25 @@ class Narrator:
             seed=parameters.seed,
             seq_len=parameters.seq_len,
             num_inference_steps=parameters.num_inference_steps,
+            sampler=parameters.sampler,
+            preset=self._preset,
             tokens=tokens,
         )
 
+    @property
+    def _preset(self) -> dict[str, Any] | None:
+        return dict(self._telling.preset) or None
+
     async def _state(self, news: News) -> StateEvent:
         event = StateEvent(step=news.step, t=news.t, nfe=news.nfe, changes=news.changes)
+        if (logprobs := news.changed_logprobs) is not None:
+            event.logprobs = logprobs_told(logprobs)
         self._num_states += 1
         every = self._telling.keyframe_every
         if self._resumes or (every is not None and self._num_states % every == 0):
             event.keyframe = news.tokens.tolist()
+            if news.logprobs is not None:
+                event.keyframe_logprobs = [logprobs_told(row) for row in news.logprobs.tolist()]
         self._resumes = False
         if self._telling.include_text:
             event.text = await self._in_text_thread(
@@ -171,8 +190,11 @@ class Narrator:
             id=self._job.id,
             model=self._checkpoint.name,
             seed=self._job.parameters.seed,
+            sampler=self._job.parameters.sampler,
+            preset=self._preset,
             samples=[Sample(text=end.text, tokens=ids, finish_reason=end.reason) for end, ids in samples],
             step_map=result.step_map,
+            logprobs=None if result.logprobs is None else [logprobs_told(row) for row in result.logprobs],
             finish_reason="stop" if all(end.stopped for end in endings) else "length",
             usage=Usage(
                 prompt_tokens=result.prompt_tokens - len(self._checkpoint.facts.frame),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from token_diffusion.checkpoint import Checkpoint
-from token_diffusion.plain import hidden_ids
+from token_diffusion.text.plain import hidden_ids
 
 BEFORE = "a"
 """What stands before a token, as decoders take away the space that a text begins with."""
@@ -25,6 +26,8 @@ BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 
 LONE_BYTES = {0xDC00 + byte: f"<0x{byte:02X}>" for byte in range(128, 256)}
 """What Python makes of bytes that are no UTF-8 -> how they are shown."""
+
+LONE_BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[int]:
@@ -56,6 +59,12 @@ def _decoded(decoder: Any, name: str) -> str:
     if not BYTES.keys() >= set(name):  # one byte by its number
         return name
     return bytes(BYTES[character] for character in name).decode("utf-8", "surrogateescape").translate(LONE_BYTES)
+
+
+def bytes_of(piece: str) -> bytes:
+    """Those of a token that is shown so, a byte that is no character by itself among them."""
+    parts = LONE_BYTE.split(piece)  # text, byte, text, …
+    return b"".join(bytes([int(part, 16)]) if index % 2 else part.encode() for index, part in enumerate(parts))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Telling:
     stream_every: updates that make a state worth telling. include_text: states are told as text, too. keyframe_every:
     states from one that is told whole to the next; None for none. stop: what ends the text of a sample, in the end.
     start: the token with which that text begins, what comes before it being a conversation as its template writes it.
+    preset: fields that a preset has filled in.
     """
 
     stream_every: int = 1
@@ -35,6 +36,7 @@ class Telling:
     keyframe_every: int | None = None
     stop: Sequence[str] = ()
     start: int = 0
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Place(NamedTuple):
@@ -52,9 +54,11 @@ class News:
     """What happened between two places; the beginning comes first, and alone.
 
     tokens: int32 [num_samples, seq_len], the state after `changes`, which are (sample, position, token_id).
+    logprobs: float32 [num_samples, seq_len], where they are asked for, of the tokens of that state; NaN where there is none.
     """
 
     tokens: np.ndarray
+    logprobs: np.ndarray | None = None
     begins: bool = False
     before: Place = START
     after: Place = START
@@ -70,6 +74,15 @@ class News:
     def num_updates(self) -> int:
         return self.after.updates - self.before.updates
 
+    @property
+    def changed_logprobs(self) -> list[float] | None:
+        """Those of the changes, in their order."""
+        if self.logprobs is None:
+            return None
+        samples, positions, _ = zip(*self.changes, strict=True) if self.changes else ((), (), ())
+        found: list[float] = self.logprobs[list(samples), list(positions)].tolist()
+        return found
+
 
 class Stream:
     """A request's story so far, written by the engine (`begin`, `publish`) or by anyone (`fail`), read by 0..n readers.
@@ -84,6 +97,7 @@ class Stream:
         self._readers: list[Reader] = []
         self._initial: np.ndarray | None = None
         self._tokens = self._set_by = np.zeros((0, 0), np.int32)
+        self._logprobs: np.ndarray | None = None  # of the first update on that has any
         self._blocks: list[BlockEnd] = []
         self._num_updates = 0
         self.result: Result | None = None
@@ -136,11 +150,19 @@ class Stream:
             for sample, position, token in update.changes:
                 tokens[sample, position] = token
                 set_by[sample, position] = self._num_updates
+            if update.logprobs is not None:
+                self._note(update.changes, update.logprobs)
             self._blocks += update.blocks
             self.result = update.result
             self.first_state_ms = self.first_state_ms or self._elapsed_ms()
             self.total_ms = self._elapsed_ms()
             self._wake()
+
+    def _note(self, changes: Sequence[tuple[int, int, int]], logprobs: Sequence[float | None]) -> None:
+        if self._logprobs is None:
+            self._logprobs = np.full(self._tokens.shape, np.nan, np.float32)
+        for (sample, position, _), logprob in zip(changes, logprobs, strict=True):
+            self._logprobs[sample, position] = np.nan if logprob is None else logprob
 
     def fail(self, error: APIError) -> None:
         """End the stream with `error`, unless it has ended already."""
@@ -194,6 +216,7 @@ class Stream:
         samples, positions = (cells // width).tolist(), (cells % width).tolist()
         return News(
             self._tokens.copy(),
+            None if self._logprobs is None else self._logprobs.copy(),
             before=told,
             after=self.place,
             step=self.step,

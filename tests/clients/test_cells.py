@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from token_diffusion_client import Canvas, StartEvent, StateEvent, Vocabulary
@@ -51,6 +53,20 @@ def test_noise_is_open_until_it_is_set(process: str) -> None:
     found = cells(SPACED, start([3, 4], process), state(2, (0, 3)))
     assert ages(found) == ["fresh", "open"]
     assert [cell.step for cell in found] == [2, 0]
+
+
+def test_what_is_taken_back_and_set_again_is_rewritten() -> None:
+    events = [state(1, (1, 3)), state(2, (1, 0)), state(3, (1, 3), (2, 4))]
+    found = [[cell.rewritten for cell in cells(SPACED, start([2, 0, 0]), *events[:number])] for number in (1, 2, 3)]
+    assert found == [[False] * 3, [False] * 3, [False, True, False]]
+    assert ages(cells(SPACED, start([2, 0, 0]), *events[:2])) == ["fixed", "open", "open"]
+
+
+def test_a_cell_tells_how_probable_its_token_was() -> None:
+    told = StateEvent(1, 0.5, 1, [(0, 1, 3), (0, 2, 4)], logprobs=[math.log(0.25), None])
+    assert [cell.probability for cell in cells(SPACED, start([2, 0, 0]), told)] == [None, pytest.approx(0.25), None]
+    again = cells(SPACED, start([2, 0, 0]), told, state(2, (1, 4)))
+    assert [cell.probability for cell in again] == [None] * 3, "of the token before it"
 
 
 def test_a_keyframe_sets_what_it_changes() -> None:

@@ -32,6 +32,7 @@ def curl(server: Scripted, *arguments: str, **environment: str) -> subprocess.Co
         ),
         ("hybrid", "/sample/hybrid", {"seq_len", "num_inference_steps", "seed", "include_text"}),
         ("infill", "/sample", {"template", "seed", "include_text"}),
+        ("decoder", "/sample", {"seq_len", "sampler", "threshold", "logprobs", "seed", "include_text"}),
     ],
 )
 def test_streams(example: str | None, path: str, fields: set[str]) -> None:

@@ -110,6 +110,12 @@ def test_flags_are_the_names_on_the_wire() -> None:
         "top_p": 0.9,
         "top_k": 3,
         "label": 2,
+        "guidance_scale": 1.5,
+        "sampler": "confidence",
+        "preset": "llada",
+        "threshold": 0.9,
+        "quota": "even",
+        "remask": "loop",
         "seed": 1,
         "model": "demo",
         "block_size": 2,
@@ -119,15 +125,25 @@ def test_flags_are_the_names_on_the_wire() -> None:
     }
     flags = [text for name, value in body.items() for text in (f"--{name}", re.sub(r"^\[(.*)\]$", r"\1", str(value)))]
     with scripted(sample_block=Reply([sse()])) as server:
-        assert run(server, "sample-block", "--include_text", *flags, "--stop", ".", "--stop", "!") == 0
+        switches = ("--include_text", "--logprobs", "--suppress_end", "--greedy_tail")
+        assert run(server, "sample-block", *switches, *flags, "--stop", ".", "--stop", "!") == 0
     assert server.requests[0].path == "/sample/block"
     assert server.requests[0].body == {
         **body,
         "stop": [".", "!"],
-        "include_text": True,
+        **{name.removeprefix("--"): True for name in switches},
         "stream": True,
         "on_disconnect": "keep",
     }
+
+
+def test_who_looks_at_confidence_asks_for_it(capsys: Capture) -> None:
+    with scripted(sample=Reply([sse()])) as server:
+        assert run(server, "sample", "--color", "confidence") == 0
+    assert server.requests[0].body == {"logprobs": True, "stream": True, "on_disconnect": "keep"}
+    with pytest.raises(SystemExit) as stopped:
+        main(["sample", "--color", "red"])
+    assert stopped.value.code == 2 and "argument --color: invalid choice: 'red'" in capsys.readouterr().err
 
 
 def test_a_conversation_is_json_or_its_file(capsys: Capture, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ import pytest
 from tests.clients.scripted_server import DONE, EVENTS, Reply, answer, scripted, sse
 from tests.live_server import LiveServer
 from token_diffusion_client import Client, DoneEvent, InvalidEvent, StartEvent, StateEvent, Vocabulary
-from token_diffusion_client.notebook import Picture, colour
+from token_diffusion_client.notebook import Picture, colour, shade
 from token_diffusion_client.protocol.events import parse_event
 
 pytest_plugins = ["tests.server_fixtures", "tests.clients.both"]
@@ -61,6 +62,23 @@ def test_a_finished_request_is_coloured_by_step() -> None:
     backgrounds = [re.findall(r"background:([^;]*)", str(cell.get("style"))) for cell in cells]
     assert backgrounds[1] == [colour(8, 8)] and backgrounds[2] == [colour(5, 8)] and backgrounds[7] == [colour(2, 8)]
     assert len({colour(step, 8) for step in range(1, 9)}) == 8
+
+
+def test_confidence_is_a_colour_and_what_was_set_anew_is_underlined() -> None:
+    picture = Picture(VOCABULARY, color="confidence")
+    picture.take(StartEvent("smp-1", "demo", "absorbing", 7, 3, 8, [[0, 0, 0]]))
+    picture.take(StateEvent(1, 0.5, 1, [(0, 0, 5), (0, 1, 6)], logprobs=[math.log(0.25), math.log(0.5)]))
+    picture.take(StateEvent(2, 0.5, 1, [(0, 0, 0), (0, 1, 7)], logprobs=[None, math.log(0.75)]))
+    cells = [found for found in Page(picture._repr_html_()).attributes if "title" in found]
+    assert [cell["title"] for cell in cells] == [
+        "token 0",
+        "step 2 · p = 0.75 · token 7 · rewritten",
+        "token 0",
+    ]
+    ground = f"background:{shade(0.75)};border-radius:3px;text-decoration:underline dotted"
+    assert [cell.get("style") for cell in cells] == [None, ground, None]
+    with pytest.raises(ValueError, match=r"^color must be step or confidence, got 'age'$"):
+        Picture(VOCABULARY, color="age")  # type: ignore[arg-type]
 
 
 def test_markup_and_control_characters_are_shown() -> None:

@@ -21,8 +21,9 @@ from tests.tiny import (
     tiny_tokenizer,
 )
 from token_diffusion import TokenDiffusionScheduler
-from token_diffusion.__main__ import BLOCK_SIZE, build_parser, main
+from token_diffusion.__main__ import build_parser, main
 from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
+from token_diffusion.commands.sample import BLOCK_SIZE
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 from token_diffusion.text import decode

@@ -29,7 +29,7 @@ class Checkpoint:
 
     dtype: of the weights, one of `DTYPES`. batching: which rows may share a forward pass. facts: how its training sequences
     were framed, and what of them was learnt. family: the published format of the folder, None for our own.
-    denoiser: what samples are drawn from; it says which ids are `forbidden`.
+    denoiser: what samples are drawn from; it says which ids are `forbidden`, and which are `ends`.
     """
 
     name: str

@@ -48,7 +48,8 @@ class Unloaded:
         longest = max_positions(model)
         check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
         try:
-            plain = MaskedLMDenoiser(model, self.facts.forbidden(self.tokenizer, scheduler.vocab_size))
+            forbidden = self.facts.forbidden(self.tokenizer, scheduler.vocab_size)
+            plain = MaskedLMDenoiser(model, forbidden, self.facts.ends(self.tokenizer))
             check_masks(model, scheduler.mask_token_id)
         except ParameterError as error:
             rule = f"hold a network that can be sampled from ({error})"

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..networks.families import Published
-from ..plain import plain, writes_text
+from ..text.plain import plain, writes_text
 from .folder import read_part
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model")

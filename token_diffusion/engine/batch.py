@@ -13,7 +13,7 @@ import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
-from ..networks.denoiser import as_denoiser, block_size_of, forbidden_by, in_pieces, num_classes_of
+from ..networks.denoiser import as_denoiser, block_size_of, ends_of, forbidden_by, in_pieces, num_classes_of
 from ..networks.rowwise import Rowwise
 from ..samplers import Samplers
 from ..samplers.blocks import check_fixed
@@ -59,7 +59,7 @@ class Batch:
         shares: Shares | None = None,
     ) -> None:
         self.denoiser, self.scheduler = as_denoiser(denoiser), scheduler
-        self.samplers = Samplers(scheduler, forbidden_by(self.denoiser))
+        self.samplers = Samplers(scheduler, forbidden_by(self.denoiser), ends_of(self.denoiser))
         own: str | torch.device = getattr(self.denoiser, "device", "cpu")
         self.device = torch.device(own if device is None else device)
         if determinism == "exact":

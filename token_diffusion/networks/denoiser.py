@@ -9,7 +9,7 @@ third of the work and most of the memory, over n rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
@@ -31,8 +31,8 @@ PIECE_BYTES = 2**30
 class Denoiser(Protocol):
     """What the samplers call. `device` is where it wants its tokens.
 
-    It may have `forbidden`, ids that no sample may hold; `num_classes`, how many labels it knows; and `block_size`, the positions
-    of a block where none sees those of later blocks (`block_size_of`).
+    It may have `forbidden`, ids that no sample may hold; `ends`, ids that it has learnt to end a text with; `num_classes`, how
+    many labels it knows; and `block_size`, the positions of a block where none sees those of later blocks (`block_size_of`).
     """
 
     @property
@@ -70,13 +70,14 @@ class MaskedLMDenoiser:
     rows may share a forward pass; others are asked one after the other, each at its own length.
 
     forbidden: ids that no sample may hold, for whoever draws from the logits; these are the model's own, as its bound is.
+    ends: ids that the model has learnt to end a text with.
 
     Raises:
         ParameterError: the network cannot be asked, see `behaviour`.
     """
 
-    def __init__(self, model: Any, forbidden: Sequence[int] = ()) -> None:
-        self.model, self.forbidden = model.eval(), tuple(forbidden)
+    def __init__(self, model: Any, forbidden: Sequence[int] = (), ends: Collection[int] = ()) -> None:
+        self.model, self.forbidden, self.ends = model.eval(), tuple(forbidden), tuple(sorted(ends))
         self._head, self._behaviour = Head(model), behaviour(model)
 
     @property
@@ -142,6 +143,11 @@ class MaskedLMDenoiser:
 def forbidden_by(denoiser: Any) -> tuple[int, ...]:
     """The ids that no sample of a denoiser may hold."""
     return tuple(getattr(denoiser, "forbidden", ()))
+
+
+def ends_of(denoiser: Any) -> tuple[int, ...]:
+    """The ids that a denoiser has learnt to end a text with."""
+    return tuple(getattr(denoiser, "ends", ()))
 
 
 def in_pieces(denoiser: Any) -> Any:

@@ -315,8 +315,10 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         made_for = [] if self._denoiser is None else self._denoiser[0]
         if self._denoiser is None or any(one is not other for one, other in zip(made_for, self._parts, strict=True)):
             vocab_size, facts = self.scheduler.config.vocab_size, self.facts or UNKNOWN
-            forbidden = () if self.tokenizer is None else facts.forbidden(self.tokenizer, vocab_size)
-            self._denoiser = (self._parts, MaskedLMDenoiser(self.model, forbidden))
+            known = self.tokenizer is not None
+            forbidden = facts.forbidden(self.tokenizer, vocab_size) if known else ()
+            ends = facts.ends(self.tokenizer) if known else ()
+            self._denoiser = (self._parts, MaskedLMDenoiser(self.model, forbidden, ends))
         return self._denoiser[1]
 
     def _call_back(self, callback: Any, names: Sequence[str], requests: Requests) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from ..errors import ParameterError
 from .decoders.gibbs import GibbsThinning, GibbsUnmasking
 from .decoders.psi import Psi
+from .decoders.ranked import Ranked
+from .decoders.remdm import Remasking
 from .decoders.self_correction import SelfCorrection
 from .decoders.thinning import Thinning
 from .decoders.unmasking import Unmasking
-from .options import Option, declared
+from .options import Option, declared, either
 from .sampler import Decoder
 
 
@@ -30,7 +32,11 @@ class Kind:
     @property
     def options(self) -> dict[str, Option]:
         """What may be asked of it alone, by name."""
-        return {name: each for decoder in self.decoders.values() for name, each in declared(decoder.Options).items()}
+        found: dict[str, Option] = {}
+        for decoder in self.decoders.values():
+            for name, each in declared(decoder.Options).items():
+                found[name] = either(found.get(name, each), each)
+        return found
 
 
 KINDS: dict[str, Kind] = {
@@ -38,6 +44,31 @@ KINDS: dict[str, Kind] = {
         "reverses the noise step by step; without a grid (num_inference_steps null, absorbing alone) it is first-hitting",
         "the model's: of the grid's steps, and of continuous time without one",
         {"absorbing": Unmasking, "uniform": Thinning, "hybrid": Thinning},
+    ),
+    "confidence": Kind(
+        "sets first the masks of whose token the network is surest (LLaDA, Dream, Fast-dLLM)",
+        "",
+        {"absorbing": Ranked},
+    ),
+    "margin": Kind(
+        "sets first the masks whose most probable token is furthest before the next one (Dream's topk_margin)",
+        "",
+        {"absorbing": Ranked},
+    ),
+    "entropy": Kind(
+        "sets first the masks whose distribution has least entropy (Dream; with entropy_bound the EB sampler)",
+        "",
+        {"absorbing": Ranked},
+    ),
+    "random": Kind(
+        "sets masks in random order, so many a step (LLaDA's random remasking)",
+        "the model's where each step sets one",
+        {"absorbing": Ranked},
+    ),
+    "remdm": Kind(
+        "ancestral on a grid, but that tokens become masks again and are drawn anew (ReMDM and its correctors)",
+        "the model's as steps grow; less so where eta does not fall with them, and not at all for remask conf",
+        {"absorbing": Remasking},
     ),
     "psi": Kind(
         "ancestral with probability kappa, else draws a clean token and noises it anew (Duo II)",
@@ -59,11 +90,12 @@ KINDS: dict[str, Kind] = {
 
 
 def all_options() -> dict[str, tuple[Option, list[str]]]:
-    """Every option by its name, with the names of the samplers that have it."""
+    """Every option by its name, as far as the samplers that have it agree, with their names."""
     found: dict[str, tuple[Option, list[str]]] = {}
     for sampler, kind in KINDS.items():
         for name, each in kind.options.items():
-            found.setdefault(name, (each, []))[1].append(sampler)
+            known, samplers = found.get(name, (each, []))
+            found[name] = either(known, each), [*samplers, sampler]
     return found
 
 

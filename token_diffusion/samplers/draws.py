@@ -10,7 +10,7 @@ from torch import Tensor
 from ..diffusion.shaping import inverse_cdf, probabilities
 from .randomness import Purpose, uniform
 from .rows import SampleRows
-from .sampler import Logits, Outcome, Plan, Vocabulary
+from .sampler import Logits, Outcome, Plan, Vocabulary, slices
 
 MAX_ELEMENTS = {"cpu": 1 << 22}
 """Logits that are shaped together: shaping needs a few copies of them, which should neither fill the memory nor, on a CPU,
@@ -21,12 +21,14 @@ leave the cache."""
 class Draws:
     """What came of logits [n, V], on the CPU. tokens: int64 [n]. probability: float64 [n], the network's for the token there.
 
+    drawn: float64 [n], its probability for the token that was drawn, shaped as it was for the draw.
     logprob: float32 [n], the natural logarithm of the network's own probability, unshaped, of the token that was drawn; NaN where
     its row does not ask for it.
     """
 
     tokens: Tensor
     probability: Tensor
+    drawn: Tensor
     logprob: Tensor
 
 
@@ -42,28 +44,56 @@ def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary:
     parts = []
     for some in pieces(logits):
         piece = logits[some]
-        theta = shaped(rows, row[some], allowed(piece, vocabulary), vocabulary.mask_token_id)
+        theta = shaped(rows, row[some], allowed(rows, row[some], piece, vocabulary), vocabulary.mask_token_id)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         tokens = inverse_cdf(theta, u[some].to(theta.device))
+        drawn = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         logprob = own_logprob(rows, row[some], piece, tokens, vocabulary.mask_token_id)
-        parts.append(torch.stack([tokens.double(), there.double(), logprob]))
-    tokens, probability, logprob = torch.cat(parts, dim=1).cpu()
+        parts.append(torch.stack([tokens.double(), there.double(), drawn.double(), logprob]))
+    tokens, probability, drawn, logprob = torch.cat(parts, dim=1).cpu()
     lost = tokens < 0
     rows.failed[row[lost]] = True
-    return Draws(torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0), logprob.float())
+    return Draws(
+        torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0), drawn.nan_to_num(0.0), logprob.float()
+    )
 
 
-def pieces(logits: Logits) -> list[slice]:
-    """In which logits [n, V] are looked at one after the other, in order."""
-    count = max(1, MAX_ELEMENTS.get(logits.device.type, 1 << 28) // logits.shape[1])
+def pieces(logits: Logits, on_cpu: int | None = None) -> list[slice]:
+    """In which logits [n, V] are looked at one after the other, in order.
+
+    on_cpu: elements of a piece on a CPU, `MAX_ELEMENTS` by default.
+    """
+    most = MAX_ELEMENTS | ({} if on_cpu is None else {"cpu": on_cpu})
+    count = max(1, most.get(logits.device.type, 1 << 28) // logits.shape[1])
     return [slice(start, start + count) for start in range(0, logits.shape[0], count)]
 
 
-def allowed(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """The same [n, V], -inf for what no sample may hold; the mask is dealt with in shaping."""
-    if not vocabulary.forbidden.numel():
-        return logits
-    return logits.index_fill(-1, vocabulary.forbidden.to(logits.device), -torch.inf)
+class Some:
+    """Logits at some positions alone, ascending `index` int64 [m] into all of them, to be looked at in slices as those are."""
+
+    def __init__(self, logits: Logits, index: Tensor) -> None:
+        self.device, self.shape = logits.device, (len(index), logits.shape[1])
+        self._logits, self._index = logits, index
+
+    def __getitem__(self, some: slice) -> Tensor:
+        index, parts = self._index[some], []
+        for each in slices(self._logits):
+            start, stop, _ = each.indices(self._logits.shape[0])
+            inside = index[(index >= start) & (index < stop)] - start
+            if inside.numel():
+                parts.append(self._logits[each][inside.to(self.device)])
+        return torch.cat(parts)
+
+
+def allowed(rows: SampleRows, row: Tensor, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """The same [n, V], of positions in rows `row` [n], -inf for what those may not hold; the mask is dealt with in shaping."""
+    if vocabulary.forbidden.numel():
+        logits = logits.index_fill(-1, vocabulary.forbidden.to(logits.device), -torch.inf)
+    suppressed = rows.suppress_end[row]
+    if bool(suppressed.any()):
+        ends, endless = vocabulary.ends.to(logits.device), suppressed.to(logits.device).unsqueeze(-1)
+        logits = logits.index_copy(-1, ends, logits[:, ends].masked_fill(endless, -torch.inf))
+    return logits
 
 
 def own_logprob(rows: SampleRows, row: Tensor, logits: Tensor, tokens: Tensor, mask_token_id: int) -> Tensor:

@@ -75,6 +75,29 @@ class Option:
                 raise ParameterError(self.name, f"be {self.bounds}", value)
 
 
+def either(one: Option, other: Option) -> Option:
+    """One that allows what either does: decoders that have an option of one name may have bounds and defaults of their own.
+
+    Its default is None where theirs differ.
+    """
+    lows = [(each.minimum, each.above) for each in (one, other)]
+    free = (None, None) in lows
+    # Of two equal bounds the inclusive one allows more.
+    minimum, above = (
+        (None, None) if free else min(lows, key=lambda low: (low[0] if low[1] is None else low[1], low[0] is None))
+    )
+    highs = [each.maximum for each in (one, other) if each.maximum is not None]
+    return dataclasses.replace(
+        one,
+        default=one.default if one.default == other.default else None,
+        choices=tuple(dict.fromkeys((*one.choices, *other.choices))),
+        nullable=one.nullable or other.nullable,
+        minimum=minimum,
+        above=above,
+        maximum=max(highs) if len(highs) == 2 else None,
+    )
+
+
 @dataclass(frozen=True)
 class Options:
     """A decoder without options; those with some are subclasses. Raises `ParameterError` when a value is outside its range."""

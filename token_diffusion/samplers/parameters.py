@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self
 
-from ..diffusion.values import MAX_STEPS, check_bool, check_int, check_shaping
+from ..diffusion.values import MAX_STEPS, check_bool, check_int, check_number, check_shaping
 from ..errors import ParameterError
 
 __all__ = ["MAX_STEPS", "Estimator", "Parameters", "SamplingParameters", "ScoringParameters"]
 
 Estimator = Literal["times", "counts"]
+
+MAX_GUIDANCE = 1000
+"""Bound of `guidance_scale`; far beyond use, and within what float32 mixes without overflow."""
 
 
 class Parameters(Protocol):
@@ -64,6 +67,10 @@ class SamplingParameters:
         label: the class that the network is told, an integer from 0 on; None for no label.
         sampler: its name in `catalogue.KINDS`. options: what is asked of it alone, by name; checked by the sampler.
         logprobs: the network's own log-probability of each token is told when it is set.
+        guidance_scale: how much label or prompt count (`decoders/guidance.py`): 1 as the network has it, 0 not at all.
+        frame: tokens at the start and at the end that are the frame's, which are shown where a prompt is not.
+        suppress_end: no token that the model has learnt to end a text with is drawn.
+        early_end: a sample whose text has ended is not filled in any further: what is masked behind its end token becomes that.
         aligned: blocks begin at multiples of block_size, as those of a block-causal network do; else at the first open position.
     """
 
@@ -80,6 +87,10 @@ class SamplingParameters:
     sampler: str = "ancestral"
     options: Mapping[str, Any] = field(default_factory=dict)
     logprobs: bool = False
+    guidance_scale: float = 1.0
+    frame: tuple[int, int] = (0, 0)
+    suppress_end: bool = False
+    early_end: bool = False
     aligned: bool = False
 
     def __post_init__(self) -> None:
@@ -94,6 +105,24 @@ class SamplingParameters:
         if self.label is not None:
             check_int("label", self.label, 0, 2**31)
         check_bool("logprobs", self.logprobs)
+        check_number("guidance_scale", self.guidance_scale)
+        if not 0 <= self.guidance_scale <= MAX_GUIDANCE:
+            raise ParameterError("guidance_scale", f"be in [0, {MAX_GUIDANCE}]", self.guidance_scale)
+        for count in self.frame:
+            check_int("frame", count, 0, 2**31)
+        if sum(self.frame) > self.seq_len:
+            raise ParameterError("frame", f"be at most seq_len = {self.seq_len} tokens", self.frame)
+        check_bool("suppress_end", self.suppress_end)
+        check_bool("early_end", self.early_end)
+        if self.suppress_end and self.early_end:
+            raise ParameterError("early_end", "be false where suppress_end is true: no end token is drawn", True)
+
+    @classmethod
+    def flat(cls, asked: Mapping[str, Any]) -> Self:
+        """Of fields as requests and flags have them: what is none of its own is an option, not asked for where it is None."""
+        own = {each.name for each in fields(cls)} - {"options"}
+        options = {name: value for name, value in asked.items() if name not in own and value is not None}
+        return cls(**{name: value for name, value in asked.items() if name in own}, options=options)
 
     def for_network(self, block_size: int | None) -> Self:
         if block_size is None:

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     SCORE_TIME = 5
     SCORE_ROUTE = 6
     SCORE_TOKEN = 7
+    POSITION = 8
     PSI = 10
     CORRECT = 11
 

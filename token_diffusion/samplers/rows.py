@@ -100,6 +100,7 @@ class SampleRows(Rows):
     blocks_done: int64, blocks that are filled. step_map: int64 [R, L], the step that last set a position, 0 before any did.
     logprobs: bool [R], log-probabilities are asked for. logprob: float32 [R, L], the network's own, unshaped, of a position's
     token when it was set; NaN where nothing was, or not by the network.
+    guidance_scale: float64 [R]. framed: bool [R, L], fixed positions that are the frame's. suppress_end, early_end: bool [R].
     """
 
     CHANGING: ClassVar[tuple[str, ...]] = (*Rows.CHANGING, "step_map", "logprob", "step", "blocks_done", "t")
@@ -118,6 +119,10 @@ class SampleRows(Rows):
     top_p: Tensor
     min_p: Tensor
     logprobs: Tensor
+    guidance_scale: Tensor
+    framed: Tensor
+    suppress_end: Tensor
+    early_end: Tensor
 
 
 R = TypeVar("R", bound=SampleRows)
@@ -139,6 +144,8 @@ def make_rows(
     is_open = canvas < 0
     count, length = parameters.num_samples, canvas.numel()
     blocks = blocks_of(tokens, parameters)
+    framed = torch.zeros_like(is_open)
+    framed[: parameters.frame[0]] = framed[length - parameters.frame[1] :] = True
 
     def each(value: Any) -> Tensor:
         if isinstance(value, Tensor):
@@ -169,6 +176,10 @@ def make_rows(
         "top_p": float(parameters.top_p),
         "min_p": float(parameters.min_p),
         "logprobs": parameters.logprobs,
+        "guidance_scale": float(parameters.guidance_scale),
+        "framed": framed & ~is_open,
+        "suppress_end": parameters.suppress_end,
+        "early_end": parameters.early_end,
     }
     values = {name: each(value) for name, value in (common | own).items()}
     return kind(sample=torch.arange(count), **values)

@@ -115,10 +115,12 @@ class Decoder:
 
     Attributes:
         Options: what may be asked of it beside what may be asked of all. Rows: the class of its rows.
+        settles: a token that it has set stays as it is.
     """
 
     Options: ClassVar[type[Options]] = Options
     Rows: ClassVar[type[SampleRows]] = SampleRows
+    settles: ClassVar[bool] = False
     views = 1
 
     def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
@@ -136,6 +138,9 @@ class Decoder:
     def check(self, parameters: SamplingParameters) -> None:
         """Raises `ParameterError` if the sampler cannot do this for its process."""
         self.options(parameters)
+        for name in ("suppress_end", "early_end"):
+            if getattr(parameters, name) and not self.vocabulary.ends.numel():
+                raise ParameterError(name, "be false, as the model has learnt no token that ends a text", True)
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """At most so many evaluations of the network for one row; `tokens` [seq_len], negative where open."""

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError, in_short
-from ..plain import plain
+from .plain import plain
 from .template import RENDERER, TemplateError
 
 RULE = "be a list of messages, each with a role and a content, and text in all its fields"

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Frame
-from ..plain import LostToken, hidden_ids, plain
 from .chat import Conversation
+from .plain import LostToken, hidden_ids, plain
 
 OPEN = -1
 """Marks a position that the sampler fills in."""

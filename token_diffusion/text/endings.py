@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
-from ..plain import hidden_ids
 from .encoding import common, decode
+from .plain import hidden_ids
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,12 @@ class SFTConfig(HybridConfig, UDLMConfig, MDLMConfig):
         for name in ("packing", "streaming"):
             if getattr(self, name):
                 refuse(name, "be left out with sft: each answer has an example of its own, padded to max_length", True)
+        if self.label_column is not None:
+            refuse(
+                "label_column",
+                "be left out with sft: what an answer is to be like, its prompt says",
+                self.label_column,
+            )
         if "text_column" in self.model_fields_set:
             refuse(
                 "text_column", "be left out with sft, which reads messages, or prompt and completion", self.text_column

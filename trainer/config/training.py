@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from ..command_line import refuse
 from .course import CourseFlags
+from .labels import LabelFlags
 from .lora import LoraFlags
 from .model import ModelFlags
 from .optimizer import OptimizerFlags
@@ -34,7 +35,7 @@ FREE_ON_RESUME = {
 CHOICE = {"checkpointing_steps", "eval_steps", "max_eval_samples", "per_device_eval_batch_size"}
 
 
-class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, LoraFlags, ModelFlags):
+class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, LabelFlags, TextFlags, LoraFlags, ModelFlags):
     """Without effect."""
 
     num_train_timesteps: PositiveInt = 1000
@@ -56,6 +57,10 @@ class TrainingConfig(ReportFlags, OptimizerFlags, CourseFlags, TextFlags, LoraFl
             refuse(
                 "config_name", "be left out with lora_rank: adapters need a model that has learnt", self.config_name
             )
+        if self.label_column is not None and self.packing:
+            refuse("packing", "be left out with label_column: a packed example holds texts of several labels", True)
+        if self.label_column == self.text_column:
+            refuse("label_column", "be another column than text_column", self.label_column)
         return self
 
     @property

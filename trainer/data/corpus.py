@@ -13,8 +13,9 @@ from token_diffusion.errors import ParameterError
 from ..config import TrainingConfig
 from ..errors import in_one_line
 from .chat.conversations import dataset_conversations, read_conversations
-from .reading.documents import Documents, read_pieces, row_pieces
+from .reading.documents import Documents, labelled_pieces, read_pieces, row_pieces
 from .reading.files import check_column, is_table, quiet, table_cells
+from .reading.labels import FLAG, FoundLabels, row_labels
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Corpus:
     validation: Documents | None
     train_source: str
     validation_source: str
+
+    @property
+    def labels(self) -> FoundLabels | None:
+        """Of the documents to train on; None where they have none, or are streamed."""
+        return None if self.train is None else self.train.survey.labels
 
 
 def load_corpus(config: TrainingConfig) -> Corpus:
@@ -50,10 +56,12 @@ def train_files(config: TrainingConfig) -> tuple[str, list[Path]]:
     return "dataset_name", [path] if path.is_file() else []
 
 
-def read_documents(flag: str, files: Sequence[Path], packing: bool, text_column: str = "text") -> Documents:
+def read_documents(
+    flag: str, files: Sequence[Path], packing: bool, text_column: str = "text", label_column: str | None = None
+) -> Documents:
     """The files' documents (see `documents.read_pieces`, also for what is raised), read once to see whether they can be."""
-    numbered = list(enumerate(files))
-    documents = Documents(partial(read_pieces, flag, numbered, packing=packing, text_column=text_column))
+    columns: dict[str, Any] = {"text_column": text_column, "label_column": label_column}
+    documents = Documents(partial(read_pieces, flag, list(enumerate(files)), packing=packing, **columns))
     assert documents.survey.num_documents
     return documents
 
@@ -61,7 +69,7 @@ def read_documents(flag: str, files: Sequence[Path], packing: bool, text_column:
 def _read_files(config: TrainingConfig, flag: str, files: Sequence[Path]) -> Documents:
     """The documents of files: text, or conversations."""
     if not config.is_chat:
-        return read_documents(flag, files, config.packing, config.text_column)
+        return read_documents(flag, files, config.packing, config.text_column, config.label_column)
     documents = Documents(partial(read_conversations, flag, list(enumerate(files))))
     assert documents.survey.num_documents
     return documents
@@ -86,6 +94,8 @@ def open_dataset(config: TrainingConfig) -> dict[str, Any]:
         raise ParameterError("dataset_name", "have a split called train", name)
     if not config.is_chat:
         check_column(column, columns)
+        if config.label_column is not None:
+            check_column(config.label_column, columns, FLAG)
     elif not {"messages"} <= {*columns} and not {"prompt", "completion"} <= {*columns}:
         rule = "have a column messages, or columns prompt and completion"
         raise ParameterError("dataset_name", rule, list(columns))
@@ -110,20 +120,24 @@ def _load_dataset(config: TrainingConfig) -> Corpus:
     if config.streaming and config.validation_file:
         return _with_validation_files(config, None, f"{source}, split train")
     splits = open_dataset(config)
-    train = None if config.streaming else _rows(config, splits["train"])
+    train = None if config.streaming else _rows(config, splits["train"], "split train")
     if config.validation_file:
         return _with_validation_files(config, train, source)
     whole = f"{source}, split train"
     if "validation" in splits and not config.validation_split_percentage:
-        return Corpus(train, _rows(config, splits["validation"]), whole, f"{source}, split validation")
+        validation = _rows(config, splits["validation"], "split validation")
+        return Corpus(train, validation, whole, f"{source}, split validation")
     return Corpus(None, None, whole, "") if train is None else _with_split(config, train, source, "documents")
 
 
-def _rows(config: TrainingConfig, rows: Any) -> Documents:
-    column = config.text_column
+def _rows(config: TrainingConfig, rows: Any, where: str) -> Documents:
+    column, labels = config.text_column, config.label_column
     if config.is_chat:
         return Documents(lambda: dataset_conversations(rows))
-    documents = Documents(lambda: row_pieces(table_cells(rows, column)))
+    if labels is None:
+        documents = Documents(lambda: row_pieces(table_cells(rows, column)))
+    else:
+        documents = Documents(lambda: labelled_pieces(table_cells(rows, column), row_labels(rows, labels), where))
     if not documents.survey.num_documents:
         raise ParameterError("text_column", "hold text, and not be empty", column)
     return documents

@@ -19,7 +19,7 @@ from typing import Any, cast
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from token_diffusion.plain import plain
+from token_diffusion.text.plain import plain
 
 from .reading.documents import Piece
 

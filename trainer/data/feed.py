@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -18,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.diffusion.times import time_power
-from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame
 
 from ..config import SFTConfig, TrainingConfig
@@ -37,22 +33,20 @@ from .noising import (
     padding,
 )
 from .reading.documents import Documents
-from .reading.files import EMPTY, check_file
+from .reading.labels import Labels
 from .sequences import Sequences, special, tokenize
 from .spelling import Spelling, spell
-from .streaming import START, Position, SequenceStream, open_documents, read_ahead
+from .streaming import START, Position, SequenceStream, open_documents, read_ahead, source_fingerprint
 
 Batch = dict[str, Tensor]
-STREAM_LAYOUT = 3
-"""Changed whenever the same text comes in other sequences or another order: no run can go on with those."""
 
 
 class Feed:
     """The validation text, and what stored and streamed training text have in common.
 
-    `facts` say how sequences are framed and which control tokens are learnt. `window` counts the examples of an optimizer step,
-    `fingerprint` identifies the training text, `position` is how far this process has read in it, None where the step alone
-    tells.
+    `facts` say how sequences are framed and which control tokens are learnt, `labels` what the network is told of them.
+    `window` counts the examples of an optimizer step, `fingerprint` identifies the training text, `position` is how far this
+    process has read in it, None where the step alone tells.
     """
 
     fingerprint: str
@@ -66,8 +60,10 @@ class Feed:
         tokenizer: PreTrainedTokenizerBase,
         scheduler: TokenDiffusionScheduler,
         facts: Facts,
+        labels: Labels | None = None,
     ) -> None:
         self.config, self.accelerator, self.corpus, self.facts = config, accelerator, corpus, facts
+        self.labels = labels
         self.tokenizer, self.scheduler = tokenizer, scheduler
         micro_batches = config.gradient_accumulation_steps * accelerator.num_processes
         self.window = config.per_device_train_batch_size * micro_batches
@@ -89,7 +85,8 @@ class Feed:
         """Tokens of the training text that are in no sequence, as their documents are too long; None of one that is streamed."""
         return None
 
-    def validation_loader(self, num_times: int) -> DataLoader:
+    def validation_loader(self, num_times: int, unlabelled: bool = False) -> DataLoader:
+        """unlabelled: whether the labels of the sequences are left out."""
         assert self.validation is not None
         batches = ValidationBatches(
             num_sequences=len(self.validation.ids),
@@ -97,13 +94,15 @@ class Feed:
             batch_size=self.config.per_device_eval_batch_size or self.config.per_device_train_batch_size,
             power=time_power(self.scheduler.process),
         )
-        return self.loader(self.noisy(self.validation), batches)
+        sequences = replace(self.validation, labels=None) if unlabelled else self.validation
+        return self.loader(self.noisy(sequences), batches)
 
     def noisy(self, sequences: Sequences | None, **options: Any) -> NoisyExamples:
         """The sequences with noise (None where they are streamed); `options` are those of `NoisyExamples`."""
         ids: Sequence[Any] = () if sequences is None else sequences.ids
         special_ids = special(self.tokenizer, self.facts.learnt).tolist()
-        return NoisyExamples(ids, self.scheduler, special_ids, frame=self.facts.frame, **options)
+        labels = None if sequences is None else sequences.labels
+        return NoisyExamples(ids, self.scheduler, special_ids, frame=self.facts.frame, labels=labels, **options)
 
     def tokenize(self, flag: str, documents: Documents | None) -> Sequences | None:
         """The sequences of the text that `flag` names; None without it."""
@@ -120,14 +119,17 @@ class Feed:
                 max_length=config.max_length,
                 frame=self.facts.frame,
                 learnt=self.facts.learnt,
+                labels=self.labels,
                 num_threads=config.preprocessing_num_workers,
                 progress=main,
             )
         return sequences.first(most)
 
     def examples(self, sequences: Sequences | None) -> NoisyExamples:
-        """Training examples: counts and times are drawn as the flags say."""
-        return self.noisy(sequences, counted=self.config.counted, margin=self.config.margin)
+        """Training examples: counts, times and labels that are left out are drawn as the flags say."""
+        config = self.config
+        drawn: dict[str, Any] = {"counted": config.counted, "margin": config.margin}
+        return self.noisy(sequences, label_dropout=config.label_dropout, **drawn)
 
     def loader(self, examples: NoisyExamples, batches: Batches) -> DataLoader:
         workers = self.config.dataloader_num_workers
@@ -229,7 +231,7 @@ class StreamedFeed(Feed):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.documents = open_documents(self.config, self.tokenizer)
+        self.documents = open_documents(self.config, self.tokenizer, self.labels)
         self.fingerprint = source_fingerprint(self.config)
         self.position = START
 
@@ -244,7 +246,8 @@ class StreamedFeed(Feed):
         process, num_processes = accelerator.process_index, accelerator.num_processes
         position = START if self.position is None else self.position
         shared = self.documents, self.tokenizer, config, process, num_processes
-        stream = iter(SequenceStream(*shared, position, accelerator.is_main_process, self.facts))
+        told = self.facts, self.labels
+        stream = iter(SequenceStream(*shared, position, accelerator.is_main_process, *told))
         examples, collate = self.examples(None), Collate(self.pad_token_id)
         window, size = Window(self.window, config.seed), config.per_device_train_batch_size
         for step in count(first_step):
@@ -253,34 +256,10 @@ class StreamedFeed(Feed):
                 start = (micro_step * num_processes + process) * size
                 batch = []
                 for i in range(start, start + size):
-                    ids, position = next(stream)
+                    (ids, label), position = next(stream)
                     draw = Draw(-1, float(times[i]), int(seeds[i]), step * self.window + i)
-                    batch.append(examples.noised(ids, draw))
+                    batch.append(examples.noised(ids, draw, label))
                 yield collate(batch), position
-
-
-def source_fingerprint(config: TrainingConfig) -> str:
-    """Names and sizes of what is streamed, wherever it lies. Raises `ParameterError` for a file that is not there, or empty."""
-    flag, files = train_files(config)
-    folder = Path(str(config.dataset_name))
-    if files:
-        name, source = None, [(path.name, size_of(flag, path)) for path in files]
-    elif folder.is_dir():
-        inside = sorted(path for path in folder.rglob("*") if path.is_file())
-        name, source = folder.name, [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in inside]
-    else:
-        name, source = config.dataset_name, []
-    facts = [STREAM_LAYOUT, name, config.dataset_config_name, source]
-    return blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
-
-
-def size_of(flag: str, path: Path) -> int:
-    """Of a file, in bytes. Raises `ParameterError` if it is none, or empty."""
-    check_file(flag, path)
-    size = path.stat().st_size
-    if not size:
-        raise ParameterError(flag, EMPTY, str(path))
-    return size
 
 
 def make_feed(
@@ -290,6 +269,7 @@ def make_feed(
     tokenizer: PreTrainedTokenizerBase,
     scheduler: TokenDiffusionScheduler,
     facts: Facts,
+    labels: Labels | None = None,
 ) -> Feed:
     kind = ChatFeed if config.is_chat else StreamedFeed if config.streaming else StoredFeed
-    return kind(config, accelerator, corpus, tokenizer, scheduler, facts)
+    return kind(config, accelerator, corpus, tokenizer, scheduler, facts, labels)

@@ -28,7 +28,9 @@ from token_diffusion.facts import UNKNOWN, Frame
 from ..signals import ignore_stop_signals
 
 TRAINING, ORDER, VALIDATION = range(3)
-SCALARS = ("timesteps", "weight", "position")
+LABEL = 2
+"""Tells the draw of whether a label is shown from those of noise and length, which have the same seed."""
+SCALARS = ("timesteps", "weight", "position", "label")
 
 
 class Draw(NamedTuple):
@@ -48,7 +50,7 @@ class NoisyExamples(Dataset[dict[str, Tensor]]):
     """Sequences with noise, indexed by `Draw`.
 
     special_ids are never noised, nor is what lies in the frame; counted: absorbing noise is drawn by its count, with draw.t as
-    l / n. margin: t is kept so far from 0 and 1.
+    l / n. margin: t is kept so far from 0 and 1. labels: int64 [n]; label_dropout: the share of draws that are shown none, -1.
     """
 
     def __init__(
@@ -60,30 +62,39 @@ class NoisyExamples(Dataset[dict[str, Tensor]]):
         frame: Frame = UNKNOWN.frame,
         counted: bool = False,
         margin: float = 0.0,
+        labels: np.ndarray | None = None,
+        label_dropout: float = 0.0,
     ) -> None:
         self.sequences = sequences
         self.scheduler = scheduler
         self.special_ids = torch.tensor(sorted(set(special_ids)), dtype=torch.int64)
         self.frame, self.counted, self.margin = frame, counted, margin
+        self.labels, self.label_dropout = labels, label_dropout
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        return self.noised(self.sequences[draw.sequence], draw)
+        label = None if self.labels is None else int(self.labels[draw.sequence])
+        return self.noised(self.sequences[draw.sequence], draw, label)
 
-    def noised(self, ids: np.ndarray, draw: Draw) -> dict[str, Tensor]:
+    def noised(self, ids: np.ndarray, draw: Draw, label: int | None = None) -> dict[str, Tensor]:
         """The draw's noise on the token ids [L].
 
         Returns:
             `clean`, `noisy` int64 [L], `noisable` bool [L], and the scalars `timesteps`, `weight`
-            (float64; what the NELBO of the sequence is multiplied by) and `position`.
+            (float64; what the NELBO of the sequence is multiplied by), `position` and, of a sequence with one, `label`.
         """
         clean = torch.from_numpy(ids.astype(np.int64))
         noisable = torch.isin(clean, self.special_ids, invert=True)
         noisable[: len(self.frame.prefix)] = False
         noisable[len(noisable) - len(self.frame.suffix) :] = False
-        return self.with_noise(clean, noisable, draw)
+        example = self.with_noise(clean, noisable, draw)
+        return example if label is None else {**example, "label": torch.tensor(self._shown(label, draw))}
+
+    def _shown(self, label: int, draw: Draw) -> int:
+        """The label, or -1 for none: training without some is what guidance needs (D-CFG, arXiv 2412.10193)."""
+        return -1 if np.random.default_rng([draw.seed, LABEL]).random() < self.label_dropout else label
 
     def with_noise(self, clean: Tensor, noisable: Tensor, draw: Draw) -> dict[str, Tensor]:
         """The draw's noise where `noisable` (bool [L]) allows it; returns as `noised` does."""
@@ -124,7 +135,7 @@ def mask_count(
 
 
 class Collate:
-    """Pads examples to the longest of their batch: tensors [B, L], and [B] for the scalars."""
+    """Pads examples to the longest of their batch: tensors [B, L], and [B] for the scalars that they have."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -141,7 +152,7 @@ class Collate:
             "noisy": padded("noisy", self.pad_token_id),
             "noisable": noisable,
             "attention_mask": (torch.arange(noisable.shape[1]) < lengths.unsqueeze(1)).long(),
-            **{name: torch.stack([example[name] for example in examples]) for name in SCALARS},
+            **{name: torch.stack([each[name] for each in examples]) for name in SCALARS if name in examples[0]},
         }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -14,13 +15,26 @@ from transformers import PreTrainedTokenizerBase
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts, Frame, frame_of
 
-from .reading.documents import Documents
+from ..config import TrainingConfig
+from .corpus import train_files
+from .cutting import cutter_of
+from .reading.documents import Documents, is_blank
+from .reading.files import as_text
+from .reading.labels import Labels, as_label
 from .tables import TokenTable
-from .tokens import Unwritten, tokenised
+from .tokens import Unwritten, encode, tokenised
 
 logger = logging.getLogger(__name__)
 
-TOO_LONG = "%s: %d tokens of %d documents are beyond --max_length %d and dropped; --packing would keep them"
+TOO_LONG = "%s: %d tokens of %d documents are beyond --max_length %d and dropped"
+KEEP = "; --packing would keep what is lost"
+
+
+class Example(NamedTuple):
+    """Token ids of a sequence, and what the network is told of it, if anything."""
+
+    ids: np.ndarray
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -28,14 +42,16 @@ class Sequences:
     """Tokenised examples: `ids` holds int32 arrays of at most max_length.
 
     num_dropped_tokens: tokens of documents longer than that, which are in no sequence; 0 if packed.
+    labels: what a network is told of each, int64 [n]; None where they have none.
     """
 
     ids: TokenTable
     num_dropped_tokens: int
+    labels: np.ndarray | None = field(default=None, kw_only=True)
 
     def first(self, count: int | None) -> Sequences:
         """The first `count` of them; None for all."""
-        return replace(self, ids=self.ids.first(count))
+        return replace(self, ids=self.ids.first(count), labels=None if self.labels is None else self.labels[:count])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -45,6 +61,8 @@ class Sequences:
             digest.update(ids.tobytes())
         lengths = self.ids.ends - self.ids.starts + (len(self.ids.prefix) + len(self.ids.suffix))
         digest.update(np.cumsum(lengths, dtype=np.int64).tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
 
@@ -57,18 +75,19 @@ def tokenize(
     max_length: int,
     frame: Frame | None = None,
     learnt: frozenset[int] = frozenset(),
+    labels: Labels | None = None,
     num_threads: int | None = None,
     progress: bool = False,
 ) -> Sequences:
     """Documents as token sequences of at most `max_length`; those without a token that counts are dropped.
 
     frame: around each sequence; by default the tokenizer's own around documents, and none where they are packed. learnt: control
-    tokens that count.
+    tokens that count. labels: what a network is told for those of the documents, which are not packed then.
     `num_threads` and the cache of much text: see `tokens.tokenised`.
 
     Raises:
         ParameterError: `flag` names text of which nothing is left, or that the tokenizer cannot write; packing has no token to
-            put between documents; or the tokenizer's frame fills `max_length`.
+            put between documents; the tokenizer's frame fills `max_length`; or a label is not known.
     """
     frame = frame_within(tokenizer, max_length, Frame() if packing and frame is None else frame)
     room = max_length - len(frame)
@@ -88,8 +107,10 @@ def tokenize(
     if counts.max() == 1:
         logger.warning("%s: no sequence has more than one token that counts", flag)
     if dropped:
-        logger.warning(TOO_LONG, flag, dropped, int((ends - starts < text.ends - text.starts).sum()), max_length)
-    return Sequences(table.only(counts > 0), dropped)
+        count = int((ends - starts < text.ends - text.starts).sum())
+        logger.warning(TOO_LONG + (KEEP if labels is None else ""), flag, dropped, count, max_length)
+    told = None if labels is None else documents.label_ids(labels)[text.numbers][counts > 0]
+    return Sequences(table.only(counts > 0), dropped, labels=told)
 
 
 def facts_of(tokenizer: PreTrainedTokenizerBase, packing: bool) -> Facts:
@@ -145,3 +166,87 @@ def pack(parts: Iterable[np.ndarray], max_length: int) -> Iterator[np.ndarray]:
             held, length = [stream[whole:]], length - whole
     if length:
         yield np.concatenate(held)
+
+
+class SequenceMaker:
+    """Rows of text to sequences. With packing, `rest` are the tokens that did not fill one, `last` the place read last."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, config: TrainingConfig, facts: Facts, labels: Labels | None
+    ) -> None:
+        self.tokenizer, self.config, self.special = tokenizer, config, special(tokenizer, facts.learnt)
+        self.labels = labels
+        self.frame = frame_within(tokenizer, config.max_length, facts.frame)
+        self.separator = [separator(tokenizer)] if config.packing else []
+        self.cutter, self.unwritten = cutter_of(tokenizer), Unwritten(tokenizer)
+        self.flag = train_files(config)[0]
+        self.rest = np.empty(0, np.int32)
+        self.last: list[int] | None = None
+        self.num_counted = 0
+        self.told_unwritten = self.told_too_long = False
+
+    def sequences(self, rows: dict[str, list[Any]]) -> list[Example]:
+        """The rows' whole sequences that have a token that counts."""
+        texts = [as_text(text, self.config.text_column) for text in rows["text"]]
+        places, cells = (rows.get(name, [None] * len(texts)) for name in ("place", "label"))
+        documents = [
+            (text, place, cell)
+            for text, place, cell in zip(texts, places, cells, strict=True)
+            if place is not None or not is_blank(text)
+        ]
+        self._tell(texts)
+        found = self._ids([text for text, *_ in documents])
+        if self.config.packing:
+            made = map(Example, self._packed(found, [place for _, place, _ in documents]))
+        else:
+            made = map(Example, self._framed(found), [self._label(cell) for *_, cell in documents])
+        first, last = len(self.frame.prefix), len(self.frame.suffix)
+        return [each for each in made if not self._is_special(each.ids[first : len(each.ids) - last])]
+
+    def _label(self, cell: object) -> int | None:
+        """What the network is told. Raises `ParameterError` for what it does not know."""
+        return None if self.labels is None else self.labels.id_of(as_label(cell, f"a row of {self.flag}"))
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Of each text, which is cut up on the way if it is long."""
+        pieces = [list(self.cutter.pieces([text])) for text in texts]
+        ids = iter(encode(self.tokenizer, [piece for each in pieces for piece in each]))
+        found = [[id for _ in each for id in next(ids)] for each in pieces]
+        self.num_counted += sum(not self._is_special(ids) for ids in found)
+        return found
+
+    def _framed(self, found: Sequence[list[int]]) -> Iterator[np.ndarray]:
+        room = self.config.max_length - len(self.frame)
+        for ids in found:
+            (start,), (end,) = truncated(self.tokenizer, np.array([0]), np.array([len(ids)]), room)
+            if end - start < len(ids) and not self.told_too_long:
+                told = "%s: documents are cut off at --max_length %d" + (KEEP if self.labels is None else "")
+                logger.warning(told, self.flag, self.config.max_length)
+                self.told_too_long = True
+            yield np.array(self.frame.around(ids[start:end]), dtype=np.int32)
+
+    def _packed(self, found: Sequence[list[int]], places: Sequence[list[int] | None]) -> np.ndarray:
+        """Whole sequences [n, max_length], framed pieces of the stream; a separator is where a document begins."""
+        parts = [self.rest]
+        for ids, place in zip(found, places, strict=True):
+            file, document, number = place or (0, 0, 0)
+            goes_on = number > 0 and self.last == [file, document, number - 1]
+            if ids or goes_on:
+                gap = self.separator if self.last is not None and not goes_on else ()
+                parts.append(np.array([*gap, *ids], dtype=np.int32))
+                self.last = [file, document, number]
+        stream, length = np.concatenate(parts), self.config.max_length - len(self.frame)
+        whole = len(stream) // length * length
+        self.rest = stream[whole:]
+        pieces = stream[:whole].reshape(-1, length)
+        around = [np.tile(np.array(ids, np.int32), (len(pieces), 1)) for ids in (self.frame.prefix, self.frame.suffix)]
+        return np.concatenate([around[0], pieces, around[1]], axis=1)
+
+    def _is_special(self, ids: Sequence[int] | np.ndarray) -> bool:
+        return bool(np.isin(ids, self.special).all())
+
+    def _tell(self, texts: Sequence[str]) -> None:
+        """Says once that text is lost, when first it is."""
+        if not self.told_unwritten and any(map(self.unwritten.spelled_in, texts)):
+            self.unwritten.tell(self.flag, "documents spell control tokens")
+            self.told_unwritten = True

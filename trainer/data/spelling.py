@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.facts import Frame, frame_of
-from token_diffusion.plain import plain
+from token_diffusion.text.plain import plain
 
 from .cutting import cut
 from .reading.documents import Documents, Piece

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.plain import plain
+from token_diffusion.text.plain import plain
 
 from .cutting import cut
 from .reading.documents import Documents, Piece
@@ -33,19 +33,21 @@ logger = logging.getLogger(__name__)
 BATCH_CHARS = 1 << 19
 MIN_CACHED_CHARS = 1_000_000
 """Below this, text is tokenised in less time than it takes to start training."""
-LAYOUT = 3
+LAYOUT = 4
 """Of the cached files; changed whenever the same text and tokenizer come to be other tokens here."""
 
 
 class TokenisedText(NamedTuple):
     """Documents end to end: document i is tokens[starts[i] : ends[i]], int32 and int64.
 
+    numbers: which of all documents those are that have tokens, int64.
     num_unwritten: documents that spell a control token which the tokenizer cannot write in other tokens.
     """
 
     tokens: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
+    numbers: np.ndarray
     num_unwritten: int
 
 
@@ -85,8 +87,8 @@ def tokenised(
     if documents.survey.num_chars < MIN_CACHED_CHARS:
         memory = InMemory()
         with threads(num_threads):
-            starts, unwritten = _tokenise(tokenizer, documents, separator_id, memory, progress)
-        return _divided(memory.array(), starts, separator_id, unwritten)
+            places = _tokenise(tokenizer, documents, separator_id, memory, progress)
+        return _divided(memory.array(), places, separator_id)
     from datasets import config
 
     name = _key(tokenizer, documents, separator_id)
@@ -97,23 +99,32 @@ def tokenised(
         if stored is None:
             folder.mkdir(parents=True, exist_ok=True)
             with NpyFile(tokens_file) as file, threads(num_threads):
-                starts, unwritten = _tokenise(tokenizer, documents, separator_id, file, progress)
-            write_arrays(documents_file, starts=starts, unwritten=np.array(unwritten))
-            stored = np.load(tokens_file, mmap_mode="r"), starts, unwritten
-        tokens, starts, unwritten = stored
-        return _divided(tokens, starts, separator_id, unwritten)
+                places = _tokenise(tokenizer, documents, separator_id, file, progress)
+            write_arrays(
+                documents_file, starts=places.starts, numbers=places.numbers, unwritten=np.array(places.unwritten)
+            )
+            stored = np.load(tokens_file, mmap_mode="r"), places
+        return _divided(*stored, separator_id)
     except OSError as error:
         rule = f"be a folder that can keep tokenised text ({error.strerror or error})"
         raise ParameterError("HF_DATASETS_CACHE", rule, str(folder)) from error
 
 
-def _stored(tokens_file: Path, documents_file: Path) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """What the cache holds: tokens, where documents start, `num_unwritten`. None where nothing is, or not all of it any more."""
+class _Places(NamedTuple):
+    """Where documents start in the tokens, which documents those are, and `num_unwritten`."""
+
+    starts: np.ndarray
+    numbers: np.ndarray
+    unwritten: int
+
+
+def _stored(tokens_file: Path, documents_file: Path) -> tuple[np.ndarray, _Places] | None:
+    """What the cache holds: tokens, and where documents are in them. None where nothing is, or not all of it any more."""
     try:
         # numpy does not close a file that it opened and can make nothing of.
         with documents_file.open("rb") as file, np.load(file) as stored:
-            starts, unwritten = stored["starts"], int(stored["unwritten"])
-        return np.load(tokens_file, mmap_mode="r"), starts, unwritten
+            places = _Places(stored["starts"], stored["numbers"], int(stored["unwritten"]))
+        return np.load(tokens_file, mmap_mode="r"), places
     except (
         OSError,
         EOFError,
@@ -130,31 +141,35 @@ def _tokenise(
     separator_id: int | None,
     tokens: InMemory | NpyFile,
     progress: bool,
-) -> tuple[np.ndarray, int]:
-    """Fills `tokens`; returns where documents start in it, and `num_unwritten`."""
-    starts, unwritten, lacking = array("q"), set(), Unwritten(tokenizer)
+) -> _Places:
+    """Fills `tokens`; returns where documents are in it."""
+    starts, numbers, unwritten, lacking = array("q"), array("q"), set(), Unwritten(tokenizer)
     total, bar_off = documents.survey.num_chars, None if progress else True
-    before = None
+    before, seen, number = None, None, -1
     with tqdm(total=total, desc="tokenise", unit="char", unit_scale=True, delay=1, disable=bar_off) as bar:
         for batch in batches(cut(documents.pieces(), tokenizer)):
             flat: list[int] = []
             texts = [piece.text for piece in batch]
             for piece, ids in zip(batch, encode(tokenizer, texts), strict=True):
+                if piece.document != seen:
+                    seen, number = piece.document, number + 1
                 if ids and piece.document != before:
                     flat += [separator_id] if starts and separator_id is not None else []
                     starts.append(len(tokens) + len(flat))
+                    numbers.append(number)
                     before = piece.document
                 flat += ids
             unwritten |= {piece.document for piece in batch if lacking.spelled_in(piece.text)}
             tokens.append(np.array(flat, dtype=np.int32))
             bar.update(sum(map(len, texts)))
-    return np.array(starts, dtype=np.int64), len(unwritten)
+    return _Places(np.array(starts, dtype=np.int64), np.array(numbers, dtype=np.int64), len(unwritten))
 
 
-def _divided(tokens: np.ndarray, starts: np.ndarray, separator_id: int | None, unwritten: int) -> TokenisedText:
+def _divided(tokens: np.ndarray, places: _Places, separator_id: int | None) -> TokenisedText:
     """A document ends where the next one starts, or before the separator that is there."""
+    starts, numbers, unwritten = places
     ends = np.append(starts[1:] - (separator_id is not None), len(tokens)) if len(starts) else starts
-    return TokenisedText(tokens, starts, ends, unwritten)
+    return TokenisedText(tokens, starts, ends, numbers, unwritten)
 
 
 class Unwritten:

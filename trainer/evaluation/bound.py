@@ -51,6 +51,8 @@ class ValidationBound:
 
     `nelbo` and `standard_error` (over sequences: that of their choice and of times and noise together) are nats a token;
     `num_tokens` are those that count. `text` is None where a character is not known. `weights` says which were used.
+    `unlabelled` is the same figure, nats a token, of a network that is not told the labels; None where it was told none, or
+    nobody asked.
     """
 
     nelbo: float
@@ -60,6 +62,7 @@ class ValidationBound:
     num_times: int
     text: TextBound | None = None
     weights: str = "as trained"
+    unlabelled: Estimate | None = None
 
     @property
     def per_token(self) -> Estimate:
@@ -114,10 +117,15 @@ class ValidationBound:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader of the figures per character has to know, in sentences."""
-        if self.text is None:
-            return ["Bits per character are unknown: nothing tells which characters a token stands for."]
+        """What a reader of the figures has to know, in sentences."""
         found = []
+        if (without := self.unlabelled) is not None:
+            found.append(
+                "The network was told the label of each sequence, at no cost in bits; without labels the bound is "
+                f"{without.value:.4f} ± {without.error:.4f} nats a token."
+            )
+        if self.text is None:
+            return [*found, "Bits per character are unknown: nothing tells which characters a token stands for."]
         if not self.text.exact:
             found.append(
                 "Characters and bytes are those of the source text, white space and capitals included; the tokenizer "
@@ -141,10 +149,13 @@ class ValidationBound:
         if (text := self.text) is not None:
             found |= {"num_chars": text.num_chars, "num_bytes": text.num_bytes}
             found |= {"num_given_chars": text.num_given_chars, "exact_text": text.exact}
+        if self.unlabelled is not None:
+            found |= self.unlabelled.figures("nelbo_without_labels")
         return {**found, "weights": self.weights}
 
     def __str__(self) -> str:
-        figures = (f"{each.value:.4f} ± {each.error:.4f} {unit}" for unit, each in self.estimates().items())
+        shown = self.estimates() | ({"without labels": self.unlabelled} if self.unlabelled is not None else {})
+        figures = (f"{each.value:.4f} ± {each.error:.4f} {unit}" for unit, each in shown.items())
         return f"nelbo {', '.join(figures)} ({self.counted})"
 
 

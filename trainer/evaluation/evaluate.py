@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from token_diffusion.text import encode
 from ..accelerator import check_precision, set_up_logging, without_devices
 from ..data.corpus import read_documents
 from ..data.noising import NoisyExamples, ValidationBatches, make_loader, padding
+from ..data.reading.labels import Labels
 from ..data.sequences import special, tokenize
 from ..data.spelling import spell
 from ..output import journal
@@ -104,15 +106,17 @@ def _validate(
     config: EvaluateConfig, accelerator: Accelerator, checkpoint: Checkpoint, max_length: int
 ) -> tuple[Sequence[np.ndarray], ValidationBound]:
     """The sequences and their bound; every process takes part."""
-    tokenizer, packing = checkpoint.tokenizer, config.packing
-    documents = read_documents("validation_file", config.validation_file, packing, config.text_column)
+    tokenizer, packing, labels = checkpoint.tokenizer, config.packing, _labels(config, checkpoint)
+    columns = config.text_column, config.label_column
+    documents = read_documents("validation_file", config.validation_file, packing, *columns)
     facts = checkpoint.facts
     options: dict[str, Any] = {"packing": packing, "max_length": max_length}
     options["frame"] = facts.frame if facts.known else None
     options["learnt"] = facts.learnt
     main = accelerator.is_main_process
     with accelerator.main_process_first():  # the others then find its cache
-        ids = tokenize(tokenizer, documents, flag="validation_file", progress=main, **options).ids
+        found = tokenize(tokenizer, documents, flag="validation_file", progress=main, labels=labels, **options)
+    ids = found.ids
     batches = ValidationBatches(
         num_sequences=len(ids),
         num_times=config.num_times,
@@ -121,27 +125,35 @@ def _validate(
         power=time_power(checkpoint.scheduler.process),
     )
     special_ids = special(tokenizer, facts.learnt).tolist()
-    examples = NoisyExamples(ids, checkpoint.scheduler, special_ids, frame=facts.frame)
-    loader = make_loader(examples, batches, pad_token_id=padding(tokenizer), num_workers=0)
-    bound = evaluate(
-        accelerator,
-        accelerator.prepare_model(checkpoint.model, evaluation_mode=True),
-        checkpoint.scheduler,
-        accelerator.prepare(loader),
-        num_sequences=len(ids),
-        num_times=config.num_times,
-        head=Head(checkpoint.model),
-        grouping=behaviour(checkpoint.model).grouping,
-        spelling=spell(tokenizer, documents, ids, **options),
-        weights=_weights(checkpoint.path),
-        progress=accelerator.is_main_process,
-    )
+    model = accelerator.prepare_model(checkpoint.model, evaluation_mode=True)
+    about: dict[str, Any] = {"head": Head(checkpoint.model), "grouping": behaviour(checkpoint.model).grouping}
+    about |= {"spelling": spell(tokenizer, documents, ids, **options), "weights": _weights(checkpoint.path)}
+
+    def bound_of(told: np.ndarray | None) -> ValidationBound:
+        examples = NoisyExamples(ids, checkpoint.scheduler, special_ids, frame=facts.frame, labels=told)
+        loader = accelerator.prepare(make_loader(examples, batches, pad_token_id=padding(tokenizer), num_workers=0))
+        counts: dict[str, Any] = {"num_sequences": len(ids), "num_times": config.num_times}
+        return evaluate(accelerator, model, checkpoint.scheduler, loader, **counts, **about, progress=main)
+
+    bound = bound_of(found.labels)
+    if found.labels is not None:
+        bound = replace(bound, unlabelled=bound_of(None).per_token)
     logger.info("validation of %s: %s", checkpoint.name, bound.counted)
     for unit, estimate in bound.estimates().items():
         logger.info("%-10s %10.4f ± %.4f", unit, estimate.value, estimate.error)
     for remark in bound.remarks:
         logger.info(remark)
     return ids, bound
+
+
+def _labels(config: EvaluateConfig, checkpoint: Checkpoint) -> Labels | None:
+    """What the network can be told, if that is asked for. Raises `ParameterError` if it knows no labels."""
+    if config.label_column is None:
+        return None
+    if not checkpoint.num_classes:
+        rule = f"be left out for {checkpoint.name}, which knows no labels"
+        raise ParameterError("label_column", rule, config.label_column)
+    return Labels.known_to(checkpoint.model, checkpoint.num_classes)
 
 
 def _weights(folder: Path) -> str:

@@ -21,6 +21,9 @@ class EvaluateConfig(CommandLine):
     """Text files (UTF-8), or tables, that the model was not trained on, one or more, read as the trainer reads them."""
     text_column: str = "text"
     """Column of a table among them that holds the text."""
+    label_column: str | None = None
+    """Column of labels, integers or the names that the folder has for them: the network is told each text's, and the bound
+    without labels is measured, too. Not with --packing."""
     packing: bool = False
     """As in training: a file is one document, cut into pieces of max_length; without it each line is an example."""
     max_length: int | None = Field(None, ge=2)
@@ -64,4 +67,10 @@ class EvaluateConfig(CommandLine):
         if self.generative_model_name_or_path is not None and not self.num_samples:
             name = self.generative_model_name_or_path
             refuse("generative_model_name_or_path", "come with num_samples", name)
+        if self.label_column is not None and not self.validation_file:
+            refuse("label_column", "come with validation_file", self.label_column)
+        if self.label_column is not None and self.packing:
+            refuse("packing", "be left out with label_column: a packed example holds texts of several labels", True)
+        if self.label_column == self.text_column:
+            refuse("label_column", "be another column than text_column", self.label_column)
         return self

@@ -64,7 +64,7 @@ def _sums(
 ) -> tuple[Tensor, Tensor]:
     """`loss_sums` in one forward pass."""
     clean, noisy, t, noisable = (batch[name] for name in ("clean", "noisy", "timesteps", "noisable"))
-    inputs = forward_arguments(model, noisy, t, batch["attention_mask"], clean=clean)
+    inputs = forward_arguments(model, noisy, t, batch["attention_mask"], batch.get("label"), clean)
     if head is None or not head.gathers:
         losses = scheduler.loss(model(**inputs).logits, clean, noisy, t, weighting)
         loss, nelbo = (torch.where(noisable, each, 0.0).sum(-1) for each in losses)

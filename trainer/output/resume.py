@@ -81,9 +81,9 @@ def check_same_run(facts: RunFacts, config: TrainingConfig, num_processes: int, 
         raise ParameterError("the process", f"be {facts.process} {where}", config.process)
     if facts.num_processes != num_processes:
         raise ParameterError("num_processes", f"be {facts.num_processes} {where}", num_processes)
-    now = flags_of(config)
+    now, known = flags_of(config), type(config).model_fields
     for name, value in now.items():
-        before = facts.flags.get(name, type(config).model_fields[name].default)
+        before = facts.flags.get(name, known[name].get_default(call_default_factory=True))
         if name not in config.free_on_resume | COUNTED and before != value:
             raise ParameterError(name, f"be {before!r} {where}", value)
     if not config.counts_epochs:

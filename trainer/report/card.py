@@ -56,7 +56,8 @@ class CardFacts:
 
     start: what training started from, in words; None from scratch. place: where the folder will be found, for its snippet.
     num_dropped_tokens: of documents longer than max_length; None where nobody counted. answers: whether the text is prompts and
-    answers, and these alone are learnt. adapters: of which kind, if the folder holds adapters of `start` and no model.
+    answers, and these alone are learnt. adapters: of which kind, if the folder holds adapters of `start` and no model. labels:
+    what the network was told of each text, in words.
     """
 
     hub: HubFacts
@@ -84,6 +85,7 @@ class CardFacts:
     num_dropped_tokens: int | None
     answers: bool = False
     adapters: str | None = None
+    labels: str | None = None
     history: Sequence[Record] = ()
     samples: Sequence[Record] = ()
     has_picture: bool = False
@@ -123,12 +125,20 @@ tokenizer and `scheduler_config.json`.
 |---|---|
 | Process | {options} |
 | Training loss | {LOSSES[facts.weighting]} |
-| Training text | {source}; {_sequences(facts)} |
+| Training text | {source}; {_sequences(facts)} |{_labels(facts)}
 | Steps | {facts.step:,} of {facts.max_train_steps:,}, {facts.window} sequences each |
 | Tokens seen | {facts.num_tokens:,} ({uncounted} neither noised nor counted) |
 | Optimizer | {facts.optimizer} |
 | Precision | {facts.precision} |
 | Weights | {facts.weights}; {facts.dtype} |"""
+
+
+def _labels(facts: CardFacts) -> str:
+    """A row of the table, if the network was told labels."""
+    if facts.labels is None:
+        return ""
+    words = facts.labels.replace("|", "\\|")
+    return f"\n| Labels | {words}; `--label N` or `label=N` asks for texts of one |"
 
 
 def _sequences(facts: CardFacts) -> str:

@@ -27,9 +27,11 @@ from token_diffusion.networks.files import is_bfloat16
 from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
 from token_diffusion.networks.weights import read_masked_lm
-from token_diffusion.plain import plain, writes_text
+from token_diffusion.text.plain import plain, writes_text
 
 from ..config import SFTConfig, TrainingConfig
+from ..data.reading.labels import FoundLabels
+from .labels import classes_wanted
 
 logger = logging.getLogger(__name__)
 
@@ -80,14 +82,18 @@ def read_chat_template(path: Path) -> str:
 
 
 def build_model(
-    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, start: Unloaded | None = None
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    start: Unloaded | None = None,
+    labels: FoundLabels | None = None,
 ) -> PreTrainedModel:
     """The masked LM that the flags name, float32. Raises `ParameterError`.
 
-    Its logits are as wide as the tokenizer, or as they were where training goes on from `start`: some are padded.
+    labels: those of the text, as many of which a token-diffusion network from scratch knows. The logits are as wide as the
+    tokenizer, or as they were where training goes on from `start`: some are padded.
     """
     if config.config_name is not None:
-        model = _from_scratch(config, config.config_name, tokenizer)
+        model = _from_scratch(config, config.config_name, tokenizer, labels)
     else:
         folder = local(config, "model_name_or_path")
         # Frozen weights stay of the type that they are.
@@ -159,13 +165,20 @@ def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def _from_scratch(config: TrainingConfig, name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _from_scratch(
+    config: TrainingConfig, name: str, tokenizer: PreTrainedTokenizerBase, labels: FoundLabels | None
+) -> PreTrainedModel:
     vocabulary: dict[str, Any] = {"vocab_size": vocabulary_size(tokenizer)}
     for kind in SPECIAL_IDS:
         vocabulary[f"{kind}_token_id"] = getattr(tokenizer, f"{kind}_token_id")
-    overrides = _parse_overrides(_model_config(name), config.config_overrides or "")
+    base = _model_config(name)
+    overrides, told = _parse_overrides(base, config.config_overrides or ""), TIME_CONDITIONING[config.process]
+    if isinstance(base, TokenDiffusionConfig) and config.label_column is not None:
+        if "num_classes" not in overrides and not base.num_classes:
+            overrides["num_classes"] = classes_wanted(config, labels)
+        told = "zero" if told == "none" else told  # a label goes the way of the time
     if name == TokenDiffusionConfig.model_type:
-        overrides.setdefault("time_conditioning", TIME_CONDITIONING[config.process])
+        overrides.setdefault("time_conditioning", told)
     try:
         model_config = _model_config(name, **overrides, **vocabulary)
         return AutoModelForMaskedLM.from_config(model_config, dtype=torch.float32, **_attention(config))

@@ -180,6 +180,13 @@ class Saver:
             f"{self.learner.num_kept:,} parameters, the rest is frozen)"
         )
 
+    def _labels(self) -> str | None:
+        """In words, what the network was told of each text."""
+        labels, config = self.feed.labels, self.config
+        if labels is None:
+            return None
+        return f"column `{config.label_column}`: {labels}; left out of {config.label_dropout:.3g} of the training examples"
+
     def _card(self, bound: ValidationBound | None, dtype: str) -> str:
         config, model, corpus = self.config, self.learner.bare, self.feed.corpus
         from_scratch = config.config_name is not None
@@ -210,6 +217,7 @@ class Saver:
                 packing=config.packing,
                 answers=config.is_chat,
                 adapters=self._adapters(),
+                labels=self._labels(),
                 command=command_line(self.arguments, self.accelerator.num_processes),
                 code=code_version(),
                 train_source=corpus.train_source,

@@ -8,12 +8,14 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -33,6 +35,7 @@ from ..output.files import check_output_dir
 from ..output.hub import PushError, open_hub
 from ..report.watch import Watch
 from ..signals import StopSignals
+from .labels import labels_for
 from .learner import Learner, StepSums
 from .model import build_adapter, build_model, build_scheduler, build_tokenizer
 from .proof import prove_run
@@ -108,14 +111,15 @@ class Run:
         self.config, self.accelerator = config, accelerator
         set_seed(config.seed)
         self.tokenizer = build_tokenizer(config, start)
-        model = build_model(config, self.tokenizer, start)
+        model = build_model(config, self.tokenizer, start, corpus.labels)
+        labels = labels_for(config, model, corpus.labels)
         self.grouping = try_network(config, model, self.tokenizer.mask_token_id)
         adapter = build_adapter(config, model)
         if accelerator.is_main_process and adapter is None:
             prove_run(config, model)
         self.scheduler = build_scheduler(config, self.tokenizer, start)
         facts = start.facts if start and start.facts.known else facts_of(self.tokenizer, config.packing)
-        self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler, facts)
+        self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler, facts, labels)
         if config.chooses and self.feed.validation is None:
             raise ParameterError("validation_file", "be given: which step is best is found out by it", None)
         if config.num_train_epochs is not None and not config.counts_epochs:
@@ -270,24 +274,31 @@ class Run:
         self.watch.trained(self.step, nelbo, lr, self.progress.num_tokens)
 
     def _validate(self, num_times: int) -> ValidationBound | None:
-        validation = self.feed.validation
-        if validation is None:
+        feed = self.feed
+        if feed.validation is None:
             return None
-        loader = self.feed.validation_loader(num_times)
-        with self.learner.averaged():
-            bound = evaluate(
+
+        def bound_of(loader: DataLoader) -> ValidationBound:
+            assert feed.validation is not None
+            return evaluate(
                 self.accelerator,
                 self.model,
                 self.scheduler,
                 loader,
-                num_sequences=len(validation.ids),
+                num_sequences=len(feed.validation.ids),
                 num_times=num_times,
                 head=self.learner.head,
                 grouping=self.grouping,
-                spelling=self.feed.spelling,
+                spelling=feed.spelling,
                 weights=self.learner.used_weights,
                 progress=self.accelerator.is_main_process,
             )
+
+        with self.learner.averaged():
+            bound = bound_of(feed.validation_loader(num_times))
+            if feed.labels is not None and num_times == FULL_TIMES:  # as long again: not on the way
+                unlabelled = bound_of(feed.validation_loader(num_times, unlabelled=True))
+                bound = replace(bound, unlabelled=unlabelled.per_token)
         logger.info("step %d: validation %s", self.step, bound)
         self.watch.validated(self.step, bound)
         self.accelerator.log({"validation/nelbo": bound.nelbo, "validation/ppl": bound.perplexity}, step=self.step)

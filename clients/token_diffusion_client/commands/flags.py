@@ -98,13 +98,40 @@ REQUEST: dict[str, tuple[Any, str]] = {
     "top_k": (int, "most probable tokens kept; 0 keeps all"),
     "min_p": (number, "tokens dropped that have less than this share of the most probable one's probability"),
     "label": (int, "class that a model with labels is told"),
+    "guidance_scale": (number, "how much more a text follows its prompt or label; 1: as the model has it"),
+    "sampler": (text, "decoder: ancestral, confidence, margin, entropy, random, remdm, psi, gibbs, self_correction"),
+    "preset": (text, "defaults of a published loop: llada, dream, fast-dllm, remdm"),
+    "logprobs": (bool, "states and the end tell how probable each token was when it was set"),
+    "early_end": (bool, "a text that has ended is not filled in any further"),
+    "suppress_end": (bool, "no token is drawn that ends a text"),
     "seed": (int, "same seed, same samples; without it the server draws one, and tells it"),
     "model": (text, "name of a loaded checkpoint"),
     "stream_every": (int, "updates merged into one state event"),
     "keyframe_every": (int, "state events from one that carries all tokens to the next"),
     "timeout_s": (number, "seconds after which the server gives up"),
 }
-"""Wire name -> type, help."""
+"""Wire name -> type, help; what is of type bool is asked for by its name alone."""
+
+OPTIONS: dict[str, tuple[Any, str]] = {
+    "quota": (text, "confidence, margin, entropy, random: how many a step sets: even, schedule"),
+    "threshold": (number, "the same: all that are at least so sure"),
+    "factor": (number, "the same: the surest, as long as one of r reaches 1 - factor / (r + 1)"),
+    "entropy_bound": (number, "the same: the surest, as long as their entropies sum to this"),
+    "alg_temp": (number, "the same: temperature at which positions are drawn; 0 takes the surest"),
+    "ranked_by": (text, "the same: by which probability: largest, drawn, shaped"),
+    "grid_eps": (number, "the same: time at which the grid of a quota ends"),
+    "remask": (text, "remdm: how masks come back: cap, rescale, loop, forward_backward, dfm, conf"),
+    "kappa": (number, "psi: probability of an ancestral step"),
+    "kappa_schedule": (text, "psi: how kappa goes: cap, rescale, loop"),
+    "eta": (number, "remdm, psi: strength of remasking, or of correction"),
+    "t_on": (number, "remdm, psi: time at which that begins"),
+    "t_off": (number, "remdm, psi: time at which it ends"),
+    "alpha_on": (number, "remdm, psi: the share of tokens that show meanwhile, of a loop"),
+    "greedy_tail": (bool, "ancestral, psi: the last step takes the most probable tokens"),
+}
+"""The same, of what may be asked of some decoders alone."""
+
+REQUEST |= OPTIONS
 
 BLOCK_SIZE: tuple[Any, str] = (int, "tokens of a block")
 
@@ -112,7 +139,14 @@ BLOCK_SIZE: tuple[Any, str] = (int, "tokens of a block")
 def add_request(parser: argparse.ArgumentParser, names: dict[str, tuple[Any, str]]) -> None:
     """Flags of a request."""
     for name, (kind, help) in names.items():
-        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=help)
+        how = {"action": "store_true"} if kind is bool else {"type": kind}
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help, **how)
+
+
+def add_color(parser: argparse.ArgumentParser) -> None:
+    """By what a terminal's tokens are coloured; `confidence` asks for logprobs."""
+    help = "of tokens on a terminal: how old they are, or how sure the model was of them (%(default)s)"
+    parser.add_argument("--color", choices=("age", "confidence"), default="age", help=help)
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,18 @@ from ..protocol.errors import SampleError
 from ..protocol.events import DoneEvent, Event, StateEvent
 from ..protocol.requests import Endpoint
 from ..terminal import say, terminal
-from .flags import BLOCK_SIZE, REQUEST, add_output, add_request, add_server, client_of, given, not_negative, text
+from .flags import (
+    BLOCK_SIZE,
+    REQUEST,
+    add_color,
+    add_output,
+    add_request,
+    add_server,
+    client_of,
+    given,
+    not_negative,
+    text,
+)
 
 ENDPOINTS: dict[str, Endpoint] = {"sample": "sample", "sample-block": "sample/block", "sample-hybrid": "sample/hybrid"}
 
@@ -32,6 +43,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help = "with --json: states carry the text of each sample, masks shown"
         parser.add_argument("--include_text", action="store_true", default=argparse.SUPPRESS, help=help)
         add_output(parser, "print each event as a line of JSON", "print the final texts alone, on a terminal, too")
+        add_color(parser)
         help = "slow motion: milliseconds that each state stays"
         parser.add_argument("--delay_ms", type=not_negative, default=0.0, help=help)
         parser.set_defaults(run=run)
@@ -39,6 +51,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     parameters = given(options, REQUEST | {"block_size": 0, "include_text": 0, "stop": 0})
+    if options.color == "confidence":
+        parameters["logprobs"] = True
     with ExitStack() as opened:
         client = opened.enter_context(client_of(options))
         stream = client.stream_sample(endpoint=ENDPOINTS[options.command], **parameters)
@@ -63,7 +77,7 @@ def show(events: Iterable[Event], client: Client, options: argparse.Namespace) -
     elif console is not None:
         from ..terminal.drawing import watch
 
-        watch(events, console, lambda model: reader_of(client, model))
+        watch(events, console, lambda model: reader_of(client, model), options.color)
     else:
         for event in events:
             if isinstance(event, DoneEvent):

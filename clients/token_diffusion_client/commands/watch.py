@@ -14,7 +14,7 @@ from ..client import Client
 from ..protocol.answers import Models
 from ..protocol.parsing import convert, load_mapping
 from ..terminal import say, terminal
-from .flags import add_output, add_server, client_of, count, not_negative, text
+from .flags import add_color, add_output, add_server, client_of, count, not_negative, text
 from .sample import show, slowly
 
 
@@ -24,6 +24,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("id", nargs="?", type=text, metavar="ID", help="a request to watch in place of the server")
     add_server(parser)
     parser.add_argument("--last_event_id", type=text, help="of a request: what came after this event (all of it)")
+    add_color(parser)
     parser.add_argument("--interval_s", type=not_negative, default=1.0, help="of a server: seconds between two looks")
     parser.add_argument("--count", type=count, default=0, help="of a server: looks, then it ends; 0 for ever")
     add_output(parser, "print JSON, a line an event or a look", "of a request: print its final texts alone")

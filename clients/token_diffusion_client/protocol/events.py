@@ -18,7 +18,7 @@ class StartEvent:
     """What is sampled, and the state that the changes start from.
 
     `tokens` are the token ids of the initial state, [num_samples][seq_len]; `num_inference_steps` is None for the
-    continuous-time limit.
+    continuous-time limit. Older servers tell no `sampler`.
     """
 
     event: ClassVar[str] = "start"
@@ -29,6 +29,7 @@ class StartEvent:
     seq_len: int
     num_inference_steps: int | None
     tokens: list[list[int]]
+    sampler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class StateEvent:
     `step` counts the steps of the slowest sample, through all blocks; `t` falls from 1 (noise) to 0 (text), in each
     block anew; `nfe` counts forward passes. A change (sample, position, token_id) sets a position, maybe not for the
     first time. `text` has one entry a sample, and is there only if the request had include_text. `keyframe` is the whole
-    state after the changes, [num_samples][seq_len]; with keyframe_every, in one of so many states.
+    state after the changes, [num_samples][seq_len]; with keyframe_every, in one of so many states. `logprobs` has one entry
+    a change, if they were asked for: the log-probability that the network itself gave the token, None where it gave none;
+    `keyframe_logprobs` are those of the keyframe.
     """
 
     event: ClassVar[str] = "state"
@@ -48,6 +51,8 @@ class StateEvent:
     changes: list[tuple[int, int, int]]
     text: list[str] | None = None
     keyframe: list[list[int]] | None = None
+    logprobs: list[float | None] | None = None
+    keyframe_logprobs: list[list[float | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ class DoneEvent:
     """The last event of a request that ended well.
 
     `step_map` is [num_samples][seq_len]: the step that last set each position, 0 where it was fixed. `seed` gives the
-    same samples again; servers that tell it in `start` only leave it None.
+    same samples again; servers that tell it in `start` only leave it None. `logprobs` is [num_samples][seq_len], if they
+    were asked for: of each token when it was set, None where the network did not set it.
     """
 
     event: ClassVar[str] = "done"
@@ -109,6 +115,8 @@ class DoneEvent:
     id: str | None = None
     model: str | None = None
     seed: int | None = None
+    logprobs: list[list[float | None]] | None = None
+    sampler: str | None = None
 
 
 Event = StartEvent | StateEvent | BlockEvent | DoneEvent

@@ -19,7 +19,45 @@ class Message(TypedDict):
     content: str
 
 
-class Parameters(TypedDict, total=False):
+class Decoding(TypedDict, total=False):
+    """How text comes out of the model: a decoder, and what may be asked of it; `models()` tells which a checkpoint has.
+
+    What a decoder does not know, or does not know yet, the server refuses by name.
+    """
+
+    sampler: str | None
+    """ancestral, confidence, margin, entropy, random, remdm, psi, gibbs or self_correction"""
+    preset: str | None
+    """defaults of a published loop: llada, dream, fast-dllm or remdm; what is given is over them"""
+    guidance_scale: float | None
+    """how much more a text follows its prompt or label: 0 not at all, 1 as the model has it"""
+    early_end: bool | None
+    """a text that has ended is not filled in any further"""
+    suppress_end: bool | None
+    """no token is drawn that ends a text"""
+    quota: Literal["even", "schedule"] | None
+    """of confidence, margin, entropy and random, as are those up to grid_eps: how many a step sets"""
+    threshold: float | None
+    factor: float | None
+    entropy_bound: float | None
+    alg_temp: float | None
+    ranked_by: Literal["largest", "drawn", "shaped"] | None
+    grid_eps: float | None
+    remask: Literal["cap", "rescale", "loop", "forward_backward", "dfm", "conf"] | None
+    """of remdm: how likely a token becomes a mask again"""
+    kappa: float | None
+    """of psi: the probability of an ancestral step"""
+    kappa_schedule: Literal["cap", "rescale", "loop"] | None
+    eta: float | None
+    """of remdm and psi, as are the next three: strength of remasking, or of correction"""
+    t_on: float | None
+    t_off: float | None
+    alpha_on: float | None
+    greedy_tail: bool | None
+    """the last step takes the most probable tokens"""
+
+
+class Parameters(Decoding, total=False):
     """What a request may ask for besides its prompt. What is not given, or None, is left to the server."""
 
     template: str | None
@@ -43,6 +81,8 @@ class Parameters(TypedDict, total=False):
     """strings before the first of which a text is cut"""
     label: int | None
     """class that a model with labels is told"""
+    logprobs: bool | None
+    """states and the end tell how probable each token was, to the network alone, when it was set"""
     seed: int | None
     block_size: int | None
     """of sample_block and stream_block alone"""
@@ -83,7 +123,7 @@ class ScoreParameters(TypedDict, total=False):
     timeout_s: float | None
 
 
-class OpenAIParameters(TypedDict, total=False):
+class OpenAIParameters(Decoding, total=False):
     """OpenAI's fields that completions and chats have in common, and some of ours."""
 
     model: str | None

@@ -168,4 +168,7 @@ class Visit:
 
 def _named(jobs: Sequence[Job[Any]]) -> dict[str, Any]:
     """What the jobs of one request are for, their price together, and the ids that the engine's log has for them."""
-    return {"model": jobs[0].model, "work": sum(job.work for job in jobs), "job": ",".join(job.id for job in jobs)}
+    first = jobs[0]
+    named = {"model": first.model, "work": sum(job.work for job in jobs), "job": ",".join(job.id for job in jobs)}
+    sampler = getattr(first.parameters, "sampler", None)  # of a score there is none
+    return named if sampler is None else named | {"sampler": sampler}

@@ -63,12 +63,24 @@ class _Answer(BaseModel):
         return body
 
 
+class TextLogprobs(BaseModel):
+    """Of the tokens of a completion, or of a piece of one: what each reads as, its log-probability, and where it begins."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    """the model's own, unshaped, when the token was set; null where it was set by noise alone"""
+    top_logprobs: None = None
+    text_offset: list[int]
+
+
 class TextChoice(BaseModel):
     """A completion, or the next piece of one."""
 
     index: int
     text: str
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
     finish_reason: FinishReason | None = None
 
 
@@ -77,6 +89,25 @@ class Completion(_Answer):
 
     object: Literal["text_completion"] = "text_completion"
     choices: list[TextChoice]
+
+
+class TokenLogprob(BaseModel):
+    """A token of an answer."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    token: str
+    logprob: float | None
+    """the model's own, unshaped, when the token was set; null where it was set by noise alone"""
+    bytes: list[int]
+    top_logprobs: list[Any] = []
+
+
+class ChatLogprobs(BaseModel):
+    """Of the tokens of an answer, or of a piece of one."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
 
 
 class Message(BaseModel):
@@ -92,7 +123,7 @@ class ChatChoice(BaseModel):
 
     index: int
     message: Message
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason
 
 
@@ -115,7 +146,7 @@ class ChunkChoice(BaseModel):
 
     index: int
     delta: Delta
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None = None
 
 

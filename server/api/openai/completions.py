@@ -16,7 +16,7 @@ from token_diffusion.text import check_ids, decode, plain_ids
 from ..admission import ServiceDep
 from ..middleware.bodies import BoundedRoute
 from ..openapi import chunks_of
-from .answers import Completion, TextChoice
+from .answers import Completion, TextChoice, TextLogprobs
 from .reading import room
 from .requests import CompletionRequest
 from .serving import serve
@@ -30,13 +30,21 @@ async def completions(wire: CompletionRequest, request: Request, service: Servic
     """Completions in OpenAI's shape, denoised block by block; with `suffix`, what stands before it is filled in."""
     if wire.best_of not in (None, wire.n):
         raise ParameterError("best_of", f"be n, which is {wire.n}, as nothing here says which are best", wire.best_of)
-    return await serve(wire, len(wire.prompt), partial(_read, wire), TextShape(), request, service)
+    if wire.logprobs is not None and not 0 <= wire.logprobs <= 1:
+        rule = "be absent, 0 or 1, as of tokens that were not drawn none are told"
+        raise ParameterError("logprobs", rule, wire.logprobs)
+    if wire.has_logprobs and wire.echo:
+        raise ParameterError("logprobs", "be absent where echo is on: a prompt has none; /score has", wire.logprobs)
+    return await serve(wire, len(wire.prompt), partial(_read, wire), TextShape(wire.has_logprobs), request, service)
 
 
 class TextShape:
-    """Completions; a chunk of a stream is one with a piece of the text."""
+    """Completions; a chunk of a stream is one with a piece of the text. logprobs: whether choices have them."""
 
     prefix = "cmpl"
+
+    def __init__(self, logprobs: bool) -> None:
+        self.logprobs = logprobs
 
     def chunks(self, piece: Piece, *, first: bool, **head: Any) -> list[Completion]:
         return [self.whole([piece], **head)]
@@ -45,8 +53,22 @@ class TextShape:
         return Completion(choices=[], **head)
 
     def whole(self, pieces: Sequence[Piece], **head: Any) -> Completion:
-        choices = [TextChoice(index=each.index, text=each.text, finish_reason=each.finish_reason) for each in pieces]
+        choices = [
+            TextChoice(
+                index=each.index, text=each.text, logprobs=self._logprobs(each), finish_reason=each.finish_reason
+            )
+            for each in pieces
+        ]
         return Completion(choices=choices, **head)
+
+    def _logprobs(self, piece: Piece) -> TextLogprobs | None:
+        if not self.logprobs:
+            return None
+        return TextLogprobs(
+            tokens=[each.text for each in piece.tokens],
+            token_logprobs=[each.logprob for each in piece.tokens],
+            text_offset=[each.offset for each in piece.tokens],
+        )
 
 
 def _read(wire: CompletionRequest, checkpoint: Checkpoint, most: int) -> list[Blank]:

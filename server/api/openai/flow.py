@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import Any
@@ -71,6 +71,8 @@ class Flow:
         self.text = ""
         self.finish_reason: FinishReason | None = None
         self.num_tokens = 0
+        self._ids: Sequence[int] = ()
+        self._is_cut = False
 
     def advance(self, ids: Sequence[int], *, last: bool = False) -> str:
         """More of the text, if there is more to tell.
@@ -96,7 +98,20 @@ class Flow:
             text = text[:undecided]
         more = text[len(self.text) :]
         self.text += more
+        self._ids, self._is_cut = ids, cut is not None
         return more
+
+    @property
+    def num_shown(self) -> int:
+        """How many of the answer's first tokens `text` shows, all of each; of a text that was cut the last one maybe in part."""
+        length = len(self.text)
+
+        def end(count: int) -> int:
+            return len(self._spelling.text(self._ids[:count]))
+
+        if self.finish_reason is None:
+            return bisect_right(range(len(self._ids) + 1), length, key=end) - 1
+        return bisect_left(range(len(self._ids)), length, key=end) if self._is_cut else len(self._ids)
 
     def _first_stop(self, text: str, is_whole: bool) -> tuple[int | None, int]:
         """Where the text is cut, None if nowhere yet, and from where on it may be the beginning of a string that cuts it."""

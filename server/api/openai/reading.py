@@ -8,14 +8,15 @@ from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
 
 from ...errors import APIError, parameter
-from ..admission import Service
+from ..admission import Service, first_for
+from ..protocol.samplers import SAMPLER
 
 
-def find(service: Service, name: str | None) -> Checkpoint:
-    """The checkpoint called `name`, or the default one. Raises APIError, 404."""
+def find(service: Service, name: str | None, sampler: str = SAMPLER) -> Checkpoint:
+    """The checkpoint called `name`, or the first whose process the sampler is for. Raises APIError, 404."""
     checkpoints = service.engine.checkpoints
     if name is None:
-        return next(iter(checkpoints.values()))
+        return first_for(sampler, list(checkpoints.values()))
     if name not in checkpoints:
         message = parameter(ParameterError("model", f"be one of {', '.join(checkpoints)}", name)).event.error.message
         raise APIError(HTTPStatus.NOT_FOUND, "not_found", message, "model", word="model_not_found")

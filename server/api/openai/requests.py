@@ -85,6 +85,11 @@ class OpenAIRequest(SamplingFields):
 
     _nulls = model_validator(mode="before")(no_nulls(NULL_SAYS))
 
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether answers have log-probabilities."""
+        raise NotImplementedError
+
 
 class CompletionRequest(OpenAIRequest):
     """Go on after each prompt, or fill in what stands between it and the suffix."""
@@ -100,7 +105,12 @@ class CompletionRequest(OpenAIRequest):
 
     best_of: Annotated[Whole, bounds(minimum=1)] | None = None
     """as many as n, if given"""
-    logprobs: Annotated[Any, Only()] = None
+    logprobs: Annotated[Whole, bounds(minimum=0, maximum=1)] | None = None
+    """0 or 1: with the log-probability of each token of an answer; of no others, so 1 is as 0; not with echo"""
+
+    @property
+    def has_logprobs(self) -> bool:
+        return self.logprobs is not None
 
 
 class ChatMessage(PromptMessage):
@@ -126,7 +136,8 @@ class ChatRequest(OpenAIRequest):
     max_tokens: Count | None = None
     """the same, by its former name"""
 
-    logprobs: Annotated[Any, Only(False)] = None
+    logprobs: bool = False
+    """with the log-probability of each token of an answer"""
     top_logprobs: Annotated[Any, Only(0)] = None
     response_format: Annotated[Any, Only({"type": "text"})] = None
     tools: Annotated[Any, Only([])] = None
@@ -143,6 +154,10 @@ class ChatRequest(OpenAIRequest):
     store: Annotated[Any, Only(False)] = None
     add_generation_prompt: Annotated[Any, Only(True)] = True
     continue_final_message: Annotated[Any, Only(False)] = False
+
+    @property
+    def has_logprobs(self) -> bool:
+        return self.logprobs
 
     @property
     def answer_tokens(self) -> int | None:

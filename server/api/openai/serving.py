@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
+from token_diffusion.samplers.catalogue import decoder_of
 from token_diffusion.samplers.parameters import SamplingParameters
 
 from ...work.deadline import Deadline
@@ -41,7 +42,8 @@ async def serve(
         APIError: 404 for a model that is not loaded, 422, 429, 504 before anything has begun.
     """
     deadline = deadline_of(wire, service.settings)
-    checkpoint = find(service, wire.model)
+    wire, filled = wire.with_preset()
+    checkpoint = find(service, wire.model, wire.sampler)
     most = service.settings.max_num_samples
     if num_prompts > most:
         raise ParameterError("prompt", f"hold at most {most} prompts on this server", f"{num_prompts} prompts")
@@ -50,9 +52,11 @@ async def serve(
         raise ParameterError("n", f"be at most {most // num_prompts} on this server{at_once}", wire.n)
     if wire.diffusing and not wire.stream:
         raise ParameterError("diffusing", "be false where stream is", wire.diffusing)
+    if wire.diffusing and wire.has_logprobs:
+        raise ParameterError("diffusing", "be false where logprobs are asked for", wire.diffusing)
     ends = () if wire.ignore_eos else checkpoint.facts.ends(checkpoint.tokenizer)
     try:
-        sheets = await _admit(wire, checkpoint, read, ends, request, service, deadline)
+        sheets = await _admit(wire, filled, checkpoint, read, ends, request, service, deadline)
     except ParameterError as error:
         raise ParameterError(NAMES.get(error.name, error.name), error.rule, error.value) from None
     jobs = list(sheets)
@@ -75,6 +79,7 @@ async def serve(
 
 async def _admit(
     wire: OpenAIRequest,
+    filled: Collection[str],
     checkpoint: Checkpoint,
     read: Read,
     ends: Collection[int],
@@ -84,19 +89,23 @@ async def _admit(
 ) -> dict[Job[SamplingParameters], Sheet]:
     """The jobs, one for all prompts that are the same, none of them submitted, with their sheets.
 
+    Args:
+        filled: fields of `wire` that a preset has filled in.
+
     Raises:
         APIError, ParameterError: by our own names of the fields.
     """
     owner = owner_of(request)
     service.engine.check_room(owner)
-    own = _sampling(wire)
+    own = _sampling(wire, filled, service.settings.max_num_inference_steps)
+    settles = decoder_of(wire.sampler, checkpoint.process).settles
 
     def prepare() -> list[Sheet]:
         same: dict[Blank, list[int]] = {}
         for index, blank in enumerate(read(checkpoint, service.longest(checkpoint))):
             same.setdefault(blank, []).append(index)
         return [
-            Sheet(checkpoint, blank, prompts, wire.n, wire.stop or (), ends, wire.diffusing)
+            Sheet(checkpoint, blank, prompts, wire.n, wire.stop or (), ends, wire.diffusing, settles)
             for blank, prompts in same.items()
         ]
 
@@ -111,9 +120,12 @@ async def _admit(
     return sheets
 
 
-def _sampling(wire: OpenAIRequest) -> dict[str, Any]:
+def _sampling(wire: OpenAIRequest, filled: Collection[str], max_steps: int) -> dict[str, Any]:
     """What was asked for in words that any request of ours knows, and a seed, as all prompts have one."""
-    own = {name: getattr(wire, name) for name in SamplingFields.model_fields if name in wire.model_fields_set}
+    asked = (wire.model_fields_set | set(filled)) - {"preset"}
+    own = {name: getattr(wire, name) for name in SamplingFields.model_fields if name in asked}
+    if "num_inference_steps" in filled:  # as any default it gives way
+        own["num_inference_steps"] = min(own["num_inference_steps"], max_steps)
     return own | {"seed": seed_of(wire)}
 
 
@@ -123,7 +135,12 @@ def _ours(
     """The request for the answers on `sheet`, as to /sample or /sample/block."""
     length, block_size = sheet.blank.length, _block_size(wire, checkpoint)
     fields = {"num_inference_steps": min(length, block_size or length, max_steps), **own, "model": wire.model}
-    fields |= {"num_samples": sheet.num_answers, "seq_len": seq_len, "stream": wire.stream}
+    fields |= {
+        "num_samples": sheet.num_answers,
+        "seq_len": seq_len,
+        "stream": wire.stream,
+        "logprobs": wire.has_logprobs,
+    }
     if block_size is None:
         return SampleRequest(**fields)
     return BlockSampleRequest(**fields, block_size=block_size)

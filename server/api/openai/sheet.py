@@ -12,6 +12,8 @@ from token_diffusion.facts import Frame
 from token_diffusion.text import OPEN
 
 from ...work.stream import News
+from ..events import logprobs_told
+from ..pieces import pieces
 from ..protocol.events import FinishReason
 from .flow import Flow, Spelling
 
@@ -38,12 +40,25 @@ class Blank:
 
 
 @dataclass(frozen=True)
+class Token:
+    """A token of an answer: what it reads as, its log-probability, and where it begins among the others."""
+
+    text: str
+    logprob: float | None
+    offset: int
+
+
+@dataclass(frozen=True)
 class Piece:
-    """The next of answer `index`: text that is added, or that replaces what was told; with the last piece, why it ended."""
+    """The next of answer `index`: text that is added, or that replaces what was told; with the last piece, why it ended.
+
+    tokens: those whose text has been added to what was told, where their log-probabilities are asked for.
+    """
 
     index: int
     text: str
     finish_reason: FinishReason | None = None
+    tokens: tuple[Token, ...] = ()
 
 
 class Sheet:
@@ -54,6 +69,7 @@ class Sheet:
             the first. n: answers to each.
         stop, ends: what a text ends before, see `Flow`.
         diffusing: pieces have the whole text as it is, masks shown, instead of what is final and new.
+        settles: what has left the mask stays as it is; other samplers rewrite whatever is in the block that they are in.
     """
 
     def __init__(
@@ -65,19 +81,19 @@ class Sheet:
         stop: Sequence[str],
         ends: Collection[int],
         diffusing: bool,
+        settles: bool,
     ) -> None:
-        self.blank = blank
+        self._tokenizer, self.blank = checkpoint.tokenizer, blank
         self._num_prompts, self._diffusing, self._shown = len(prompts), diffusing, blank.shown
         self._indices = [prompt * n + answer for prompt in prompts for answer in range(n)]
         self._start = len(checkpoint.facts.frame.prefix) + len(blank.before)
         self._length = blank.length
-        # Absorbing: what has left the mask stays as it is. Others rewrite whatever is in the block that they are in.
-        absorbing = checkpoint.process == "absorbing"
-        self._mask = checkpoint.scheduler.config["mask_token_id"] if absorbing else None
+        self._mask = checkpoint.scheduler.config["mask_token_id"] if settles else None
         self._spelling = Spelling(checkpoint.tokenizer, blank.before)
         begin = checkpoint.tokenizer.bos_token_id if self._start == 0 else None
         self._flows = [Flow(self._spelling, stop, ends, begin) for _ in self._indices]
         self._final = np.zeros(self.num_answers, dtype=np.int64)
+        self._told: list[list[Token]] = [[] for _ in self._indices]
 
     @property
     def num_answers(self) -> int:
@@ -122,8 +138,24 @@ class Sheet:
                 told.append(Piece(self._indices[sample], self._shown + whole, flow.finish_reason))
             elif more or flow.finish_reason is not None:
                 shown = self._shown if begins else ""
-                told.append(Piece(self._indices[sample], shown + more, flow.finish_reason))
+                tokens = self._new_tokens(sample, flow, row, news)
+                told.append(Piece(self._indices[sample], shown + more, flow.finish_reason, tokens))
         return told
+
+    def _new_tokens(self, sample: int, flow: Flow, row: Sequence[int], news: News) -> tuple[Token, ...]:
+        """Those that have come into the text of an answer, whose tokens are `row`."""
+        if news.logprobs is None:
+            return ()
+        known = self._told[sample]
+        ids = row[len(known) : flow.num_shown]
+        logprobs = logprobs_told(news.logprobs[sample, self._start + len(known) :][: len(ids)].tolist())
+        offset = known[-1].offset + len(known[-1].text) if known else len(self._shown)
+        new = []
+        for text, logprob in zip(pieces(self._tokenizer, ids), logprobs, strict=True):
+            new.append(Token(text, logprob, offset))
+            offset += len(text)
+        known += new
+        return tuple(new)
 
     def _final_in(self, news: News) -> np.ndarray:
         """int [num_answers]: how many of each answer's first tokens nothing will change any more."""

@@ -97,8 +97,13 @@ async def whole(telling: Telling, shape: Shape, head: Mapping[str, Any]) -> Base
         if piece is not None:
             told.setdefault(piece.index, []).append(piece)
     pieces = [
-        Piece(index, "".join(piece.text for piece in told[index]), told[index][-1].finish_reason)
-        for index in sorted(told)
+        Piece(
+            index,
+            "".join(piece.text for piece in its),
+            its[-1].finish_reason,
+            tuple(token for piece in its for token in piece.tokens),
+        )
+        for index, its in sorted(told.items())
     ]
     return shape.whole(pieces, **head, usage=telling.usage)
 

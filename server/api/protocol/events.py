@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import ErrorDetail, ErrorEvent
-from .values import Process
+from .values import Process, Value
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+Logprob = float | None
+"""The natural logarithm of the network's own probability, unshaped, of a token when it was set; null where it is fixed, was set
+by noise alone, or is infinite."""
 
 
 class StartEvent(BaseModel):
@@ -19,6 +28,9 @@ class StartEvent(BaseModel):
     seed: int
     seq_len: int
     num_inference_steps: int | None
+    sampler: str
+    preset: dict[str, Value] | None = Field(default=None, exclude_if=_is_none)
+    """with preset: the fields that it filled in; asked for by name they give the same"""
     tokens: list[list[int]]
     """token ids of the initial state, [num_samples][seq_len]"""
 
@@ -42,6 +54,10 @@ class StateEvent(BaseModel):
     """with include_text: one text a sample"""
     keyframe: list[list[int]] | None = None
     """with keyframe_every, now and then: token ids of the whole state after the changes, [num_samples][seq_len]"""
+    logprobs: list[Logprob] | None = None
+    """with logprobs: of the tokens of the changes, in their order"""
+    keyframe_logprobs: list[list[Logprob]] | None = None
+    """with logprobs: of the tokens of the keyframe"""
 
 
 class BlockEvent(BaseModel):
@@ -96,9 +112,14 @@ class DoneEvent(BaseModel):
     model: str
     seed: int
     """asked with this seed again, the same model gives the same samples"""
+    sampler: str
+    preset: dict[str, Value] | None = Field(default=None, exclude_if=_is_none)
+    """with preset: the fields that it filled in"""
     samples: list[Sample]
     step_map: list[list[int]]
     """[num_samples][seq_len]: the step that last set the position, 0 if it was fixed"""
+    logprobs: list[list[Logprob]] | None = Field(default=None, exclude_if=_is_none)
+    """with logprobs: of each token, [num_samples][seq_len]"""
     finish_reason: FinishReason
     """stop if that is each sample's"""
     usage: Usage

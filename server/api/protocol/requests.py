@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from .values import LARGEST, Count, Label, Seed, Stop, Text, TokenIds, Whole, bounds, texts
+from token_diffusion.samplers.presets import with_preset
+
+from .samplers import SAMPLER, PresetName, SamplerName, option_fields
+from .values import LARGEST, Count, Guidance, Label, Seed, Stop, Text, TokenIds, Whole, bounds, texts
 
 
-class SamplingFields(BaseModel):
-    """What any request for samples may ask for, whatever its shape; an unknown field is refused."""
+class CommonFields(BaseModel):
+    """What any request for samples may ask for, whichever sampler it names."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -28,6 +32,12 @@ class SamplingFields(BaseModel):
     """text of a sample ends before the first of these in which something was drawn; its tokens stay whole"""
     label: Label | None = None
     """class that the model is told, below its num_classes; null is none, and other models refuse it"""
+    guidance_scale: Guidance = 1.0
+    """how much label or prompt count: 1 as the model has it, 0 not at all; but for these two at twice the forward passes"""
+    suppress_end: bool = False
+    """no token that the model has learnt to end a text with is drawn"""
+    early_end: bool = False
+    """a sample whose text has ended is not filled in any further"""
     seed: Seed | None = None
     """same seed, same samples; without it one is drawn, and returned"""
     model: str | None = None
@@ -36,6 +46,33 @@ class SamplingFields(BaseModel):
     """updates merged into one event of a stream"""
     timeout_s: Annotated[float, bounds(exclusiveMinimum=0)] = 60.0
     """seconds after which the request is given up with an error of type timeout"""
+    sampler: SamplerName = SAMPLER
+    """by its name in samplers of /models, where its options are, which are the fields that name it below"""
+    preset: PresetName | None = None
+    """defaults of these fields by the name of who has them: what is given goes before"""
+
+    def _filled(self, values: Mapping[str, Any]) -> Self:
+        """The same with these values, which nobody asked for."""
+        filled = self.model_copy(update=dict(values))
+        filled.model_fields_set.difference_update(values)
+        return filled
+
+    def with_preset(self) -> tuple[Self, dict[str, Any]]:
+        """The same request with what its preset fills in, and that. Raises ParameterError: there is no such preset."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        asked = with_preset(self.preset, given)
+        fields = type(self).model_fields
+        filled = {name: value for name, value in asked.items() if name not in given and name in fields}
+        return self._filled(filled), filled
+
+
+if TYPE_CHECKING:
+
+    class SamplingFields(CommonFields):
+        """These, and the options of all samplers."""
+
+else:
+    SamplingFields = create_model("SamplingFields", __base__=CommonFields, **option_fields())
 
 
 class TextPart(BaseModel):
@@ -85,6 +122,8 @@ class SampleRequest(SamplingFields):
     """true: server-sent events; false: the object of the done event, as JSON"""
     include_text: bool = False
     """state events carry the text of each sample, masks shown"""
+    logprobs: bool = False
+    """states and the answer carry the model's own log-probability of each token, unshaped, when it was set"""
     keyframe_every: Count | None = None
     """every so many state events one carries all tokens, for a reader that joins or resumes in the middle; null: none does"""
     on_disconnect: Literal["cancel", "keep"] = "cancel"
@@ -97,9 +136,7 @@ class SampleRequest(SamplingFields):
             for name, limit in limits.items()
             if limit is not None and name not in self.model_fields_set
         }
-        fitted = self.model_copy(update=lower)
-        fitted.model_fields_set.difference_update(lower)
-        return fitted
+        return self._filled(lower)
 
 
 class BlockSampleRequest(SampleRequest):

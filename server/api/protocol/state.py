@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from .samplers import SamplerInfo
 from .values import Process
 
 
@@ -56,6 +57,8 @@ class ModelInfo(BaseModel):
     frame: Frame
     end_tokens: list[int]
     """ids that the network has learnt to end a text with: what comes after the first one is not part of it"""
+    samplers: list[SamplerInfo]
+    """those that are for its process, the default one first"""
 
 
 class Models(BaseModel):

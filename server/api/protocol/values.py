@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from token_diffusion.samplers.parameters import MAX_GUIDANCE
 from token_diffusion.text import has_surrogates
 
 
@@ -33,6 +34,10 @@ Text = Annotated[str, AfterValidator(whole_characters)]
 Whole = Annotated[int, BeforeValidator(whole_number)]
 LARGEST = 2**31 - 1
 Count = Annotated[Whole, bounds(minimum=1)]
+
+
+Value = bool | int | float | str | None
+"""Of any field that a sampler is asked by."""
 
 
 def listed(value: object) -> object:
@@ -72,5 +77,6 @@ Stop = Annotated[
 ]
 """One string, or a list of them."""
 TokenIds = Annotated[list[Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]], Field(fail_fast=True)]
+Guidance = Annotated[float, bounds(minimum=0, maximum=MAX_GUIDANCE)]
 Label = Annotated[Whole, bounds(minimum=0, maximum=LARGEST)]
 Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(whole_number)]

@@ -13,6 +13,7 @@ from token_diffusion.checkpoint import Checkpoint
 from ...errors import ErrorEvent
 from ...work.engine import Engine
 from ..admission import OpeningDep, Service, ServiceDep
+from ..protocol.samplers import samplers_of
 from ..protocol.state import Frame, Health, Info, Limits, Load, ModelInfo, Models, Version
 
 router = APIRouter()
@@ -97,4 +98,5 @@ def _model_info(checkpoint: Checkpoint) -> ModelInfo:
         batching=checkpoint.batching,
         frame=Frame(prefix=list(checkpoint.facts.frame.prefix), suffix=list(checkpoint.facts.frame.suffix)),
         end_tokens=sorted(checkpoint.facts.ends(checkpoint.tokenizer)),
+        samplers=samplers_of(checkpoint.process),
     )

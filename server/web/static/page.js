@@ -51,8 +51,21 @@ class Page {
 
   /** What is asked, with the seed of what is shown: whoever takes it along gets the same tokens. */
   shareable() {
-    const settings = this.sides.read();
+    const settings = this._asked();
     return settings && seeded(settings, this.runs[0]?.settings.parameters.seed);
+  }
+
+  /** What the form asks, and what is looked at; null where that cannot be sent. */
+  _asked() {
+    const all = this.sides.read();
+    if (all === null || !this.stage.wantsConfidence) return all;
+    return all.map(({ endpoint, parameters }) => ({ endpoint, parameters: { ...parameters, logprobs: true } }));
+  }
+
+  /** Fill the form. @returns {string[]} what is not known here */
+  _fill(all) {
+    if (all.some(({ parameters }) => parameters.logprobs === true)) this.stage.colourBy("confidence");
+    return this.form === null ? [] : this.sides.fill(all);
   }
 
   get runs() {
@@ -92,10 +105,12 @@ class Page {
     this._vocabularies.clear();
     this.form = new Form(byId("fields"), endpoints, models, () => this._say(""));
     this.sides.form = this.form;
+    this.stage.offersConfidence = endpoints.every(({ fields }) => fields.some(({ name }) => name === "logprobs"));
     byId("run").disabled = false;
     this.examples.offer(endpoints, models);
     if (filled === null) this._restore();
     else this.sides.fill(filled);
+    this.player.wake();
     this._welcome();
   }
 
@@ -123,7 +138,7 @@ class Page {
   /** Fill in an example and run it. */
   _play(example, unasked = false) {
     if (this._isBusy) this._stop();
-    this.sides.fill(example.settings);
+    this._fill(example.settings);
     this._run({ example, unasked });
   }
 
@@ -133,7 +148,7 @@ class Page {
     if (location.hash.slice(1) === this._fragment) return;
     const found = settingsIn(location.hash, this.endpoints);
     if (found === null) return;
-    const unknown = this.sides.fill(found.settings);
+    const unknown = this._fill(found.settings);
     const problems = [...found.problems, ...unknown.map((name) => `this server does not know ${name}`)];
     this._notice(problems.length === 0 ? "" : `The link was read but for this: ${problems.join("; ")}.`);
   }
@@ -142,7 +157,7 @@ class Page {
   _run({ example = null, unasked = false } = {}) {
     this.form.forgive();
     this._say("");
-    const asked = this.sides.read();
+    const asked = this._asked();
     if (asked === null) return;
     const all = seeded(asked, Math.floor(Math.random() * SEEDS));
     this._notice("");
@@ -243,7 +258,7 @@ class Page {
       const runs = runsIn(text);
       this._show(runs);
       this.examples.mark(null);
-      if (this.form !== null) this.sides.fill(runs.map(({ settings }) => settings));
+      this._fill(runs.map(({ settings }) => settings));
       this._notice("A saved run: it plays without the server.");
     } catch (error) {
       this._notice(`This run cannot be opened: ${error.message}.`);

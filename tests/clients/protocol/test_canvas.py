@@ -55,6 +55,23 @@ def test_a_keyframe_is_the_whole_state() -> None:
     assert canvas.tokens == [[6, 8, 9]] and keyframe == [[7, 8, 9]]
 
 
+def test_logprobs_are_those_of_the_last_token_and_in_the_end_those_of_done() -> None:
+    start = StartEvent("id", "demo", "absorbing", 0, 3, 8, [[0, 0, 0]])
+    canvas = Canvas(start)
+    canvas.apply(StateEvent(1, 0.5, 1, [(0, 0, 7), (0, 1, 8)], logprobs=[-0.5, None]))
+    assert canvas.logprobs == [[-0.5, None, None]]
+    canvas.apply(StateEvent(2, 0.4, 2, [(0, 0, 0)], keyframe=[[0, 8, 9]]))
+    assert canvas.logprobs == [[None, None, None]]
+    *_, done = stream(Client, sse())
+    assert isinstance(done, DoneEvent) and done.logprobs is None
+    canvas.apply(dataclasses.replace(done, logprobs=[[-0.1, None, -2.0]]))
+    assert canvas.logprobs == [[-0.1, None, -2.0]]
+    with pytest.raises(InvalidEvent, match=r"^done\.logprobs must have the shape of the tokens$"):
+        canvas.apply(dataclasses.replace(done, logprobs=[[-0.1]]))
+    with pytest.raises(InvalidEvent, match=r"^state\.logprobs must be one for each of 1 changes, got 2$"):
+        canvas.apply(StateEvent(3, 0.4, 2, [(0, 0, 7)], logprobs=[-0.5, -0.5]))
+
+
 @pytest.mark.parametrize("change", [(2, 0, 1), (0, 4, 1), (-1, 0, 1), (0, -1, 1)])
 def test_a_change_outside_is_refused(change: tuple[int, int, int]) -> None:
     start = StartEvent("id", "demo", "uniform", 0, 4, 8, [[1, 2, 3, 4], [5, 6, 7, 8]])

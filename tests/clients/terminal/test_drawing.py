@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import math
 import re
 from collections.abc import Iterator
 
@@ -78,7 +80,34 @@ def test_styles_tell_the_ages() -> None:
     with (screen := console(color=True)).capture() as captured:
         screen.print(drawing)
     line = captured.get().splitlines()[0]
-    assert line == "\x1b[1mthe\x1b[0m\x1b[1;35m dog\x1b[0m dog"
+    assert line == "\x1b[1mthe\x1b[0m\x1b[1;4;35m dog\x1b[0m dog"
+    drawing.show(state(4, (0, 2, 2)))
+    with screen.capture() as captured:
+        screen.print(drawing)
+    assert captured.get().splitlines()[0] == "\x1b[1mthe\x1b[0m\x1b[4m dog\x1b[0m\x1b[1;4;35m cat\x1b[0m", (
+        "it stays told"
+    )
+
+
+def test_confidence_is_a_colour_and_rewriting_is_none() -> None:
+    told = [
+        StateEvent(1, 0.5, 1, [(0, 1, 2), (0, 2, 3)], logprobs=[math.log(0.1), math.log(0.9)]),
+        StateEvent(2, 0.5, 2, [(0, 1, 3)], logprobs=[math.log(0.6)]),
+    ]
+    end = dataclasses.replace(done("the dog dog"), logprobs=[[None, math.log(0.6), math.log(0.9)]])
+    screen = console(color=True)
+    watch([start(), *told, end], screen, lambda model: READER, "confidence")
+    assert isinstance(screen.file, io.StringIO)
+    line, facts = screen.file.getvalue().splitlines()[-2:]
+    assert line.endswith("\x1b[1mthe\x1b[0m\x1b[4;33m dog\x1b[0m\x1b[36m dog\x1b[0m") and "forward passes" in facts
+    drawing = Drawing(READER, "confidence")
+    for event in (start(), told[0]):
+        drawing.show(event)
+    with screen.capture() as captured:
+        screen.print(drawing)
+    lines = captured.get().splitlines()
+    assert lines[0] == "\x1b[1mthe\x1b[0m\x1b[31m cat\x1b[0m\x1b[36m dog\x1b[0m"
+    assert CONTROLS.sub("", lines[-1]).rstrip() == "p ≤ 0.25  p ≤ 0.5  p ≤ 0.75  p ≤ 1  rewritten  open"
 
 
 def test_no_color_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

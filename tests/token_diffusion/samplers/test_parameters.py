@@ -34,6 +34,11 @@ from token_diffusion.samplers.parameters import MAX_STEPS, SamplingParameters
         ("seed", "be an integer", [0.5, None, "7"]),
         ("block_size", "be in [1, 2147483648)", [0, -32]),
         ("block_size", "be an integer", [32.0, "32"]),
+        ("guidance_scale", "be in [0, 1000]", [-0.1, 1000.5]),
+        ("guidance_scale", "be a finite number", [math.nan, math.inf, "2", None, True]),
+        ("suppress_end", "be true or false", [None, 1, "yes"]),
+        ("early_end", "be true or false", [None, 0, "no"]),
+        ("frame", "be at most seq_len = 64 tokens", [(32, 33), (65, 0)]),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, rule: str, values: list[Any]) -> None:
@@ -54,6 +59,9 @@ def test_values_out_of_range_are_refused(name: str, rule: str, values: list[Any]
         {"temperature": 1e-9, "top_p": 1e-9},
         {"min_p": 0},
         {"min_p": 1},
+        {"guidance_scale": 0},
+        {"guidance_scale": 1000, "frame": (63, 1), "suppress_end": True},
+        {"early_end": True},
     ],
 )
 def test_the_ends_of_each_range_are_accepted(parameters: dict[str, Any]) -> None:
@@ -76,6 +84,10 @@ def test_defaults_are_those_of_the_flags() -> None:
         "sampler": "ancestral",
         "options": {},
         "logprobs": False,
+        "guidance_scale": 1.0,
+        "frame": (0, 0),
+        "suppress_end": False,
+        "early_end": False,
         "aligned": False,
     }
     assert dataclasses.asdict(SamplingParameters()) == expected

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
-from token_diffusion.plain import plain
+from token_diffusion.text.plain import plain
 from trainer.data import cutting
 from trainer.data.cutting import Cutter, cut, cutter_of
 from trainer.data.reading.documents import Piece

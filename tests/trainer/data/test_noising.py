@@ -53,6 +53,26 @@ def test_noise_depends_on_the_draw_alone() -> None:
     assert not torch.equal(noisy[Draw(1, 1.0, 1, 0)]["noisy"], noisy[Draw(1, 1.0, 2, 0)]["noisy"])
 
 
+def test_a_share_of_the_draws_is_shown_no_label_and_has_the_same_noise() -> None:
+    scheduler = TokenDiffusionScheduler(vocab_size=20, mask_token_id=MASK)
+    labels = np.array([5, 0])
+    seeds = np.random.default_rng(0).integers(2**63, size=3000).tolist()
+    asked = [Draw(i % 2, 0.5, seed, i) for i, seed in enumerate(seeds)]
+    some, again = (NoisyExamples(SEQUENCES, scheduler, SPECIAL, labels=labels, label_dropout=0.1) for _ in range(2))
+    shown = Collate(0)([some[draw] for draw in asked])["label"]
+    assert torch.equal(shown, torch.stack([again[draw]["label"] for draw in asked])) and shown.dtype == torch.int64
+    assert (shown == -1).double().mean() == pytest.approx(0.1, abs=3 * (0.09 / 3000) ** 0.5)
+    true = torch.tensor([5, 0] * 1500)
+    assert torch.equal(shown[shown >= 0], true[shown >= 0])
+    plain = NoisyExamples(SEQUENCES, scheduler, SPECIAL)
+    assert all(torch.equal(some[draw]["noisy"], plain[draw]["noisy"]) for draw in asked[:20])
+    assert "label" not in Collate(0)([plain[asked[0]]])
+    # Of validation, and of streamed sequences, which bring their own.
+    told = NoisyExamples(SEQUENCES, scheduler, SPECIAL, labels=labels)
+    assert all(int(told[draw]["label"]) == labels[draw.sequence] for draw in asked[:50])
+    assert int(plain.noised(SEQUENCES[0], asked[0], 3)["label"]) == 3
+
+
 def draws(batches: Batches) -> list[Draw]:
     return [draw for batch in batches for draw in batch]
 

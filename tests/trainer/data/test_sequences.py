@@ -70,7 +70,7 @@ def test_dropped_tokens_are_said(tokenizer: PreTrainedTokenizerBase, caplog: pyt
         dropped = made(tokenizer, ["ab", TEXT, TEXT], max_length=8).num_dropped_tokens
         assert made(tokenizer, ["ab"], max_length=8).num_dropped_tokens == 0
     assert dropped > 100 and [record.getMessage() for record in caplog.records] == [
-        f"train_file: {dropped} tokens of 2 documents are beyond --max_length 8 and dropped; --packing would keep them"
+        f"train_file: {dropped} tokens of 2 documents are beyond --max_length 8 and dropped; --packing would keep what is lost"
     ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
 from threading import enumerate as threads
@@ -62,8 +63,11 @@ def text_of(tokenizer: PreTrainedTokenizerBase, ids: np.ndarray) -> str:
 
 def stream(
     config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, process: int = 0, of: int = 1, **options: Any
-) -> Iterator[tuple[np.ndarray, Position]]:
-    return iter(SequenceStream(open_documents(config, tokenizer), tokenizer, config, process, of, **options))
+) -> Generator[tuple[np.ndarray, Position], None, None]:
+    examples = iter(SequenceStream(open_documents(config, tokenizer), tokenizer, config, process, of, **options))
+    with closing(examples):
+        for example, position in examples:
+            yield example.ids, position
 
 
 @pytest.mark.parametrize("flags", [[], ["--dataset_name={data}", "--text_column=words"]], ids=["files", "data set"])
@@ -94,7 +98,7 @@ def epoch(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> list[np
     for start, sequences in blocks:
         if start.epoch:
             return found
-        found += sequences
+        found += [each.ids for each in sequences]
     raise AssertionError("there is no end")
 
 

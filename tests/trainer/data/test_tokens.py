@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tests.tiny import byte_tokenizer, wordpiece_tokenizer
 from token_diffusion.errors import ParameterError
-from token_diffusion.plain import plain
+from token_diffusion.text.plain import plain
 from trainer.data import cutting, tokens
 from trainer.data.reading.documents import Documents
 from trainer.data.tokens import TokenisedText, tokenised

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from trainer.command_line import spelled
 from trainer.config import MDLMConfig
 from trainer.data.spelling import Spelling
-from trainer.evaluation.bound import summarise
+from trainer.evaluation.bound import Estimate, summarise
 from trainer.output.provenance import base_name, code_version, command_line, hub_dataset, hub_model
 from trainer.report.card import CardFacts, model_card
 from trainer.report.metadata import HubFacts
@@ -98,6 +98,15 @@ def test_what_a_stranger_is_told_to_run_fits_the_network(max_length: int, seq_le
 
 def test_a_name_does_not_end_a_cell() -> None:
     assert r"| Training text | a\|b.txt; 99" in model_card(replace(FACTS, train_source="a|b.txt"))
+
+
+def test_labels_are_told_of() -> None:
+    bound = replace(BOUND, unlabelled=Estimate(5.25, 0.125))
+    card = model_card(replace(FACTS, hub=replace(HUB, bound=bound), labels="column `kind`: a|b = 0, c = 1"))
+    assert "| Labels | column `kind`: a\\|b = 0, c = 1; `--label N` or `label=N` asks for texts of one |" in card
+    assert "without labels the bound is 5.2500 ± 0.1250 nats a token." in card
+    assert bound.figures()["nelbo_without_labels"] == 5.25 and "5.2500 ± 0.1250 without labels" in str(bound)
+    assert "abels" not in model_card(FACTS)
 
 
 def test_control_characters_of_a_sample_are_spelled_out() -> None:

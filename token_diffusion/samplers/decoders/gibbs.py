@@ -185,6 +185,7 @@ class GibbsUnmasking(Unmasking):
 
     Options: ClassVar[type[GibbsOptions]] = GibbsOptions
     Rows: ClassVar[type[UnmaskingGibbsRows]] = UnmaskingGibbsRows
+    settles = False
 
     def check(self, parameters: SamplingParameters) -> None:
         super().check(parameters)

@@ -136,7 +136,7 @@ class SelfCorrection(Thinning):
         parts = []
         for some in pieces(logits):
             piece = logits[some]
-            theta = shaped(hot, row[some], allowed(piece, self.vocabulary), mask)
+            theta = shaped(hot, row[some], allowed(rows, row[some], piece, self.vocabulary), mask)
             tokens = inverse_cdf(theta, u[some].to(theta.device))
             there, best = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1), theta.argmax(-1)
             likelihood = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
@@ -145,8 +145,9 @@ class SelfCorrection(Thinning):
         tokens, there, logprob, likelihood, best = torch.cat(parts, dim=1).cpu()
         lost = tokens < 0
         rows.failed[row[lost]] = True
-        drawn = Draws(torch.where(lost, z, tokens.long()), there.nan_to_num(0.0), logprob.float())
-        return Found(drawn, likelihood.nan_to_num(0.0), best.long())
+        likelihood = likelihood.nan_to_num(0.0)
+        drawn = Draws(torch.where(lost, z, tokens.long()), there.nan_to_num(0.0), likelihood, logprob.float())
+        return Found(drawn, likelihood, best.long())
 
     def _corrected(
         self, rows: SelfCorrectionRows, row: Tensor, positions: Tensor, z: Tensor, found: Found

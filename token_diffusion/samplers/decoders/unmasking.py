@@ -43,6 +43,7 @@ class Unmasking(Decoder):
 
     Options = TailOptions
     Rows: ClassVar[type[UnmaskingRows]] = UnmaskingRows
+    settles = True
 
     def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
         super().__init__(process, vocabulary)

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.facts import Frame
-from token_diffusion.plain import LostToken, control_ids, plain
+from token_diffusion.facts import Frame, control_ids
 from token_diffusion.text.chat import Conversation, chat_template
+from token_diffusion.text.plain import LostToken, plain
 
 from ..reading.documents import Documents
 from ..sequences import Sequences

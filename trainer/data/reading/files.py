@@ -274,11 +274,11 @@ def table_cells(rows: Any, column: str) -> Iterator[str]:
             yield as_text(cell, column)
 
 
-def check_column(column: str, columns: Sequence[str] | dict[str, Any]) -> None:
+def check_column(column: str, columns: Sequence[str] | dict[str, Any], flag: str = "text_column") -> None:
     """Raises `ParameterError` that names the columns that are there."""
     if column not in columns:
         names = ", ".join(name if len(name) <= 40 else f"{name[:40]}…" for name in columns)
-        raise ParameterError("text_column", f"be one of the columns {names}", column)
+        raise ParameterError(flag, f"be one of the columns {names}", column)
 
 
 def as_text(cell: object, column: str) -> str:

@@ -37,6 +37,7 @@ export class FieldControl {
       const fallback = this.field.default ?? false;
       return this.input.checked === fallback ? undefined : this.input.checked;
     }
+    if (this.field.kind === "choice" && this.input.value === this.field.default) return undefined;
     if (this.input.validity?.badInput) throw new Error(`${this.field.name} must be a number`);
     return valueOf(this.field, this.input.value);
   }
@@ -48,6 +49,7 @@ export class FieldControl {
       this.input.disabled = value === null;
     }
     if (this.field.kind === "boolean") this.input.checked = value ?? this.field.default ?? false;
+    else if (this.field.kind === "choice") this.input.value = value ?? this.field.default ?? "";
     else this.input.value = textOf(this.field, value);
     this.complain(null);
   }

@@ -11,6 +11,8 @@
  * @property {?boolean} exclusive whether `minimum` itself is not allowed
  * @property {string[]} options of a choice
  * @property {string} description
+ * @property {?string[]} samplers the decoders that it is an option of; null where it is for all
+ * @property {?Record<string, Record<string, any>>} presets of the field that names one: what each stands for
  *
  * @typedef {{path: string, title: string, description: string, fields: Field[], processes: ?string[]}} Endpoint
  *   `processes` is null where any fits.
@@ -49,16 +51,19 @@ function fieldOf(openapi, name, property) {
   const options = (whole.anyOf ?? whole.oneOf ?? [whole]).map((option) => resolve(openapi, option));
   const typed = options.filter((option) => option.type !== "null");
   const first = typed[0] ?? {};
+  const samplers = whole["x-samplers"] ?? null;
   return {
     name,
     kind: kindOf(typed),
-    nullable: typed.length < options.length,
+    nullable: typed.length < options.length && samplers === null, // null is an option's default, whatever that is
     default: whole.default,
     minimum: first.minimum ?? first.exclusiveMinimum ?? null,
     maximum: first.maximum ?? null,
     exclusive: first.exclusiveMinimum !== undefined,
     options: (first.enum ?? []).map(String),
-    description: whole.description ?? "",
+    description: samplers === null ? (whole.description ?? "") : (whole.description ?? "").replace(/; of the samplers? [^;]*$/, ""),
+    samplers,
+    presets: first["x-presets"] ?? null,
   };
 }
 

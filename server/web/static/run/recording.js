@@ -6,8 +6,9 @@
  * @property {number} index states told so far; 0 is the beginning
  * @property {Int32Array} tokens token id of each cell, sample after sample
  * @property {Int32Array} setBy which state set a cell last, counted from 1; 0 for none
- * @property {Uint8Array} times how often a cell was set, 255 at most
- * @property {?Float32Array} logprobs of each cell's token where states carry them, NaN where not
+ * @property {Uint8Array} times how often a cell was set to another token, 255 at most; what is masked again is not set
+ * @property {number} rewrites how often a cell was set to another token that had been set before
+ * @property {?Float64Array} logprobs of each cell's token where states carry them, NaN where not
  */
 
 export class Recording {
@@ -17,6 +18,7 @@ export class Recording {
    */
   constructor(start, { mask = null, blockSize = null } = {}) {
     this.start = start;
+    this.mask = mask;
     this.blockSize = blockSize;
     /** Where the first block begins: at what is not given. With a noisy beginning only the first block's end tells. */
     this.firstOpen = start.process === "uniform" ? 0 : Math.max(start.tokens[0]?.indexOf(mask) ?? 0, 0);
@@ -32,8 +34,13 @@ export class Recording {
       tokens: Int32Array.from(start.tokens.flat()),
       setBy: new Int32Array(this.numCells),
       times: new Uint8Array(this.numCells),
+      rewrites: 0,
       logprobs: null,
     };
+    /** Of the last tokens, as `done` tells them. @type {?Float64Array} */
+    this._lastLogprobs = null;
+    /** Whether states tell of some tokens only how probable they were; whether some were taken back. */
+    this.hasUntold = this.hasTakenBack = false;
     this._keyframes = [copyOf(this._head)];
     this._numBlocks = this.blockEnds.length + 1;
     this._sinceKeyframe = 0;
@@ -52,15 +59,16 @@ export class Recording {
     return this._head;
   }
 
+  /** Whether it was told how probable tokens were when they were set. */
   get hasConfidence() {
-    return this._head.logprobs !== null;
+    return this._head.logprobs !== null || this._lastLogprobs !== null;
   }
 
   /** One more event, which was checked. Throws an Error for what lies outside this run. */
   push({ event, data }) {
     if (event === "state") this._pushState(data);
     else if (event === "block") this._pushBlock(data);
-    else if (event === "done") this.done = data;
+    else if (event === "done") this._pushDone(data);
     if (event === "block" || event === "done") this.events.push({ event, data });
   }
 
@@ -83,10 +91,10 @@ export class Recording {
   frameAt(index, into = null) {
     const here = this._head;
     if (index >= here.index) return copyOf(here, into);
-    const known = into !== null && into.index <= index;
+    const known = into !== null && into.index <= index && (into.logprobs === null) === (here.logprobs === null);
     const keyframe = this._keyframeBefore(index);
     const frame = known && keyframe.index <= into.index ? into : copyOf(keyframe, into);
-    for (let next = frame.index; next < index; next += 1) apply(frame, this.states[next]);
+    for (let next = frame.index; next < index; next += 1) apply(frame, this.states[next], this.mask);
     return frame;
   }
 
@@ -95,6 +103,27 @@ export class Recording {
     if (setBy === 0) return 0;
     if (this.done === null || this._head.setBy[cell] !== setBy) return this.states[setBy - 1].step;
     return this.done.step_map[Math.floor(cell / this.length)][cell % this.length];
+  }
+
+  /** How probable a cell's token was, to the network alone, when it was set: its logarithm, NaN where it was not told. @param {Frame} frame */
+  logprobOf(cell, { setBy, logprobs }) {
+    if (this._lastLogprobs !== null && this._head.setBy[cell] === setBy[cell]) return this._lastLogprobs[cell];
+    return logprobs === null ? NaN : logprobs[cell];
+  }
+
+  /**
+   * What a cell was set to by the first `index` states, one after the other; the mask where it was taken back.
+   * @returns {{token: number, step: number, logprob: number}[]}
+   */
+  historyOf(cell, index) {
+    const found = [];
+    for (let setBy = 1; setBy <= index; setBy += 1) {
+      const { cells, tokens, logprobs } = this.states[setBy - 1];
+      const at = cells.lastIndexOf(cell);
+      if (at >= 0) found.push({ token: tokens[at], step: this.stepOf(cell, setBy), logprob: logprobs?.[at] ?? NaN });
+    }
+    if (found.length > 0 && index === this.numStates && this._lastLogprobs !== null) found.at(-1).logprob = this._lastLogprobs[cell];
+    return found;
   }
 
   /** Positions that are the last of a block, but for the last block. */
@@ -114,20 +143,29 @@ export class Recording {
   }
 
   _pushState(data) {
-    const { changes, keyframe = null, logprobs = null, ...rest } = data;
+    const { changes, keyframe = null, logprobs = null, keyframe_logprobs: others = null, ...rest } = data;
     const cells = keyframe === null ? this._changed(changes) : this._difference(keyframe, changes);
-    if (logprobs !== null && logprobs.length === changes.length && keyframe === null) {
-      cells.logprobs = Float32Array.from(logprobs, (value) => value ?? NaN);
-      this._head.logprobs ??= new Float32Array(this.numCells).fill(NaN);
+    if (logprobs !== null) {
+      const told = new Map(changes.map(([sample, position], index) => [sample * this.length + position, logprobs[index]]));
+      const other = (cell) => others?.[Math.floor(cell / this.length)]?.[cell % this.length];
+      cells.logprobs = Float64Array.from(cells.cells, (cell) => told.get(cell) ?? other(cell) ?? NaN);
+      this.hasUntold ||= cells.logprobs.some((value, index) => Number.isNaN(value) && cells.tokens[index] !== this.mask);
+      for (const frame of [this._head, ...this._keyframes]) frame.logprobs ??= new Float64Array(this.numCells).fill(NaN);
     }
+    this.hasTakenBack ||= cells.tokens.some((token, index) => token === this.mask && this._head.times[cells.cells[index]] > 0);
     const state = { step: rest.step, t: rest.t, nfe: rest.nfe, ...cells };
     this.states.push(state);
-    apply(this._head, state);
+    apply(this._head, state, this.mask);
     this._sinceKeyframe += state.cells.length + 1;
     if (this._sinceKeyframe > Math.max(this.numCells, 256)) {
       this._keyframes.push(copyOf(this._head));
       this._sinceKeyframe = 0;
     }
+  }
+
+  _pushDone(data) {
+    this.done = data;
+    if (data.logprobs != null) this._lastLogprobs = Float64Array.from(data.logprobs.flat(), (value) => value ?? NaN);
   }
 
   _changed(changes) {
@@ -186,23 +224,28 @@ export class Recording {
 }
 
 /** Set what a state changes. */
-function apply(frame, { cells, tokens, logprobs }) {
+function apply(frame, { cells, tokens, logprobs }, mask) {
   frame.index += 1;
   for (let index = 0; index < cells.length; index += 1) {
     const cell = cells[index];
+    if (tokens[index] !== mask && tokens[index] !== frame.tokens[cell]) {
+      if (frame.times[cell] > 0) frame.rewrites += 1;
+      if (frame.times[cell] < 255) frame.times[cell] += 1;
+    }
     frame.tokens[cell] = tokens[index];
     frame.setBy[cell] = frame.index;
-    if (frame.times[cell] < 255) frame.times[cell] += 1;
     if (frame.logprobs !== null) frame.logprobs[cell] = logprobs?.[index] ?? NaN;
   }
 }
 
 function copyOf(frame, into = null) {
   if (into === null || (into.logprobs === null) !== (frame.logprobs === null)) {
-    const { index, tokens, setBy, times, logprobs } = frame;
-    return { index, tokens: tokens.slice(), setBy: setBy.slice(), times: times.slice(), logprobs: logprobs?.slice() ?? null };
+    const { index, tokens, setBy, times, rewrites, logprobs } = frame;
+    const arrays = { tokens: tokens.slice(), setBy: setBy.slice(), times: times.slice(), logprobs: logprobs?.slice() ?? null };
+    return { index, rewrites, ...arrays };
   }
   into.index = frame.index;
+  into.rewrites = frame.rewrites;
   into.tokens.set(frame.tokens);
   into.setBy.set(frame.setBy);
   into.times.set(frame.times);

@@ -22,21 +22,23 @@ function checkStart({ tokens, model, process, seed, num_inference_steps: steps }
   check(/^\d+$/.test(String(seed)), "the seed of a run must be a whole number");
 }
 
-function checkState({ step, t, nfe, changes, keyframe, logprobs }) {
+function checkState({ step, t, nfe, changes, keyframe, logprobs, keyframe_logprobs: others }, { tokens }) {
   check([step, t, nfe].every(Number.isFinite) && isGrid(changes), "a state must have step, t, nfe and changes");
   check(changes.every((change) => change.length === 3), "a change must be [sample, position, token]");
   check(isGrid(keyframe ?? []), "the keyframe of a state must be rows of tokens");
-  check(logprobs == null || Array.isArray(logprobs), "the logprobs of a state must be a list");
+  check(logprobs == null || isLogprobs(logprobs, changes.length), "the logprobs of a state must be a number or null for each change");
+  check(others == null || areLogprobs(others, tokens), "the keyframe_logprobs of a state must have the shape of its tokens");
 }
 
 function checkBlock({ block, start, end }) {
   check([block, start, end].every(Number.isInteger), "a block must have its number, start and end");
 }
 
-function checkDone({ samples, step_map: steps, usage, timings }, { tokens }) {
+function checkDone({ samples, step_map: steps, usage, timings, logprobs }, { tokens }) {
   const fitting = isGrid(steps) && steps.length === tokens.length && steps.every((row) => row.length === tokens[0].length);
   check(fitting, "the step_map of a run must have the shape of its tokens");
   check(Array.isArray(samples) && samples.every(isObject), "done must have samples");
+  check(logprobs == null || areLogprobs(logprobs, tokens), "the logprobs of done must have the shape of its tokens");
   const costs = [usage?.prompt_tokens, usage?.completion_tokens, usage?.forwards_skipped, timings?.total_ms];
   check(costs.every(Number.isFinite), "done must have usage and timings");
 }
@@ -51,6 +53,15 @@ export function isCount(value) {
 
 export function check(holds, message) {
   if (!holds) throw new Error(message);
+}
+
+/** So many numbers, or null where there is none. */
+function isLogprobs(value, length) {
+  return Array.isArray(value) && value.length === length && value.every((each) => each === null || Number.isFinite(each));
+}
+
+function areLogprobs(rows, tokens) {
+  return Array.isArray(rows) && rows.length === tokens.length && rows.every((row) => isLogprobs(row, tokens[0].length));
 }
 
 function isGrid(value) {

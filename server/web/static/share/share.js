@@ -11,7 +11,7 @@ const LANGUAGES = { curl: curlOf, python: pythonOf, json: jsonOf };
 const SAID_MS = 2000;
 
 export class Share {
-  /** @param {{client: import("../client.js").Client, shareable: () => ?object[], runs: object[], endpoints: object[]}} page */
+  /** @param {{client: import("../client.js").Client, shareable: () => ?object[], runs: object[], endpoints: object[], stage: import("../view/stage.js").Stage}} page */
   constructor(page) {
     this.page = page;
     this.dialog = byId("code-dialog");
@@ -29,7 +29,7 @@ export class Share {
     });
     byId("save-animation").addEventListener("click", () => {
       this.page.runs.forEach((run, index) => {
-        save(`${this._name}${index > 0 ? "-b" : ""}.svg`, "image/svg+xml", svgOf(run));
+        save(`${this._name}${index > 0 ? "-b" : ""}.svg`, "image/svg+xml", svgOf(run, { colouring: this.page.stage.how.colouring }));
       });
     });
   }

@@ -9,15 +9,16 @@ const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f
 const STYLE = `
 svg{color-scheme:light dark}
 text{font:${SIZE}px ${FONT};fill:#1c1b22;white-space:pre}
-.page{fill:#fff}.mask{fill:#e4e3ea}.fresh{fill:#b5abf2}.given{fill:#5443d6}.bar{fill:#c8c6d4}
-@media (prefers-color-scheme:dark){text{fill:#ecebf2}.page{fill:#16151b}.mask{fill:#33313c}.fresh{fill:#554b9c}.given{fill:#a99dff}.bar{fill:#4b4958}}`;
+.page{fill:#fff}.mask{fill:#e4e3ea}.fresh{fill:#b5abf2}.given{fill:#5443d6}.bar{fill:#c8c6d4}.again{fill:#5d596c}.sure{fill:#7fd6a4}
+@media (prefers-color-scheme:dark){text{fill:#ecebf2}.page{fill:#16151b}.mask{fill:#33313c}.fresh{fill:#554b9c}.given{fill:#a99dff}.bar{fill:#4b4958}.again{fill:#aaa6b8}.sure{fill:#2b6b49}}`;
 
 /**
  * @param {import("../run/run.js").Run} run one that has been told to its end, or as far as it came
- * @param {{sample?: number, columns?: number}} options columns: characters of a line
+ * @param {{sample?: number, columns?: number, colouring?: import("../view/look.js").Colouring}} options columns: characters of a
+ *   line; colouring: by confidence words keep a ground, the stronger the surer the model was, in place of one that fades
  * @returns {string} the file
  */
-export function svgOf(run, { sample = 0, columns = 72 } = {}) {
+export function svgOf(run, { sample = 0, columns = 72, colouring = "age" } = {}) {
   const { recording, vocabulary } = run;
   const lives = livesOf(recording, sample);
   const places = layOut(lives, vocabulary, columns);
@@ -27,12 +28,13 @@ export function svgOf(run, { sample = 0, columns = 72 } = {}) {
   const height = Math.ceil(lines * LINE + 2 * MARGIN);
   const playing = Math.min(Math.max(recording.numStates * STEP_MS, SHORTEST_MS), LONGEST_MS);
   const clock = { playing, total: playing + REST_MS, recording };
+  const isConfident = colouring === "confidence" && recording.hasConfidence;
   const title = `Text appears out of noise: ${recording.start.model}, ${recording.length} tokens, seed ${recording.start.seed}`;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img">`,
     `<title>${escaped(title)}</title><style>${STYLE}</style>`,
     `<rect class="page" width="${width}" height="${height}" rx="12"/>`,
-    ...drawn(lives, places, vocabulary, clock),
+    ...drawn(lives, places, vocabulary, clock, isConfident),
     bar(width, height, clock),
     "</svg>\n",
   ].join("\n");
@@ -40,20 +42,24 @@ export function svgOf(run, { sample = 0, columns = 72 } = {}) {
 
 /**
  * What each position held, one life a token: from one state up to another, or to the end.
- * @returns {{token: number, from: number, until: ?number}[][]}
+ * @returns {{token: number, from: number, until: ?number, again: boolean, logprob: number}[][]} again: it was set before
  */
 function livesOf(recording, sample) {
-  const lives = recording.start.tokens[sample].map((token) => [{ token, from: 0, until: null }]);
+  const lives = recording.start.tokens[sample].map((token) => [{ token, from: 0, until: null, again: false, logprob: NaN }]);
   const first = sample * recording.length;
-  recording.states.forEach(({ cells, tokens }, index) => {
+  recording.states.forEach(({ cells, tokens, logprobs }, index) => {
     cells.forEach((cell, at) => {
       const life = lives[cell - first];
       if (life === undefined || cell < first) return;
       const last = life.at(-1);
       if (last.token === tokens[at]) return;
       last.until = index + 1;
-      life.push({ token: tokens[at], from: index + 1, until: null });
+      const again = life.some(({ token, from }) => from > 0 && token !== recording.mask);
+      life.push({ token: tokens[at], from: index + 1, until: null, again, logprob: logprobs?.[at] ?? NaN });
     });
+  });
+  lives.forEach((life, position) => {
+    if (life.length > 1) life.at(-1).logprob = recording.logprobOf(first + position, recording.head);
   });
   return lives;
 }
@@ -76,7 +82,7 @@ function layOut(lives, vocabulary, columns) {
 }
 
 /** All lives, those that begin and end together in one group, which has the animation. */
-function drawn(lives, places, vocabulary, clock) {
+function drawn(lives, places, vocabulary, clock, isConfident) {
   const groups = new Map();
   const put = (key, from, until, shape) => {
     if (!groups.has(key)) groups.set(key, { from, until, shapes: [] });
@@ -84,12 +90,14 @@ function drawn(lives, places, vocabulary, clock) {
   };
   lives.forEach((life, position) => {
     const place = places[position];
-    for (const { token, from, until } of life) {
+    for (const { token, from, until, again, logprob } of life) {
       if (token === vocabulary.mask) {
         put(`0 ${from} ${until}`, from, until, box("mask", place, 3));
         continue;
       }
-      if (from > 0) put(`1 ${from}`, from, null, box("fresh", place, 1));
+      if (isConfident && !Number.isNaN(logprob)) put(`0 ${from} ${until}`, from, until, box("sure", place, 1, Math.exp(logprob)));
+      else if (from > 0) put(`1 ${from}`, from, null, box("fresh", place, 1));
+      if (again) put(`2 ${from} ${until}`, from, until, underline(place));
       const text = vocabulary.text(token).replaceAll("\n", "");
       if (text.trim() !== "") put(`2 ${from} ${until}`, from, until, word(text, place, from === 0 && until === null));
     }
@@ -128,9 +136,16 @@ function timeOf(state, { playing, total, recording }) {
   return state === 0 ? 0 : (recording.progress(state) * playing) / total;
 }
 
-function box(name, { line, column, width }, gap) {
+function box(name, { line, column, width }, gap, strength = 1) {
   const [x, y] = [MARGIN + column * COLUMN + gap / 2, MARGIN + line * LINE + 3];
-  return `<rect class="${name}" x="${short(x)}" y="${y}" width="${short(width * COLUMN - gap)}" height="${LINE - 6}" rx="4"/>`;
+  const opacity = strength === 1 ? "" : ` fill-opacity="${short(strength, 2)}"`;
+  return `<rect class="${name}" x="${short(x)}" y="${y}" width="${short(width * COLUMN - gap)}" height="${LINE - 6}" rx="4"${opacity}/>`;
+}
+
+/** Below what was set before. */
+function underline({ line, column, width }) {
+  const [x, y] = [MARGIN + column * COLUMN + 1, MARGIN + line * LINE + LINE - 4];
+  return `<rect class="again" x="${short(x)}" y="${y}" width="${short(width * COLUMN - 2)}" height="1.5"/>`;
 }
 
 function word(text, { line, column }, isGiven) {

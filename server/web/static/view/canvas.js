@@ -70,6 +70,12 @@ export class Canvas {
     return this._frame;
   }
 
+  /** Say this of a cell to whom points at it. @param {{sample: number, position: number}} cell */
+  tell({ sample, position }, text) {
+    const cell = this._samples[sample]?.cells[position];
+    if (cell !== undefined) cell.title = text;
+  }
+
   /** Put what is drawn into words, for who cannot see it. Not for every frame. */
   describe() {
     if (this._frame === null || this._run === null) return;

@@ -7,6 +7,8 @@ import { element, visible } from "./element.js";
 /** Milliseconds between two texts for a screen reader while a run is playing. */
 const DESCRIBE_MS = 1500;
 const HINT = "Point at a token to see which step set it.";
+/** Most of what a token was before that is told of it. */
+const LONGEST_PAST = 5;
 
 export class Lane {
   /** @param {{onRetry: (run: import("../run/run.js").Run) => void}} does */
@@ -49,7 +51,7 @@ export class Lane {
     this._say(sentenceOf(run));
     if (run.recording === null) return;
     this.canvas.draw(run, index, how);
-    const facts = factsOf(run, index);
+    const facts = factsOf(run, index, this.canvas.frame);
     if (this.facts.textContent !== facts) this.facts.textContent = facts;
     this._inspect();
     const now = performance.now();
@@ -71,27 +73,41 @@ export class Lane {
   _inspect() {
     const words = () => (this._pointed === null ? HINT : this._wordsOf(this._pointed));
     const text = this.canvas.frame === null ? "" : words();
-    if (this.inspector.textContent !== text) this.inspector.textContent = text;
+    if (this.inspector.textContent === text) return;
+    this.inspector.textContent = text;
+    if (this._pointed !== null) this.canvas.tell(this._pointed, text);
   }
 
   _wordsOf({ sample, position }) {
     const { frame } = this.canvas;
     const { recording, vocabulary } = this.run;
     const cell = sample * recording.length + position;
+    const named = (id) => `“${visible(id === vocabulary.mask ? vocabulary.model.mask_token : vocabulary.label(id))}”`;
     const id = frame.tokens[cell];
-    const label = id === vocabulary.mask ? vocabulary.model.mask_token : vocabulary.label(id);
-    const parts = [`position ${position}`, `token ${id} “${visible(label)}”`];
-    const by = frame.setBy[cell];
-    if (by > 0) parts.push(`set at step ${recording.stepOf(cell, by)}`);
-    if (frame.times[cell] > 1) parts.push(`set ${frame.times[cell]} times`);
-    const logprob = frame.logprobs?.[cell];
-    if (logprob !== undefined && !Number.isNaN(logprob)) parts.push(`probability ${Math.exp(logprob).toFixed(3)}`);
+    const parts = [`position ${position}`, `token ${id} ${named(id)}`];
+    const past = recording.historyOf(cell, frame.index);
+    const happened = ({ token, ...when }, name) => `${token === vocabulary.mask ? "taken back" : name} ${whenOf(when)}`;
+    if (past.length > 0) parts.push(happened(past.pop(), "set"));
+    if (past.length > 0) {
+      const told = past.slice(-LONGEST_PAST).map((each) => happened(each, named(each.token)));
+      parts.push(`before: ${past.length > LONGEST_PAST ? "…, " : ""}${told.join(", then ")}`);
+    }
     return parts.join(" · ");
   }
 }
 
+/** When something was set, and how probable it was then. */
+function whenOf({ step, logprob }) {
+  return `at step ${step}${Number.isNaN(logprob) ? "" : `, ${probability(logprob)}`}`;
+}
+
+function probability(logprob) {
+  const value = Math.exp(logprob);
+  return value < 0.01 ? "p < 0.01" : `p = ${value.toFixed(2)}`;
+}
+
 /** Where the run is, and what it has cost. */
-function factsOf({ recording, status }, index) {
+function factsOf({ recording, status, settings }, index, frame) {
   const state = index === 0 ? { step: 0, t: 1, nfe: 0 } : recording.states[index - 1];
   const steps = recording.numSteps;
   const parts = [
@@ -99,6 +115,7 @@ function factsOf({ recording, status }, index) {
     `t ${state.t.toFixed(3)}`,
     `${state.nfe} network calls`,
   ];
+  if (frame?.rewrites > 0) parts.push(frame.rewrites === 1 ? "1 rewrite" : `${frame.rewrites} rewrites`);
   const { done } = recording;
   if (done !== null && index >= recording.numStates) {
     const { completion_tokens: tokens, forwards_skipped: skipped } = done.usage;
@@ -108,6 +125,8 @@ function factsOf({ recording, status }, index) {
     if (skipped > 0) parts.push(`${skipped} steps needed none`);
     parts.push(`${tokens} tokens in ${seconds.toFixed(2)} s`, `${Math.round(tokens / Math.max(seconds, 1e-3))} tokens/s`);
   }
+  const sampler = recording.start.sampler ?? settings.parameters.sampler;
+  if (typeof sampler === "string" && sampler !== "ancestral") parts.push(visible(sampler));
   parts.push(`seed ${recording.start.seed}`, visible(recording.start.model));
   if (status === "stopped") parts.push("stopped");
   return parts.join(" · ");

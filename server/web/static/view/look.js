@@ -10,6 +10,8 @@ export const AGES = 5;
 export const HEATS = 16;
 /** Added to the look of a cell that the text of its sample does not reach. */
 const AFTER = 128;
+/** Added to the look of a cell of which it was not told how probable its token was. */
+const UNTOLD = 256;
 
 /** @typedef {"age" | "step" | "confidence"} Colouring */
 
@@ -31,13 +33,14 @@ export function givenCells(recording, { mask, prefix, parameters }) {
 }
 
 /**
- * Looks of all cells into `looks`: kind + 4 × rewritten + 8 × shade, of the ages or of the heats, + 128 behind the text's end.
+ * Looks of all cells into `looks`: kind + 4 × rewritten, or of a mask: taken back + 8 × shade, of the ages or of the heats,
+ * + 128 behind the text's end, + 256 without a probability.
  * @param {import("../run/recording.js").Frame} frame
  * @param {{recording: import("../run/recording.js").Recording, mask: number, isGiven: (cell: number) => boolean,
  *   ends: number[], colouring: Colouring}} how ends: of each sample's text, once it is known
  */
 export function lookAt(frame, looks, { recording, mask, isGiven, ends, colouring }) {
-  const { index, tokens, setBy, times, logprobs } = frame;
+  const { index, tokens, setBy, times } = frame;
   const ended = recording.done !== null && index >= recording.numStates;
   const unit = Math.max(1, Math.round(Math.max(recording.numStates, recording.numSteps ?? 0) / 40));
   const begins = recording.start.process === "uniform" ? 1 : 0;
@@ -51,9 +54,10 @@ export function lookAt(frame, looks, { recording, mask, isGiven, ends, colouring
     if (kind === SET) {
       if (colouring === "age") shade = ended || by === 0 ? AGES - 1 : ageOf(index - by, unit);
       else if (colouring === "step") shade = heatOf(recording.stepOf(cell, by) / steps);
-      else shade = logprobs === null || Number.isNaN(logprobs[cell]) ? 0 : heatOf(Math.exp(logprobs[cell]));
+      else shade = sureness(recording.logprobOf(cell, frame));
     }
-    looks[cell] = kind + (kind === SET && times[cell] > 1 ? 4 : 0) + 8 * shade;
+    const again = times[cell] > (kind === MASK ? 0 : 1);
+    looks[cell] = kind + (again ? 4 : 0) + 8 * shade;
   }
   if (!ended) return;
   ends.forEach((end, sample) => {
@@ -66,7 +70,8 @@ export function classesOf(look, colouring) {
   const kind = look & 3;
   const shade = (look >> 3) & 15;
   const classes = ["cell", ["mask", "noise", "fixed", "set"][kind]];
-  if (kind === SET) classes.push(colouring === "age" ? `age-${shade}` : `heat-${shade}`);
+  if (look & UNTOLD) classes.push("untold");
+  else if (kind === SET) classes.push(colouring === "age" ? `age-${shade}` : `heat-${shade}`);
   if (look & 4) classes.push("again");
   if (look & AFTER) classes.push("after");
   return classes.join(" ");
@@ -78,6 +83,11 @@ function ageOf(states, unit) {
   if (units < 2) return 1;
   if (units < 4) return 2;
   return units < 8 ? 3 : AGES - 1;
+}
+
+/** The shade of a token of this log-probability. */
+function sureness(logprob) {
+  return Number.isNaN(logprob) ? UNTOLD / 8 : heatOf(Math.exp(logprob));
 }
 
 function heatOf(share) {

@@ -14,6 +14,8 @@ export class Stage {
   /** @param {() => void} onLook it is looked at otherwise @param {(run: object) => void} onRetry */
   constructor(onLook, onRetry) {
     this.how = { view: "text", colouring: "age" };
+    /** Whether the server tells how probable tokens were, if it is asked. */
+    this.offersConfidence = false;
     this._chosen = false;
     this._onRetry = onRetry;
     this.lanes = [];
@@ -41,15 +43,23 @@ export class Stage {
     this._tell(runs); // at once: until the next frame it would still be said that what was shown before is done
   }
 
+  /** Whether the next run is to tell how probable its tokens were. */
+  get wantsConfidence() {
+    return this.offersConfidence && this.how.colouring === "confidence";
+  }
+
+  /** @param {import("./look.js").Colouring} colouring */
+  colourBy(colouring) {
+    this.how = { ...this.how, colouring };
+    byId("colouring").querySelector(`[value=${colouring}]`).checked = true;
+  }
+
   /** Draw all lanes where the player is. @param {import("../run/player.js").Player} player */
   draw(player) {
     const { runs } = player;
     const confident = runs.some(({ recording }) => recording?.hasConfidence);
-    byId("confidence").hidden = !confident;
-    if (!confident && this.how.colouring === "confidence") {
-      this.how = { ...this.how, colouring: "age" };
-      byId("colouring").querySelector("[value=age]").checked = true;
-    }
+    byId("confidence").hidden = !confident && !this.offersConfidence;
+    if (byId("confidence").hidden && this.how.colouring === "confidence") this.colourBy("age");
     if (!this._chosen) this._choose(runs);
     const still = !player.playing;
     for (const lane of this.lanes) lane.draw(player.indexOf(lane.run), this.how, still);
@@ -72,23 +82,42 @@ export class Stage {
 
   /** The legend of what can be seen. */
   _explain(runs) {
-    const processes = new Set(runs.map(({ recording }) => recording?.start.process).filter(Boolean));
-    const given = runs.some(({ settings }) => GIVING.some((name) => settings.parameters[name] != null));
-    const isCut = runs.some(({ recording }) => recording?.done?.samples.some(({ finish_reason: reason }) => reason === "stop"));
-    const key = `${this.how.colouring} ${[...processes]} ${given} ${isCut}`;
+    const recordings = runs.map(({ recording }) => recording).filter((recording) => recording !== null);
+    const processes = new Set(recordings.map(({ start }) => start.process));
+    const seen = {
+      blank: processes.has("absorbing") || processes.has("hybrid"),
+      noise: processes.has("uniform"),
+      rewritten: processes.has("uniform") || processes.has("hybrid") || recordings.some(({ head }) => head.rewrites > 0),
+      takenBack: recordings.some(({ hasTakenBack }) => hasTakenBack),
+      given: runs.some(({ settings }) => GIVING.some((name) => settings.parameters[name] != null)),
+      cut: recordings.some(({ done }) => done?.samples.some(({ finish_reason: reason }) => reason === "stop")),
+      sure: recordings.some(({ hasConfidence }) => hasConfidence),
+      untold: recordings.some(({ hasUntold }) => hasUntold),
+    };
+    const key = `${this.how.colouring} ${recordings.length} ${Object.values(seen)}`;
     if (key === this._explained) return;
     this._explained = key;
-    const items = [];
-    if (processes.has("absorbing") || processes.has("hybrid")) items.push(chip("mask", "blank"));
-    if (processes.has("uniform")) items.push(chip("noise", "noise"));
-    if (this.how.colouring === "age") items.push(chip("set age-0", "just set"), chip("set age-4", "settled"));
-    else items.push(scale(this.how.colouring === "step" ? ["first steps", "last steps"] : ["unsure", "sure"]));
-    if (processes.has("uniform") || processes.has("hybrid")) items.push(chip("set again", "rewritten"));
-    if (given) items.push(chip("fixed", "given"));
-    if (isCut) items.push(chip("set after", "cut off"));
-    byId("legend").replaceChildren(...(processes.size === 0 ? [] : items));
+    byId("legend").replaceChildren(...(recordings.length === 0 ? [] : legendOf(this.how.colouring, seen)));
     byId("legend").dataset.colouring = this.how.colouring;
   }
+}
+
+/** @param {import("./look.js").Colouring} colouring @param {Record<string, boolean>} seen */
+function legendOf(colouring, seen) {
+  const items = [];
+  if (seen.blank) items.push(chip("mask", "blank"));
+  if (seen.noise) items.push(chip("noise", "noise"));
+  if (colouring === "age") items.push(chip("set age-0", "just set"), chip("set age-4", "settled"));
+  if (colouring === "step") items.push(scale(["first steps", "last steps"]));
+  if (colouring === "confidence") {
+    items.push(seen.sure ? scale(["unsure", "sure"]) : element("span", {}, "this run was not asked how sure it is: the next one will be"));
+    if (seen.sure && seen.untold) items.push(chip("set untold", "not told"));
+  }
+  if (seen.rewritten) items.push(chip("set again", "rewritten"));
+  if (seen.takenBack) items.push(chip("mask again", "taken back"));
+  if (seen.given) items.push(chip("fixed", "given"));
+  if (seen.cut) items.push(chip("set after", "cut off"));
+  return items;
 }
 
 /** What there is before the first run: a page of blanks. */

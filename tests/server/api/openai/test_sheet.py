@@ -24,7 +24,9 @@ BLANK = Blank((W1, W2), (W6,), 4)
 
 def sheet(checkpoint: Checkpoint, n: int = 1, prompts: Sequence[int] | None = None, **options: Any) -> Sheet:
     """One whose answers are the tenth and those behind it, if nothing else is said."""
-    return Sheet(checkpoint, BLANK, prompts or [10 // n], n, **{"stop": (), "ends": (), "diffusing": False, **options})
+    settles = checkpoint.process == "absorbing"
+    usual: dict[str, Any] = {"stop": (), "ends": (), "diffusing": False, "settles": settles}
+    return Sheet(checkpoint, BLANK, prompts or [10 // n], n, **(usual | options))
 
 
 def news(*rows: Sequence[int], blocks: Sequence[BlockEnd] = (), last: bool = False) -> News:

@@ -54,7 +54,7 @@ def test_the_parts_are_the_whole() -> None:
     """Of the documents, or of the characters, with a document cut where it must be and its pieces wherever they lie."""
     pieces = [Piece("0123", (0, 0)), Piece("456789\n", (0, 0), 1), Piece("abc", (1, 0)), Piece("defgh\n", (1, 0), 1)]
     documents = Documents(lambda: pieces)
-    assert documents.survey[1:] == (2, 20)
+    assert documents.survey[1:] == (2, 20, None)
     for percent, expected in {
         25: (["0123456789\n", "abcd"], ["efgh\n"]),
         75: (["01234"], ["56789\n", "abcdefgh\n"]),

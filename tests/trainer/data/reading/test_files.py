@@ -17,10 +17,10 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 
 from token_diffusion.errors import ParameterError
-from trainer.data.feed import size_of
 from trainer.data.reading import files
 from trainer.data.reading.documents import read_pieces
 from trainer.data.reading.files import read_cells, read_chunks, read_lines
+from trainer.data.streaming import size_of
 
 ROWS = ["one, two", 'say "no"\nand go', "NA", "123", "café 猫", "null", ""]
 

@@ -18,6 +18,8 @@ from weakref import WeakKeyDictionary
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from ..facts import control_ids
+
 LONGEST_WORD = 100
 """Characters that one token may stand for at least, as where a whole word is unknown."""
 
@@ -28,19 +30,6 @@ class LostToken(ValueError):
     def __init__(self, name: str) -> None:
         super().__init__(f"{name!r} cannot be written as text")
         self.name = name
-
-
-def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Ids that mean something else than text: mask, padding, CLS, SEP, BOS, EOS, and whatever else is marked as special.
-
-    The unknown token stands for text that has no token, and is not among them, unless it serves as one of these as well.
-    """
-    names = tokenizer.special_tokens_map
-    marked = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    ids = (set(tokenizer.all_special_ids) | marked) - {tokenizer.unk_token_id}
-    if names.get("unk_token") in [token for name, token in names.items() if name != "unk_token"]:
-        ids.add(tokenizer.unk_token_id)
-    return frozenset(ids)
 
 
 def writes_text(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -17,8 +17,9 @@ from transformers import (
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from token_diffusion.errors import ParameterError
-from token_diffusion.plain import control_ids, plain, writes_text
+from token_diffusion.facts import control_ids
 from token_diffusion.text import OPEN, decode, encode
+from token_diffusion.text.plain import plain, writes_text
 
 NAMES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 TEXT = "the cat sat on the mat, and the dog sat on the cat. < / s p a d m k u n > abcdefghijklmnopqrstuvwxyz"
