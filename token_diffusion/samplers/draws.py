@@ -129,6 +129,7 @@ def shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) ->
         top_p.to(logits.device) if bool((top_p < 1).any()) else None,
         min_p.to(logits.device) if bool((min_p > 0).any()) else None,
         max_top_k,
+        greedy=bool((temperature == 0).any()),
     )
 
 
