@@ -272,8 +272,8 @@ class Ranked(Decoder):
         best, largest, second, entropy = told
         greedy = (rows.temperature[row] == 0).to(logits.device)
         token = torch.where(greedy, best.long(), inverse_cdf(theta, u.to(logits.device))).clamp(min=0).unsqueeze(1)
-        below = logits.gather(1, token) - logits.gather(1, best.long().unsqueeze(1))
-        largest = largest * below.squeeze(1).double().exp()
+        below = logits.gather(1, token).double() - logits.gather(1, best.long().unsqueeze(1)).double()
+        largest = largest * below.squeeze(1).exp()
         if bool((rows.ranked_by[row] == SHAPED).any()):
             of, by_margin = certainty_of(theta, **wanted), (rows.ranking[row] == MARGIN).to(logits.device)
             its = torch.where(by_margin, of.largest, theta.gather(1, token).squeeze(1)), of.second, of.entropy

@@ -415,3 +415,19 @@ def test_a_callback_is_told_the_grids_time_or_the_time_reached() -> None:
             requests.step()
             times.append(requests.t)
         assert times == pytest.approx(expected) and requests.done == requests.total
+
+
+@pytest.mark.parametrize("ranked_by", ["largest", "drawn", "shaped"])
+def test_logits_of_half_precision_are_ranked_in_whole(ranked_by: str) -> None:
+    network, found = recordings("llada")["uneven"].network, []
+    for dtype in (torch.bfloat16, torch.float32):
+
+        def rounded(tokens: Tensor, t: Tensor, dtype: torch.dtype = dtype) -> Tensor:
+            return network(tokens, t).bfloat16().to(dtype)
+
+        output = sample(
+            rounded, SCHEDULER, seq_len=24, num_samples=3, num_inference_steps=6, sampler="confidence", temperature=0.8,
+            ranked_by=ranked_by,
+        )  # fmt: skip
+        found.append((output.sequences, output.step_map))
+    assert found[0][0].equal(found[1][0]) and found[0][1].equal(found[1][1])
