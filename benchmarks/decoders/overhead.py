@@ -6,6 +6,7 @@ nothing around them. Both take turns, and a ratio is the median over the rounds 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.networks.denoiser import Denoiser
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
+from token_diffusion.text.encoding import OPEN
 
 from ..environment import timed
 from ..figures import median
@@ -34,15 +36,20 @@ class Overhead:
 
 
 def measure(
-    denoiser: Denoiser, scheduler: TokenDiffusionScheduler, parameters: SamplingParameters, rounds: int
+    denoiser: Denoiser,
+    scheduler: TokenDiffusionScheduler,
+    parameters: SamplingParameters,
+    rounds: int,
+    prompt: Sequence[int] = (),
 ) -> Overhead:
     """A run and its forward passes in turn, `rounds` times, after one untimed run."""
+    tokens = [*prompt, *[OPEN] * (parameters.seq_len - len(prompt))]
     device = torch.device(denoiser.device)
     recorder = Recorder(denoiser)
-    run(recorder, scheduler, parameters)
+    run(recorder, scheduler, parameters, tokens)
     ours, alone = [], []
     for _ in range(rounds):
-        ours.append(timed(lambda: run(denoiser, scheduler, parameters), device))
+        ours.append(timed(lambda: run(denoiser, scheduler, parameters, tokens), device))
         alone.append(timed(lambda: replay(denoiser, recorder.calls), device))
     ratios = [a / b for a, b in zip(ours, alone, strict=True)]
     return Overhead(len(recorder.calls), median(ours), median(alone), median(ratios))

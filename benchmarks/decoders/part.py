@@ -27,7 +27,7 @@ from ..report import Section, Table
 from .overhead import AIM, NUCLEUS, measure
 from .picture import Measured, draw
 from .quality import Examiner, Quality
-from .settings import BUDGETS, settings
+from .settings import BUDGETS, guided, settings
 
 PICTURE = Path("pictures") / "decoders.png"
 COLUMNS = ["decoder", "budget", "evaluations", "generative perplexity", "entropy", "a sample's entropy"]
@@ -41,9 +41,9 @@ held-out text than those of the first row. **These are no paper's figures**: the
 the samples are short, and MAUVE of so few is rough (with many the first row's would be 1). They compare the rows of one table,
 and nothing else. A low perplexity with an entropy far below that of the text is repetition."""
 
-OVERHEAD_NOTE = """{millions:.1f} M random parameters, {count} x {seq_len} tokens, {steps} steps where a decoder
-has steps. Forward passes alone: the very ones of our run, with the head at the positions that each tick asked for. Shaped: the
-same with top-p {nucleus}. Aim: at most {aim} times their time with top-p 1."""
+OVERHEAD_NOTE = """{millions:.1f} M random parameters, {count} x {seq_len} tokens of which {given} are a prompt,
+{steps} steps where a decoder has steps. Forward passes alone: the very ones of our run, with the head at the positions that each
+tick asked for. Shaped: the same with top-p {nucleus}. Aim: at most {aim} times their time with top-p 1."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,6 +157,7 @@ def cells(quality: Quality) -> tuple[object, ...]:
 def add_overhead(found: Section, arguments: argparse.Namespace) -> None:
     """One table, and a failure for each decoder that adds more than it should."""
     count, seq_len, steps = 4, 64, 16 if arguments.quick else 32
+    prompt = list(range(1000, 1008))
     model = random_model(arguments.device, arguments.dtype)
     denoiser, table = (
         as_loaded(model),
@@ -165,10 +166,10 @@ def add_overhead(found: Section, arguments: argparse.Namespace) -> None:
     table.columns = [*table.columns, "ours / forward passes", "shaped"]
     for process in PROCESSES:
         scheduler = TokenDiffusionScheduler(VOCAB_SIZE, MASK, forward_process=process)
-        for setting in settings(process, [steps]):
+        for setting in [*settings(process, [steps]), *guided(process, steps)]:
             print(f"overhead: {process}, {setting.name} {setting.budget}", file=sys.stderr, flush=True)
             plain, shaped = (
-                measure(denoiser, scheduler, setting.parameters(seq_len, count, top_p=top_p), arguments.rounds)
+                measure(denoiser, scheduler, setting.parameters(seq_len, count, top_p=top_p), arguments.rounds, prompt)
                 for top_p in (1.0, NUCLEUS)
             )
             table.add(process, setting.label, plain.passes, plain.ours, plain.alone, plain.ratio, shaped.ratio)
@@ -177,5 +178,5 @@ def add_overhead(found: Section, arguments: argparse.Namespace) -> None:
                     f"{setting.label} ({process}) takes {plain.ratio:.2f} of its forward passes' time, not {AIM}"
                 )
     millions = model.num_parameters() / 1e6
-    shape = {"count": count, "seq_len": seq_len, "steps": steps, "nucleus": NUCLEUS, "aim": AIM}
-    found.parts += [OVERHEAD_NOTE.format(millions=millions, **shape), table]
+    shape = {"count": count, "seq_len": seq_len, "steps": steps, "given": len(prompt)}
+    found.parts += [OVERHEAD_NOTE.format(millions=millions, nucleus=NUCLEUS, aim=AIM, **shape), table]

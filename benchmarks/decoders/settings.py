@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from token_diffusion.samplers.presets import PRESETS
-
+from token_diffusion import TokenDiffusionScheduler
+from token_diffusion.errors import ParameterError
+from token_diffusion.samplers import Samplers
 from token_diffusion.samplers.catalogue import KINDS
 from token_diffusion.samplers.options import Option, declared
 from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.samplers.presets import PRESETS
 
 BUDGETS = (4, 16, 64)
 """Steps, where a decoder has steps."""
@@ -51,12 +53,23 @@ class Setting:
 
 
 def settings(process: str, budgets: Sequence[int] = BUDGETS) -> Iterator[Setting]:
-    """All that fit a process, those of one curve one after the other."""
+    """All that fit a process and that it can do, those of one curve one after the other."""
+    samplers = Samplers(TokenDiffusionScheduler(8, 0, forward_process=process))
+    for setting in _proposed(process, budgets):
+        try:
+            samplers.of(setting.parameters(seq_len=8, num_samples=1))
+        except ParameterError:  # a choice that the decoder has for another process
+            continue
+        yield setting
+
+
+def _proposed(process: str, budgets: Sequence[int]) -> Iterator[Setting]:
+    switched: set[str] = set()
     for sampler, kind in KINDS.items():
         if process not in kind.decoders:
             continue
         options = declared(kind.decoders[process].Options)
-        for name, asked in variants(sampler, options):
+        for name, asked in variants(sampler, options, switched):
             yield from gridded(name, {"sampler": sampler, **asked}, budgets)
         if sampler == "ancestral" and process == "absorbing":
             yield Setting("first-hitting", "", {"sampler": sampler, "num_inference_steps": None})
@@ -73,19 +86,27 @@ def settings(process: str, budgets: Sequence[int] = BUDGETS) -> Iterator[Setting
                 yield from gridded(preset, asked, budgets)
 
 
+def guided(process: str, steps: int) -> Iterator[Setting]:
+    """Ancestral sampling with guidance by a prompt, which absorbing models alone have without labels: two views a row."""
+    if process == "absorbing":
+        yield Setting("ancestral, guided", f"{steps} steps", {"num_inference_steps": steps, "guidance_scale": 2.0})
+
+
 def gridded(name: str, asked: Mapping[str, Any], budgets: Sequence[int]) -> Iterator[Setting]:
     for steps in budgets:
         yield Setting(name, f"{steps} steps", {**asked, "num_inference_steps": steps})
 
 
-def variants(sampler: str, options: Mapping[str, Option]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Its defaults, each other choice, and what can be switched on, one at a time, under what names them."""
-    curves = {
-        name: each for name, each in options.items() if name not in ASIDE and (each.choices or each.type is bool)
-    }
-    defaults = [each.default for each in curves.values() if each.choices]
-    yield ", ".join([sampler, *defaults]), {}
-    for name, each in curves.items():
-        for choice in each.choices or [not each.default]:
-            if choice != each.default:
-                yield f"{sampler}, {choice if each.choices else name.replace('_', ' ')}", {name: choice}
+def variants(sampler: str, options: Mapping[str, Option], switched: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Its defaults, each other choice, and what can be switched on, one at a time, under what names them.
+
+    switched: what was, with a sampler before this one; it is not tried again.
+    """
+    choices = {name: each for name, each in options.items() if each.choices and name not in ASIDE}
+    yield ", ".join([sampler, *(each.default for each in choices.values())]), {}
+    for name, each in choices.items():
+        others = [choice for choice in each.choices if choice != each.default]
+        yield from ((f"{sampler}, {choice}", {name: choice}) for choice in others)
+    switches = {name: each for name, each in options.items() if each.type is bool and name not in switched}
+    switched.update(switches)
+    yield from ((f"{sampler}, {name.replace('_', ' ')}", {name: not each.default}) for name, each in switches.items())

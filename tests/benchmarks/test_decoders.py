@@ -65,7 +65,7 @@ def test_every_sampler_of_a_process_is_measured_and_its_settings_can_be_asked_fo
         names = [setting.name for setting in found]
         assert len(Counts(names)) == sum(a != b for a, b in zip(names, ["", *names], strict=False))  # together
         scheduler = TokenDiffusionScheduler(50, 4, forward_process=process)
-        for setting in found:
+        for setting in {setting.name: setting for setting in found}.values():
             parameters = setting.parameters(seq_len=6, num_samples=2)
             output = run(lambda tokens, t: torch.zeros(*tokens.shape, 50), scheduler, parameters)
             assert output.sequences.shape == (2, 6)

@@ -26,7 +26,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def flags(text: Path, output: Path, **more: object) -> list[str]:
-    given: dict[str, object] = {"vocab_size": 300, "context": 16, "hidden_size": 64, "num_layers": 1, "batch_size": 4, "eval_steps": 5}
+    given: dict[str, object] = {
+        "vocab_size": 300,
+        "context": 16,
+        "hidden_size": 64,
+        "num_layers": 1,
+        "batch_size": 4,
+        "eval_steps": 5,
+    }
     given |= {"max_train_steps": 10} | more
     files = ["--train_file", text / "train.txt", "--validation_file", text / "valid.txt", "--output_dir", output]
     return [str(each) for each in [*files, *(part for name, value in given.items() for part in (f"--{name}", value))]]
