@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 128
-"""Tokens summed together on the first level of a draw."""
+from .certainty import CHUNK, largest_of
 
 _ITERATIONS = {torch.float32: 31, torch.float64: 63}
 """Halvings that find one float among all that are not negative."""
@@ -51,10 +50,12 @@ def probabilities(
 
 def _divide(logits: Tensor, temperature: Tensor) -> None:
     """By the temperature, in place; where that is 0 only the first of the largest stays."""
-    peak, best = logits.amax(-1, keepdim=True), logits.argmax(-1, keepdim=True)
+    best, peak, _ = (each.unsqueeze(-1) for each in largest_of(logits))
     # within what float32 can hold: a temperature beyond it is flat, one below it greedy, neither is NaN
     logits.sub_(peak).div_(temperature.clamp(1e-6, 1e30).to(logits.dtype).unsqueeze(-1))
     greedy = (temperature == 0).unsqueeze(-1)
+    if logits.device.type == "cpu" and not bool(greedy.any()):
+        return
     kept = torch.where(greedy, peak - peak, logits.gather(-1, best))  # NaN, not 0, where the peak is no number
     logits.masked_fill_(greedy, -torch.inf).scatter_(-1, best, kept)
 
