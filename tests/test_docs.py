@@ -18,14 +18,18 @@ from server.settings import Settings
 from tests.live_server import LiveServer
 from tests.pages import PAGES, ROOT, commands, name, sections, spans, text
 from token_diffusion.__main__ import build_parser
+from token_diffusion.__main__ import main as samplers_shell
 from token_diffusion_client.__main__ import build_parser as clients_parser
 from trainer.__main__ import COMMANDS
 
 pytest_plugins = ["tests.server_fixtures"]
 
 FOLDERS = ("token_diffusion", "server", "trainer", "clients", "deploy", "benchmarks", "tests")
-SERVING, API = ROOT / "docs" / "serving.md", ROOT / "docs" / "api.md"
-OPENAIS = re.compile(r"Chat|Chunk|Completion|Delta|Message|Text(Choice|Part)|.*openai.*|.*Validation")
+SERVING, API, SAMPLING = (ROOT / "docs" / f"{page}.md" for page in ("serving", "api", "sampling"))
+TABLE = "python -m token_diffusion samplers --markdown"
+OPENAIS = re.compile(
+    r"Chat|Chunk|Completion|Delta|Message|Text(Choice|Part|Logprobs)|TokenLogprob|.*openai.*|.*Validation"
+)
 
 
 def flags_of_commands(module: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, set[str]]]:
@@ -112,7 +116,7 @@ def test_settings_are_on_the_page_of_the_server(setting: str) -> None:
 def test_the_page_of_the_api_has_every_endpoint_field_and_error(live: LiveServer) -> None:
     """As the server itself describes them; but for OpenAI's own answers, and what is refused unless it asks for nothing."""
     document = live.get("/openapi.json").json()
-    said = " ".join([*spans(API), *spans(SERVING)])
+    said = " ".join([*spans(API), *spans(SERVING), *re.findall(r"`([^`\n]+)`", samplers_told())])
     assert [path for path in document["paths"] if path not in said] == []
     words = set(re.findall(r"\w+", said))
     schemas = document["components"]["schemas"]
@@ -123,6 +127,17 @@ def test_the_page_of_the_api_has_every_endpoint_field_and_error(live: LiveServer
     sources = [file.read_text(encoding="utf-8") for file in (ROOT / "server").rglob("*.py")]
     kinds = {kind for source in sources for kind in re.findall(r'APIError\(\s*[\w.]+,\s*"(\w+)"', source)}
     assert len(kinds) > 5 and kinds - words == set()
+
+
+def samplers_told() -> str:
+    """The tables of the samplers, with which fields and flags need no page of their own."""
+    return text(SAMPLING).partition(f"<!-- {TABLE} -->\n")[2].partition("<!-- end of samplers -->")[0]
+
+
+def test_the_samplers_on_the_page_are_those_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """After a change: `python -m token_diffusion samplers --markdown`, between the two marks of docs/sampling.md."""
+    assert samplers_shell(TABLE.split()[3:]) == 0
+    assert samplers_told() == capsys.readouterr().out
 
 
 def asked(request: type[BaseModel]) -> set[str]:

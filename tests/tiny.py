@@ -169,3 +169,19 @@ class NeighbourDenoiser:
         rows, length = tokens.shape
         self.shapes.append((rows, length))
         return self.own[tokens] + self.left[F.pad(tokens[:, :-1], (1, 0))] * t[:, None, None]
+
+
+class Labelled(NeighbourDenoiser):
+    """Another vocabulary's worth of logits for each label; the same bits in whatever batch. told: the labels of each call."""
+
+    num_classes = 3
+
+    def __init__(self, vocab_size: int = 7) -> None:
+        super().__init__(vocab_size)
+        self.of_label = torch.randn(4, vocab_size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3
+        self.told: list[list[int] | None] = []
+
+    def __call__(self, tokens: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        self.told.append(None if labels is None else labels.tolist())
+        none = torch.full((len(tokens),), -1)
+        return super().__call__(tokens, t) + self.of_label[none if labels is None else labels].unsqueeze(1)

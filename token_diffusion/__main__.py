@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from .commands.convert import add_convert, convert_folder
 from .commands.sample import COMMANDS, add_sample, sample_text
+from .commands.samplers import add_samplers, print_samplers
 from .commands.score import add_score, score_texts
 from .errors import ParameterError
 from .networks.cpu.memory import prepare
@@ -19,6 +20,7 @@ DOES: dict[str, Callable[[argparse.Namespace], None]] = {
     **dict.fromkeys(COMMANDS, sample_text),
     "score": score_texts,
     "convert": convert_folder,
+    "samplers": print_samplers,
 }
 """What each command does."""
 
@@ -30,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_sample(commands)
     add_score(commands)
     add_convert(commands)
+    add_samplers(commands)
     return parser
 
 

@@ -261,7 +261,8 @@ class Requests:
         requests: tokens [seq_len] as `sample` takes them, and the parameters of each; their lengths may differ.
 
     Attributes:
-        states: int64 [num_samples, seq_len] on the CPU of each request, its tokens so far.
+        states: int64 [num_samples, seq_len] on the CPU of each request, its tokens so far. logprobs: float64 beside them, as in
+            `SampleOutput`; NaN where they are not asked for.
         nfe: network evaluations of each so far. total: grid steps of the one that has most.
     """
 
@@ -278,6 +279,7 @@ class Requests:
         self.states = [torch.tensor(self._batch.add(key, *request)) for key, request in enumerate(requests)]
         decoders: list[Any] = [self._batch.samplers.of(parameters) for parameters in self._parameters]
         self._steps = [each.steps(*request) for each, request in zip(decoders, requests, strict=True)]
+        self.logprobs = [torch.full(state.shape, torch.nan, dtype=torch.float64) for state in self.states]
         self._left, self._t, self.nfe = list(self._steps), [1.0] * len(requests), [0] * len(requests)
         self.total = max(self._steps)
 
@@ -312,6 +314,9 @@ class Requests:
             if update.changes:
                 sample, position, token = torch.tensor(update.changes).T
                 self.states[key][sample, position] = token
+                if update.logprobs is not None:
+                    told = [math.nan if value is None else value for value in update.logprobs]
+                    self.logprobs[key][sample, position] = torch.tensor(told, dtype=torch.float64)
 
 
 @contextmanager

@@ -69,6 +69,7 @@ class Cell:
 
     @property
     def probability(self) -> float | None:
+        """The same, without its logarithm."""
         return None if self.logprob is None else math.exp(min(self.logprob, 0.0))
 
 

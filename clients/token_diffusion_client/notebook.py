@@ -12,6 +12,7 @@ Picture.of(client.sample("ROMEO:", model="mdlm", logprobs=True), client.tokens("
 from __future__ import annotations
 
 import html
+import math
 import time
 from collections.abc import AsyncIterable, Coroutine, Iterable
 from typing import Any, Literal, Self, overload
@@ -147,7 +148,7 @@ class Picture:
         """The attribute that a cell has, if it has any."""
         ground = None
         if self._color == "confidence" and cell.probability is not None:
-            ground = shade(cell.probability)
+            ground = shade(math.sqrt(cell.probability))  # so that small ones can be told apart, too
         elif self._color == "step" and cell.step:
             ground = colour(cell.step, last)
         found = [] if ground is None else [f"background:{ground}", "border-radius:3px"]

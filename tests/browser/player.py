@@ -43,10 +43,10 @@ class Player:
         return self
 
     def field(self, name: str) -> Locator:
-        """A control of the form; the fold is opened for those in it."""
+        """A control of the form; its fold is opened for one in a fold."""
         found = self.page.get_by_label(name, exact=True)
-        fold = self.page.locator("details.more")
-        if not found.is_visible() and not fold.evaluate("(fold) => fold.open"):
+        fold = found.locator("xpath=ancestor::details")
+        if fold.count() > 0 and not fold.evaluate("(fold) => fold.open"):
             fold.locator("summary").click()
         return found
 

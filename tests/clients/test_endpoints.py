@@ -129,10 +129,11 @@ def chat(kind: str, **choice: Any) -> dict[str, Any]:
 
 def test_a_chat(connect: type[Client]) -> None:
     message = {"role": "assistant", "content": "hello", "refusal": None}
-    whole = chat("chat.completion", message=message, finish_reason="stop")
+    sure = {"content": [{"token": "hello", "logprob": -0.5, "bytes": [], "top_logprobs": []}], "refusal": None}
+    whole = chat("chat.completion", message=message, finish_reason="stop", logprobs=sure)
     with scripted() as server, connect(server.url) as client:
         server.replies["/v1/chat/completions"] = answer(whole)
-        said = client.chat(TALK, max_completion_tokens=8, seed=None, num_inference_steps=None)
+        said = client.chat(TALK, max_completion_tokens=8, seed=None, num_inference_steps=None, logprobs=True)
         (choice,) = said.choices
     assert (said.seed, choice.message.role, choice.message.content, choice.finish_reason) == (
         5,
@@ -140,7 +141,10 @@ def test_a_chat(connect: type[Client]) -> None:
         "hello",
         "stop",
     )
-    assert server.requests[0].body == {"messages": TALK, "max_completion_tokens": 8, "num_inference_steps": None}
+    assert choice.logprobs is not None
+    assert [(token.token, token.logprob) for token in choice.logprobs.content] == [("hello", -0.5)]
+    asked = {"max_completion_tokens": 8, "num_inference_steps": None, "logprobs": True}
+    assert server.requests[0].body == {"messages": TALK} | asked
 
 
 def test_a_chat_in_chunks(connect: type[Client]) -> None:

@@ -77,6 +77,25 @@ def test_completions_and_their_chunks(connect: type[Client], live: LiveServer) -
     assert infilled.choices[0].text.startswith("w3")
 
 
+def test_a_completion_says_how_sure_it_was(connect: type[Client], live: LiveServer) -> None:
+    asked: dict[str, Any] = {
+        "model": "absorbing",
+        "max_tokens": 8,
+        "seed": 3,
+        "sampler": "confidence",
+        "block_size": 4,
+    }
+    with connect(live.url) as client:
+        (choice,) = client.completions("w3 w4", logprobs=0, **asked).choices
+        chunks = list(client.stream_completions("w3 w4", logprobs=0, **asked))
+        (plain,) = client.completions("w3 w4", **asked).choices
+    assert choice.logprobs is not None and plain.logprobs is None and plain.text == choice.text
+    assert all(logprob is not None and logprob < 0 for logprob in choice.logprobs.token_logprobs)
+    assert len(choice.logprobs.tokens) == len(choice.logprobs.text_offset) == 8
+    told = [each.logprobs for chunk in chunks for each in chunk.choices if each.logprobs is not None]
+    assert [token for each in told for token in each.tokens] == choice.logprobs.tokens
+
+
 def test_a_chat_needs_a_template(connect: type[Client], live: LiveServer) -> None:
     with connect(live.url) as client:
         with pytest.raises(SampleError, match="must have a chat template to chat") as refused:

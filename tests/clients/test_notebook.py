@@ -75,7 +75,7 @@ def test_confidence_is_a_colour_and_what_was_set_anew_is_underlined() -> None:
         "step 2 · p = 0.75 · token 7 · rewritten",
         "token 0",
     ]
-    ground = f"background:{shade(0.75)};border-radius:3px;text-decoration:underline dotted"
+    ground = f"background:{shade(0.75**0.5)};border-radius:3px;text-decoration:underline dotted"
     assert [cell.get("style") for cell in cells] == [None, ground, None]
     with pytest.raises(ValueError, match=r"^color must be step or confidence, got 'age'$"):
         Picture(VOCABULARY, color="age")  # type: ignore[arg-type]

@@ -117,6 +117,20 @@ def test_two_processes_are_one_with_twice_the_batch(
 
 
 @pytest.mark.slow
+def test_two_processes_are_told_the_labels_that_one_is(workplace: Path) -> None:
+    rows = [{"text": line, "kind": number % 2} for number, line in enumerate(LINES * 5)]
+    (workplace / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told: dict[str, object] = {"label_column": "kind", "label_dropout": 0.3, "config_name": "token-diffusion"}
+    told |= dict.fromkeys(("train_file", "validation_file"), workplace / "rows.jsonl") | {"config_overrides": TINY}
+    launch(command(["-m", "trainer"], workplace, "told", **told, per_device_train_batch_size=8))
+    launch(command([*TORCHRUN, "-m", "trainer"], workplace, "told-2", **told))
+    assert losses(workplace / "told-2") == pytest.approx(losses(workplace / "told"), rel=1e-5)
+    one, two = (load_file(workplace / name / "final" / "model.safetensors") for name in ("told", "told-2"))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stored", "sharded", "streamed"])
 def test_two_processes_go_on_bit_for_bit(name: str, workplace: Path) -> None:
     """With dropout, for which each process has its own generator."""

@@ -26,6 +26,7 @@ def probabilities(
     top_p: Tensor | None = None,
     min_p: Tensor | None = None,
     max_top_k: int | None = None,
+    greedy: bool = True,
 ) -> Tensor:
     """Shaped theta [n, V], at least float32, each row summing to 1, with 0 at the mask. `logits` is left as it is.
 
@@ -35,11 +36,12 @@ def probabilities(
         temperature: [n] float; 0 is greedy. top_k: [n] int64; 0 keeps all. top_p: [n] float in (0, 1]. min_p: [n] float in
             [0, 1]. None skips that stage for all rows, which is to the last bit what a value that keeps all does for one.
         max_top_k: the largest of top_k where the caller knows it, which saves asking the device.
+        greedy: whether a temperature may be 0; to look for the most probable token is most of what a temperature takes.
     """
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
     logits[:, mask_token_id] = -torch.inf
     if temperature is not None:
-        _divide(logits, temperature)
+        _divide(logits, temperature, greedy)
     if top_k is not None:
         _keep_top(logits, top_k, int(top_k.max()) if max_top_k is None else max_top_k)
     theta = logits.softmax(-1)
@@ -48,16 +50,16 @@ def probabilities(
     return theta if min_p is None else _likely(theta, min_p)
 
 
-def _divide(logits: Tensor, temperature: Tensor) -> None:
+def _divide(logits: Tensor, temperature: Tensor, greedy: bool) -> None:
     """By the temperature, in place; where that is 0 only the first of the largest stays."""
-    best, peak, _ = (each.unsqueeze(-1) for each in largest_of(logits))
+    best = largest_of(logits)[0].unsqueeze(-1) if greedy else None
+    peak = logits.amax(-1, keepdim=True)
     # within what float32 can hold: a temperature beyond it is flat, one below it greedy, neither is NaN
     logits.sub_(peak).div_(temperature.clamp(1e-6, 1e30).to(logits.dtype).unsqueeze(-1))
-    greedy = (temperature == 0).unsqueeze(-1)
-    if logits.device.type == "cpu" and not bool(greedy.any()):
-        return
-    kept = torch.where(greedy, peak - peak, logits.gather(-1, best))  # NaN, not 0, where the peak is no number
-    logits.masked_fill_(greedy, -torch.inf).scatter_(-1, best, kept)
+    if best is not None:
+        is_greedy = (temperature == 0).unsqueeze(-1)
+        kept = torch.where(is_greedy, peak - peak, logits.gather(-1, best))  # NaN, not 0, where the peak is no number
+        logits.masked_fill_(is_greedy, -torch.inf).scatter_(-1, best, kept)
 
 
 def _keep_top(logits: Tensor, top_k: Tensor, largest: int) -> None:

@@ -52,7 +52,7 @@ class CallableDenoiser:
 
     def __init__(self, function: Callable[..., Tensor], device: str | torch.device = "cpu") -> None:
         self.function, self.device, self.block_size = function, torch.device(device), block_size_of(function)
-        takes_labels = "labels" in parameter_names(function)
+        self.ends, takes_labels = ends_of(function), "labels" in parameter_names(function)
         self.num_classes = int(getattr(function, "num_classes", LARGEST)) if takes_labels else 0
 
     def __call__(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,16 +20,13 @@ from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
 from ..networks.denoiser import Denoiser, MaskedLMDenoiser
 from ..networks.hub import local_folder, tokenizer_folder
-from ..networks.transformer import TokenDiffusionConfig
 from ..samplers.parameters import SamplingParameters
 from ..sampling import Requests, evaluating
-from ..text import OPEN, check_stops, encode, ending
+from ..text import check_stops, encode, ending
 from .folder import HUB_ARGUMENTS, check_place, push
-from .inputs import seeds_of, token_lists
-from .output import OUTPUT_TYPES, TokenDiffusionPipelineOutput, as_output, stacked
-
-PARTS = ("model", "scheduler", "tokenizer", "facts")
-DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+from .inputs import check_callback, check_given, check_returned, open_canvas, seeds_of, tensor_inputs, token_lists
+from .output import TokenDiffusionPipelineOutput, as_output, stacked
+from .parts import DTYPES, PARTS, check_parts
 
 
 class TokenDiffusionPipeline(DiffusionPipeline):
@@ -156,6 +154,12 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         top_p: float = 1.0,
         top_k: int = 0,
         min_p: float = 0.0,
+        label: int | None = None,
+        sampler: str = "ancestral",
+        guidance_scale: float = 1.0,
+        suppress_end: bool = False,
+        early_end: bool = False,
+        logprobs: bool = False,
         stop: str | Sequence[str] = (),
         seed: int | list[int] | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -164,6 +168,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., Any] | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
+        **options: Any,
     ) -> Any:
         """Draws sequences, those of all prompts in one batch.
 
@@ -177,6 +182,8 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once, or the blocks of a
                 block-causal model, which takes no others.
             temperature, top_p, top_k, min_p: shape each token's distribution; the defaults leave it as it is.
+            label, sampler, guidance_scale, suppress_end, early_end: as in `sample`; options: what is asked of the sampler alone.
+            logprobs: the output has them, too.
             stop: a string, or several, that end a text where they were drawn; its tokens stay whole.
             seed: as in `sample`; a list has one for each prompt, and one seed is every prompt's: a prompt's tokens do not
                 depend on those beside it.
@@ -199,21 +206,43 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             ParameterError: an argument is outside its range, or a callback changed what it was given.
             FloatingPointError: the network's logits hold no distribution.
         """
-        names = callback_on_step_end_tensor_inputs
-        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
-            names = callback_on_step_end.tensor_inputs
-        names = self._callback_tensor_inputs if names is None else names
+        names = tensor_inputs(callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         self.check_inputs(prompt, template, tokens, output_type, callback_on_step_end, names)
         stop = check_stops(stop)
         canvases = self._canvases(prompt, template, tokens, seq_len, inject_start_token)
-        how = partial(SamplingParameters, num_samples=num_samples, num_inference_steps=num_inference_steps)
-        shaped = partial(how, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, block_size=block_size)
-        asked = [shaped(len(canvas)) for canvas in canvases]
-        seeds = seeds_of(seed, generator, len(canvases))  # last, for a generator moves on by it
-        parameters = [replace(each, seed=own) for each, own in zip(asked, seeds, strict=True)]
+        asked = {
+            "num_samples": num_samples, "num_inference_steps": num_inference_steps, "block_size": block_size,
+            "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "label": label,
+            "sampler": sampler, "options": options, "logprobs": logprobs, "guidance_scale": guidance_scale,
+            "suppress_end": suppress_end, "early_end": early_end,
+        }  # fmt: skip
+        parameters = self._parameters(canvases, asked, seed, generator)
+        requests = self._run(list(zip(canvases, parameters, strict=True)), callback_on_step_end, names)
+        sequences, texts = as_output(requests.states, self._padding, output_type), None
+        if output_type == "text":
+            end = partial(ending, self.tokenizer, stop=stop, facts=self.facts or UNKNOWN)
+            states = zip(canvases, requests.states, strict=True)
+            texts = [end(row, canvas).text for canvas, state in states for row in state.tolist()]
+        if not return_dict:
+            return sequences, texts
+        told = as_output(requests.logprobs, math.nan, output_type) if logprobs else None
+        return TokenDiffusionPipelineOutput(sequences, texts, [each.seed for each in parameters], requests.nfe, told)
+
+    def _parameters(
+        self, canvases: Sequence[Sequence[int]], asked: Mapping[str, Any], seed: Any, generator: Any
+    ) -> list[SamplingParameters]:
+        """Those of each prompt; its seed comes last, for a generator moves on by it."""
+        frame = (self.facts or UNKNOWN).frame
+        framed = {**asked, "frame": (len(frame.prefix), len(frame.suffix))}
+        same = [SamplingParameters(len(canvas), **framed) for canvas in canvases]
+        return [replace(each, seed=own) for each, own in zip(same, seeds_of(seed, generator, len(same)), strict=True)]
+
+    def _run(
+        self, together: Sequence[tuple[Sequence[int], SamplingParameters]], callback: Any, names: Sequence[str]
+    ) -> Requests:
+        """All of them in one batch, to their ends or to the callback's interrupt."""
         self._interrupt = False
         with evaluating(self.model):
-            together = list(zip(canvases, parameters, strict=True))
             requests = Requests(self._denoise(), self.scheduler, together, self._execution_device)
             self._num_timesteps = requests.total
             with self.progress_bar(total=requests.total) as bar:
@@ -221,54 +250,24 @@ class TokenDiffusionPipeline(DiffusionPipeline):
                     before = requests.done
                     requests.step()
                     bar.update(requests.done - before)
-                    if callback_on_step_end is not None and requests.total:
-                        self._call_back(callback_on_step_end, names, requests)
+                    if callback is not None and requests.total:
+                        self._call_back(callback, names, requests)
         self.maybe_free_model_hooks()
-        sequences, texts = as_output(requests.states, self._padding, output_type), None
-        if output_type == "text":
-            end = partial(ending, self.tokenizer, stop=stop, facts=self.facts or UNKNOWN)
-            states = zip(canvases, requests.states, strict=True)
-            texts = [end(row, canvas).text for canvas, state in states for row in state.tolist()]
-        output = TokenDiffusionPipelineOutput(sequences, texts, seeds, requests.nfe)
-        return output if return_dict else (sequences, texts)
+        return requests
 
     def check_inputs(
         self, prompt: Any, template: Any, tokens: Any, output_type: Any, callback: Any, callback_inputs: Any
     ) -> None:
         """Raises `ParameterError` for parts that do not fit, and for what is no text, no known output or no callback."""
         self._check_parts()
-        given = {"prompt": prompt, "template": template, "tokens": tokens}
-        given = {name: value for name, value in given.items() if value is not None}
-        for first, second in zip(given, list(given)[1:], strict=False):
-            raise ParameterError(second, f"be absent where {first} is given", given[second])
-        for name, value in given.items():
-            texts = value if isinstance(value, list) else [value]
-            if name != "tokens" and not (texts and all(isinstance(text, str) for text in texts)):
-                raise ParameterError(name, "be a text or a list of texts", value)
-            if name != "tokens" and self.tokenizer is None:
-                raise ParameterError(name, "be absent where the pipeline has no tokenizer", value)
-        if output_type not in OUTPUT_TYPES:
-            raise ParameterError("output_type", f"be one of {', '.join(OUTPUT_TYPES)}", output_type)
-        if output_type == "text" and self.tokenizer is None:
-            raise ParameterError("output_type", "be tokens, pt or np where the pipeline has no tokenizer", output_type)
-        if callback is not None and not callable(callback):
-            raise ParameterError("callback_on_step_end", "be callable", callback)
-        if unknown := [name for name in callback_inputs if name not in self._callback_tensor_inputs]:
-            rule = f"be among {self._callback_tensor_inputs}"
-            raise ParameterError("callback_on_step_end_tensor_inputs", rule, unknown)
+        check_given(
+            {"prompt": prompt, "template": template, "tokens": tokens}, output_type, self.tokenizer is not None
+        )
+        check_callback(callback, callback_inputs, self._callback_tensor_inputs)
 
     def _check_parts(self) -> None:
         """Raises `ParameterError` if they do not fit each other; any of them may have been replaced since the last call."""
-        model, scheduler, tokenizer = self.model, self.scheduler, self.tokenizer
-        if not isinstance(scheduler, TokenDiffusionScheduler):
-            raise ParameterError("scheduler", "be a TokenDiffusionScheduler", type(scheduler).__name__)
-        width, mask = scheduler.config.vocab_size, scheduler.config.mask_token_id
-        if (found := model.config.get_text_config().vocab_size) != width:
-            raise ParameterError("model", f"be as wide as the scheduler's vocab_size {width}", found)
-        if tokenizer is not None and tokenizer.mask_token_id != mask:
-            raise ParameterError("tokenizer", f"have the scheduler's mask_token_id {mask}", tokenizer.mask_token_id)
-        if isinstance(model.config, TokenDiffusionConfig):
-            model.config.check_process(scheduler.process)
+        check_parts(self.model, self.scheduler, self.tokenizer)
 
     def _canvases(
         self, prompt: Any, template: Any, tokens: Any, seq_len: int | None, inject_start_token: bool
@@ -285,9 +284,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
         if tokens is not None:
             canvases = token_lists(tokens, seq_len)
         elif self.tokenizer is None:
-            if (room := (seq_len or 0) - len(frame)) < 1:
-                raise ParameterError("seq_len", f"be more than {len(frame)}, the tokens of the frame", seq_len)
-            canvases = [frame.around([OPEN] * room)]
+            canvases = [open_canvas(frame, seq_len or 0)]
         else:
             name, texts = ("prompt", prompt) if template is None else ("template", template)
             how: dict[str, Any] = {"seq_len": seq_len, "inject_start_token": inject_start_token, "frame": frame}
@@ -324,10 +321,4 @@ class TokenDiffusionPipeline(DiffusionPipeline):
     def _call_back(self, callback: Any, names: Sequence[str], requests: Requests) -> None:
         sample = stacked(requests.states, self._padding)
         given = {name: sample.clone() for name in names}
-        returned = callback(self, requests.done - 1, requests.t, dict(given))
-        if not isinstance(returned, (dict, type(None))):
-            raise ParameterError("callback_on_step_end", "return a dict or nothing", returned)
-        for name, value in [*given.items(), *(returned or {}).items()]:
-            if name not in given or not torch.is_tensor(value) or not sample.equal(value.to(sample.device)):
-                rule = "leave the tokens as they are: they are a function of the seed"
-                raise ParameterError("callback_on_step_end", rule, name)
+        check_returned(callback(self, requests.done - 1, requests.t, dict(given)), given, sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..diffusion.shaping import inverse_cdf, probabilities
 from .randomness import Purpose, uniform
 from .rows import SampleRows
-from .sampler import Logits, Outcome, Plan, Vocabulary, slices
+from .sampler import Logits, Outcome, Plan, Vocabulary, own
 
 MAX_ELEMENTS = {"cpu": 1 << 22}
 """Logits that are shaped together: shaping needs a few copies of them, which should neither fill the memory nor, on a CPU,
@@ -41,14 +42,15 @@ def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary:
     row, column = split(plan.positions, rows.tokens.shape[1])
     z = rows.tokens.view(-1)[plan.positions]
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
-    parts = []
+    parts, is_told = [], bool(rows.logprobs.any())
     for some in pieces(logits):
         piece = logits[some]
         theta = shaped(rows, row[some], allowed(rows, row[some], piece, vocabulary), vocabulary.mask_token_id)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         tokens = inverse_cdf(theta, u[some].to(theta.device))
         drawn = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        logprob = own_logprob(rows, row[some], piece, tokens, vocabulary.mask_token_id)
+        unshaped = own(logits)[some] if is_told else piece
+        logprob = own_logprob(rows, row[some], unshaped, tokens, vocabulary.mask_token_id)
         parts.append(torch.stack([tokens.double(), there.double(), drawn.double(), logprob]))
     tokens, probability, drawn, logprob = torch.cat(parts, dim=1).cpu()
     lost = tokens < 0
@@ -73,11 +75,19 @@ class Some:
 
     def __init__(self, logits: Logits, index: Tensor) -> None:
         self.device, self.shape = logits.device, (len(index), logits.shape[1])
-        self._logits, self._index = logits, index
+        self._logits: Any = logits
+        self._index = index
+
+    @property
+    def own(self) -> Logits:
+        return Some(own(self._logits), self._index)
 
     def __getitem__(self, some: slice) -> Tensor:
         index, parts = self._index[some], []
-        for each in slices(self._logits):
+        if not hasattr(self._logits, "slices"):
+            found: Tensor = self._logits[index]
+            return found
+        for each in self._logits.slices:
             start, stop, _ = each.indices(self._logits.shape[0])
             inside = index[(index >= start) & (index < stop)] - start
             if inside.numel():
@@ -119,6 +129,7 @@ def shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) ->
         top_p.to(logits.device) if bool((top_p < 1).any()) else None,
         min_p.to(logits.device) if bool((min_p > 0).any()) else None,
         max_top_k,
+        greedy=bool((temperature == 0).any()),
     )
 
 

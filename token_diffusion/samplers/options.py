@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..diffusion.values import check_bool, check_int, check_number
 from ..errors import ParameterError
 
+TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
+"""What JSON Schema calls them."""
+
 
 def option(
     default: Any,
@@ -50,10 +53,17 @@ class Option:
             None if self.minimum is None and self.above is None else self.minimum if self.above is None else self.above
         )
         if low is None:
-            return "" if self.maximum is None else f"<= {self.maximum:g}"
+            return "" if self.maximum is None else f"<= {_plain(self.maximum)}"
         if self.maximum is None:
-            return f"{'>=' if self.above is None else '>'} {low:g}"
-        return f"in {'[' if self.above is None else '('}{low:g}, {self.maximum:g}]"
+            return f"{'>=' if self.above is None else '>'} {_plain(low)}"
+        return f"in {'[' if self.above is None else '('}{_plain(low)}, {_plain(self.maximum)}]"
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As the shell and `/models` tell it, in JSON."""
+        limits = {"minimum": self.minimum, "exclusive_minimum": self.above, "maximum": self.maximum}
+        own = {"name": self.name, "type": TYPES[self.type], "default": self.default, "description": self.description}
+        return {**own, **limits, "choices": list(self.choices) or None}
 
     def check(self, value: Any) -> None:
         """Raises `ParameterError` for a value of another type, or out of bounds."""
@@ -73,6 +83,10 @@ class Option:
                 low and (self.above is None or value > self.above) and (self.maximum is None or value <= self.maximum)
             ):
                 raise ParameterError(self.name, f"be {self.bounds}", value)
+
+
+def _plain(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def either(one: Option, other: Option) -> Option:

@@ -35,16 +35,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "remdm": {
         "sampler": "remdm",
         "remask": "loop",
-        "eta": 0.02,
-        "t_on": 0.55,
-        "t_off": 0.05,
-        "alpha_on": 0.9,
         "num_inference_steps": 1024,
         "top_p": 0.9,
     },
 }
 """Defaults as their authors have them: of LLaDA's and Fast-dLLM's `generate`, in blocks as they call it; of Dream's README; of
-ReMDM's script for its loop. A `block_size` holds for block-wise sampling only."""
+ReMDM's script for its loop, whose numbers are the sampler's own defaults. A `block_size` holds for block-wise sampling only."""
 
 INSTEAD = [{"threshold", "factor", "entropy_bound"}]
 """Fields of which a request has one: who gives another than the preset's wants it instead."""

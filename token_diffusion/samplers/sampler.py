@@ -75,6 +75,12 @@ def slices(logits: Logits) -> Sequence[slice]:
     return getattr(logits, "slices", [slice(None)])
 
 
+def own(logits: Logits) -> Logits:
+    """The network's own, where what a sampler reads is a mixture of several answers of it (decoders/guidance.py)."""
+    found: Logits = getattr(logits, "own", logits)
+    return found
+
+
 class Sampler(Protocol):
     """What a kind of row needs. Stateless: all that a sampler remembers is in the rows, which are of the class that it makes.
 
@@ -138,9 +144,6 @@ class Decoder:
     def check(self, parameters: SamplingParameters) -> None:
         """Raises `ParameterError` if the sampler cannot do this for its process."""
         self.options(parameters)
-        for name in ("suppress_end", "early_end"):
-            if getattr(parameters, name) and not self.vocabulary.ends.numel():
-                raise ParameterError(name, "be false, as the model has learnt no token that ends a text", True)
 
     def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """At most so many evaluations of the network for one row; `tokens` [seq_len], negative where open."""
@@ -170,6 +173,42 @@ class Decoder:
         """Positions the network may attend to, bool [R, L]."""
         valid: Tensor = rows.valid
         return valid
+
+
+class Around:
+    """A sampler around another, of whose rows its own are: what a subclass does not change is done by that."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.views = inner, inner.views
+
+    def check(self, parameters: SamplingParameters) -> None:
+        """Raises `ParameterError` if the sampler cannot do this for its process."""
+        self.inner.check(parameters)
+
+    def evaluations(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
+        """At most so many evaluations of the network for one row; `tokens` [seq_len], negative where open."""
+        return int(self.inner.evaluations(tokens, parameters))
+
+    def steps(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
+        """The step that ends a row."""
+        return int(self.inner.steps(tokens, parameters))
+
+    def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> Any:
+        """New rows, to be planned."""
+        return self.inner.rows(tokens, parameters)
+
+    def visible(self, rows: Any) -> Tensor:
+        """Positions the network may attend to, bool [R, L]."""
+        visible: Tensor = self.inner.visible(rows)
+        return visible
+
+    def plan(self, rows: Any) -> Plan:
+        plan: Plan = self.inner.plan(rows)
+        return plan
+
+    def commit(self, rows: Any, plan: Plan, logits: Logits) -> Outcome:
+        outcome: Outcome = self.inner.commit(rows, plan, logits)
+        return outcome
 
 
 def price(sampler: Sampler, tokens: Sequence[int], parameters: Parameters) -> int:

@@ -15,7 +15,7 @@ from ..errors import in_one_line
 from .chat.conversations import dataset_conversations, read_conversations
 from .reading.documents import Documents, labelled_pieces, read_pieces, row_pieces
 from .reading.files import check_column, is_table, quiet, table_cells
-from .reading.labels import FLAG, FoundLabels, row_labels
+from .reading.labels import FLAG, FoundLabels, row_labels, row_names
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,10 @@ def _rows(config: TrainingConfig, rows: Any, where: str) -> Documents:
     if labels is None:
         documents = Documents(lambda: row_pieces(table_cells(rows, column)))
     else:
-        documents = Documents(lambda: labelled_pieces(table_cells(rows, column), row_labels(rows, labels), where))
+        names = row_names(rows, labels)
+        documents = Documents(
+            lambda: labelled_pieces(table_cells(rows, column), row_labels(rows, labels), where), names=names
+        )
     if not documents.survey.num_documents:
         raise ParameterError("text_column", "hold text, and not be empty", column)
     return documents

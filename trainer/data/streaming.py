@@ -80,10 +80,13 @@ def open_documents(
         return IterableDataset.from_generator(read_rows, gen_kwargs={"files": numbered, **options})
     rows, column = open_dataset(config)["train"], config.text_column
     as_text(next(iter(rows.take(1)))[column], column)
-    kept = {column: "text"} | ({} if config.label_column is None else {config.label_column: "label"})
-    renamed = {name: new for name, new in kept.items() if name != new}
-    rows = rows.select_columns([*kept])
-    return rows.rename_columns(renamed) if renamed else rows
+    if config.label_column is not None:
+        rows = rows.select_columns([column, config.label_column])
+        # By way of names that neither has: one may have the other's new name.
+        rows = rows.rename_columns({column: f"{column} (text)", config.label_column: f"{config.label_column} (label)"})
+        return rows.rename_columns({f"{column} (text)": "text", f"{config.label_column} (label)": "label"})
+    rows = rows.select_columns([column])
+    return rows if column == "text" else rows.rename_column(column, "text")
 
 
 def source_fingerprint(config: TrainingConfig) -> str:

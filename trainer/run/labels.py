@@ -11,7 +11,7 @@ from token_diffusion.errors import ParameterError
 from token_diffusion.networks.masked_lm import num_classes
 
 from ..config import TrainingConfig
-from ..data.reading.labels import MOST_SHOWN, FoundLabels, Label, Labels
+from ..data.reading.labels import MOST_SHOWN, FoundLabels, Label, Labels, shown
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,6 @@ def _counted(labels: Labels, found: FoundLabels) -> str:
     ids = [labels.id_of(Label(value, where)) for value, where in found.first.items()]
     rows = dict(zip(ids, counts.tolist(), strict=True))
     names = {number: name for name, number in (labels.names or {}).items()}
-    shown = [f"{f'{names[number]} = ' if names else ''}{number} ({rows[number]:,})" for number in sorted(rows)]
-    more = f", … ({len(shown)} in all)" if len(shown) > MOST_SHOWN else ""
-    return f"{', '.join(shown[:MOST_SHOWN])}{more} of {labels.num_classes}"
+    each = [f"{f'{shown(names[id])} = ' if names else ''}{id} ({rows[id]:,})" for id in sorted(rows)]
+    more = f", … ({len(each)} in all)" if len(each) > MOST_SHOWN else ""
+    return f"{', '.join(each[:MOST_SHOWN])}{more}, of {labels.num_classes} that the network knows"

@@ -127,7 +127,14 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "t_on": (number, "remdm, psi: time at which that begins"),
     "t_off": (number, "remdm, psi: time at which it ends"),
     "alpha_on": (number, "remdm, psi: the share of tokens that show meanwhile, of a loop"),
-    "greedy_tail": (bool, "ancestral, psi: the last step takes the most probable tokens"),
+    "num_corrector_steps": (int, "gibbs: corrector steps after each step"),
+    "num_corrected": (int, "gibbs, self_correction: positions in one of their steps"),
+    "corrected": (text, "gibbs: which positions: random, least_confident"),
+    "num_correction_steps": (int, "self_correction: steps of correction at most"),
+    "correction_temperature": (number, "self_correction: temperature at which they draw"),
+    "correction_t": (number, "self_correction: time that the network is told"),
+    "patience": (int, "self_correction: it ends after so many steps without more agreement"),
+    "greedy_tail": (bool, "ancestral, psi, gibbs, self_correction: the last step takes the most probable tokens"),
 }
 """The same, of what may be asked of some decoders alone."""
 

@@ -113,12 +113,23 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class TextLogprobs:
+    """Of the tokens of a completion, or of a chunk of it: how each reads, its log-probability, None where the network gave
+    none, and where it begins in the text."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    text_offset: list[int]
+
+
+@dataclass(frozen=True)
 class CompletionChoice:
-    """One text of a completion, or what a chunk has of it."""
+    """One text of a completion, or what a chunk has of it; `logprobs` if they were asked for."""
 
     index: int
     text: str
     finish_reason: str | None = None
+    logprobs: TextLogprobs | None = None
 
 
 @dataclass(frozen=True)
@@ -152,12 +163,28 @@ class ChatMessage:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How a token of an answer reads, and its log-probability, None where the network gave none."""
+
+    token: str
+    logprob: float | None
+
+
+@dataclass(frozen=True)
+class ChatLogprobs:
+    """Of the tokens of an answer, or of a chunk of it."""
+
+    content: list[TokenLogprob]
+
+
+@dataclass(frozen=True)
 class ChatChoice:
-    """One answer in a chat."""
+    """One answer in a chat; `logprobs` if they were asked for."""
 
     index: int
     message: ChatMessage
     finish_reason: str | None = None
+    logprobs: ChatLogprobs | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +214,7 @@ class ChatChunkChoice:
     index: int
     delta: ChatDelta
     finish_reason: str | None = None
+    logprobs: ChatLogprobs | None = None
 
 
 @dataclass(frozen=True)

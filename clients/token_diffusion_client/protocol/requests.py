@@ -53,8 +53,18 @@ class Decoding(TypedDict, total=False):
     t_on: float | None
     t_off: float | None
     alpha_on: float | None
+    num_corrector_steps: int | None
+    """of gibbs"""
+    num_corrected: int | None
+    """of gibbs and self_correction: positions in a step"""
+    corrected: Literal["random", "least_confident"] | None
+    num_correction_steps: int | None
+    """of self_correction, as are the next three"""
+    correction_temperature: float | None
+    correction_t: float | None
+    patience: int | None
     greedy_tail: bool | None
-    """the last step takes the most probable tokens"""
+    """of ancestral, psi, gibbs and self_correction: the last step takes the most probable tokens"""
 
 
 class Parameters(Decoding, total=False):
@@ -154,6 +164,8 @@ class CompletionParameters(OpenAIParameters, total=False):
     suffix: str | None
     """what is to follow: infill"""
     echo: bool | None
+    logprobs: int | None
+    """0 or 1: how probable each token was, to the network alone, when it was set; of no other tokens"""
 
 
 class ChatParameters(OpenAIParameters, total=False):
@@ -161,6 +173,8 @@ class ChatParameters(OpenAIParameters, total=False):
 
     max_completion_tokens: int | None
     """the newer name of max_tokens"""
+    logprobs: bool | None
+    """how probable each token was, to the network alone, when it was set"""
 
 
 NULL_SAYS = {"num_inference_steps"}

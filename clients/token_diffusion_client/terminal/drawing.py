@@ -30,7 +30,7 @@ STYLES = {
 REWRITTEN = "underline"
 """Beside any colour, as long as it stands."""
 
-SURENESS = {0.25: "red", 0.5: "dark_orange", 0.75: "yellow", 1.0: "cyan"}
+SURENESS = {0.05: "red", 0.25: "dark_orange", 0.6: "yellow", 1.0: "cyan"}
 """Style of a token by the probability that it had, at most, when it was set."""
 
 

@@ -103,8 +103,11 @@ class Flow:
 
     @property
     def num_shown(self) -> int:
-        """How many of the answer's first tokens `text` shows, all of each; of a text that was cut the last one maybe in part."""
-        length = len(self.text)
+        """How many of the answer's first tokens `text` shows, all of each; of a text that was cut the last one maybe in part.
+
+        (Of that one white space alone is nothing.)
+        """
+        length = len(self.text.rstrip() if self._is_cut else self.text)
 
         def end(count: int) -> int:
             return len(self._spelling.text(self._ids[:count]))

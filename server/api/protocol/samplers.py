@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from token_diffusion.samplers.catalogue import KINDS, all_options
-from token_diffusion.samplers.options import Option, declared
+from token_diffusion.samplers.options import TYPES, Option, declared
 from token_diffusion.samplers.presets import PRESETS
 
 from .values import Value, Whole, bounds
@@ -21,9 +21,7 @@ SamplerName = Annotated[str, bounds(enum=list(KINDS))]
 PresetName = Annotated[str, bounds(**{"enum": list(PRESETS), "x-presets": PRESETS})]
 """What each stands for is told along, so that a form can be filled in with it."""
 
-TYPES: dict[type, Any] = {int: Whole, float: float, bool: bool, str: str}
-NAMES = {int: "integer", float: "number", bool: "boolean", str: "string"}
-"""Of types, in JSON Schema."""
+FIELDS: dict[type, Any] = {int: Whole, float: float, bool: bool, str: str}
 
 
 def option_fields() -> dict[str, Any]:
@@ -35,7 +33,7 @@ def option_fields() -> dict[str, Any]:
 
 
 def _field(option: Option, samplers: list[str]) -> Any:
-    kind: Any = TYPES[option.type]
+    kind: Any = FIELDS[option.type]
     said = f"{option.description}; of the sampler{'s' * (len(samplers) > 1)} {', '.join(samplers)}"
     extra = {"x-samplers": samplers, "default": option.default}
     return Annotated[kind, bounds(**_limits(option))] | None, Field(
@@ -56,7 +54,7 @@ class OptionInfo(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
-    type: Annotated[str, bounds(enum=list(NAMES.values()))]
+    type: Annotated[str, bounds(enum=list(TYPES.values()))]
     default: Value
     description: str
     minimum: float | None
@@ -64,19 +62,6 @@ class OptionInfo(BaseModel):
     maximum: float | None
     choices: list[str] | None
     """of a string"""
-
-    @classmethod
-    def of(cls, option: Option) -> OptionInfo:
-        return cls(
-            name=option.name,
-            type=NAMES[option.type],
-            default=option.default,
-            description=option.description,
-            minimum=option.minimum,
-            exclusive_minimum=option.above,
-            maximum=option.maximum,
-            choices=list(option.choices) or None,
-        )
 
 
 class SamplerInfo(BaseModel):
@@ -103,4 +88,4 @@ def samplers_of(process: str) -> list[SamplerInfo]:
 
 def _options(declares: Any) -> list[OptionInfo]:
     options: Mapping[str, Option] = declared(declares)
-    return [OptionInfo.of(option) for option in options.values()]
+    return [OptionInfo(**option.figures) for option in options.values()]

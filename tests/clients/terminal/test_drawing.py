@@ -91,10 +91,10 @@ def test_styles_tell_the_ages() -> None:
 
 def test_confidence_is_a_colour_and_rewriting_is_none() -> None:
     told = [
-        StateEvent(1, 0.5, 1, [(0, 1, 2), (0, 2, 3)], logprobs=[math.log(0.1), math.log(0.9)]),
-        StateEvent(2, 0.5, 2, [(0, 1, 3)], logprobs=[math.log(0.6)]),
+        StateEvent(1, 0.5, 1, [(0, 1, 2), (0, 2, 3)], logprobs=[math.log(0.01), math.log(0.9)]),
+        StateEvent(2, 0.5, 2, [(0, 1, 3)], logprobs=[math.log(0.5)]),
     ]
-    end = dataclasses.replace(done("the dog dog"), logprobs=[[None, math.log(0.6), math.log(0.9)]])
+    end = dataclasses.replace(done("the dog dog"), logprobs=[[None, math.log(0.5), math.log(0.9)]])
     screen = console(color=True)
     watch([start(), *told, end], screen, lambda model: READER, "confidence")
     assert isinstance(screen.file, io.StringIO)
@@ -107,7 +107,7 @@ def test_confidence_is_a_colour_and_rewriting_is_none() -> None:
         screen.print(drawing)
     lines = captured.get().splitlines()
     assert lines[0] == "\x1b[1mthe\x1b[0m\x1b[31m cat\x1b[0m\x1b[36m dog\x1b[0m"
-    assert CONTROLS.sub("", lines[-1]).rstrip() == "p ≤ 0.25  p ≤ 0.5  p ≤ 0.75  p ≤ 1  rewritten  open"
+    assert CONTROLS.sub("", lines[-1]).rstrip() == "p ≤ 0.05  p ≤ 0.25  p ≤ 0.6  p ≤ 1  rewritten  open"
 
 
 def test_no_color_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import sys
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from server.errors import internal, shutdown
@@ -70,6 +73,33 @@ def test_unread_updates_merge_and_the_last_change_of_a_position_counts() -> None
         assert news.result is RESULT
 
     asyncio.run(main())
+
+
+def test_logprobs_merge_as_the_changes_do() -> None:
+    async def main() -> None:
+        stream = begun()
+        reader = await read_on(stream)
+        stream.publish(replace(update(1, [(0, 0, 7), (0, 1, 8)]), logprobs=[-0.5, None]))
+        stream.publish(replace(update(2, [(0, 0, 9)]), logprobs=[-2.0]))
+        stream.publish(replace(update(3), logprobs=[]))
+        news = await read(reader)
+        assert news.changes == [(0, 0, 9), (0, 1, 8)] and news.changed_logprobs is not None
+        assert news.changed_logprobs[0] == -2.0 and math.isnan(news.changed_logprobs[1])
+        assert news.logprobs is not None and np.isnan(news.logprobs).sum() == 15
+        stream.publish(replace(update(4, [(1, 2, 3)], result=RESULT), logprobs=[-1.0]))
+        assert news.logprobs[1, 2] != -1, "what was told stays as it was"
+        assert (await read(reader)).changed_logprobs == [-1.0]
+        late = stream.attach(Place(3))
+        assert (await read(late)).changed_logprobs == [-1.0]
+        assert (await read(await read_on(begun_and_told()))).changed_logprobs is None, "where none are asked for"
+
+    asyncio.run(main())
+
+
+def begun_and_told() -> Stream:
+    stream = begun()
+    stream.publish(update(1, [(0, 0, 7)]))
+    return stream
 
 
 def test_nothing_unread_is_none_after_the_timeout_and_nothing_is_lost_by_it() -> None:

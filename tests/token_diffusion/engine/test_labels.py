@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.laws import Law, chi_square_p, counts, make_law
-from tests.tiny import PROCESSES, NeighbourDenoiser, save_labelled
+from tests.laws import Laws, chi_square_p, counts
+from tests.tiny import PROCESSES, Labelled, NeighbourDenoiser, save_labelled
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sample_block, sample_hybrid
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.engine.batch import Batch
@@ -21,40 +21,6 @@ from token_diffusion.sampling import run, score
 P = 0.001
 VOCAB, MASK = 7, 3
 LABELS = (None, 0, 2, None, 1, 2)
-
-
-class Laws:
-    """The exact denoiser of one law a label, and of another one without."""
-
-    num_classes = 2
-
-    def __init__(self, scheduler: TokenDiffusionScheduler) -> None:
-        self.laws = [make_law(4, 3, 3, seed=seed) for seed in (0, 1, 2)]
-        self.scheduler = scheduler
-
-    def of(self, label: int | None) -> Law:
-        return self.laws[-1 if label is None else label]
-
-    def __call__(self, tokens: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        all_of_them = torch.stack([law.denoiser(self.scheduler)(tokens, t) for law in self.laws])
-        told = torch.full((len(tokens),), -1) if labels is None else labels
-        return all_of_them[told, torch.arange(len(tokens))]
-
-
-class Labelled(NeighbourDenoiser):
-    """Another vocabulary's worth of logits for each label; the same bits in whatever batch. told: the labels of each call."""
-
-    num_classes = 3
-
-    def __init__(self) -> None:
-        super().__init__(VOCAB)
-        self.of_label = torch.randn(4, VOCAB, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 3
-        self.told: list[list[int] | None] = []
-
-    def __call__(self, tokens: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        self.told.append(None if labels is None else labels.tolist())
-        none = torch.full((len(tokens),), -1)
-        return super().__call__(tokens, t) + self.of_label[none if labels is None else labels].unsqueeze(1)
 
 
 def asked(label: int | None, length: int = 8, **fields: Any) -> SamplingParameters:

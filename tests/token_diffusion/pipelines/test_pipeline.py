@@ -667,3 +667,33 @@ def test_it_is_imported_only_when_it_is_asked_for() -> None:
         import token_diffusion
 
         token_diffusion.Nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("output_type", ["text", "tokens", "pt", "np"])
+def test_a_sampler_its_options_and_logprobs_are_those_of_sample(folders: dict[str, Path], output_type: str) -> None:
+    pipe, checkpoint = load(folders["absorbing"]), load_checkpoint(folders["absorbing"])
+    asked: dict[str, Any] = {
+        **STEPS,
+        "num_samples": 2,
+        "seed": 3,
+        "sampler": "margin",
+        "threshold": 0.9,
+        "logprobs": True,
+    }
+    output = pipe(output_type=output_type, **asked)
+    expected = sample(checkpoint.denoiser, checkpoint.scheduler, **asked)
+    assert torch.equal(torch.as_tensor(output.sequences), expected.sequences)
+    assert expected.logprobs is not None and output.nfe == [expected.nfe]
+    told = torch.as_tensor(output.logprobs, dtype=torch.float64)
+    assert torch.equal(told.nan_to_num(1.0), expected.logprobs.nan_to_num(1.0))
+    assert pipe(**STEPS).logprobs is None
+
+
+def test_options_that_a_sampler_has_not_are_refused(folders: dict[str, Path]) -> None:
+    pipe = load(folders["absorbing"])
+    with pytest.raises(ParameterError, match="^threshold must be absent, as the sampler ancestral has no such option"):
+        pipe(**STEPS, threshold=0.9)
+    with pytest.raises(ParameterError, match="^sampler must be "):
+        pipe(**STEPS, sampler="x")
+    padded = pipe(["w1", "w1 w2 w3"], seq_len=6, num_inference_steps=2, logprobs=True, output_type="pt")
+    assert padded.logprobs.isnan()[:, 0].all() and padded.logprobs.shape == padded.sequences.shape == (2, 6)

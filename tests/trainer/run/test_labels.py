@@ -102,7 +102,7 @@ def test_a_text_is_likelier_under_its_own_label(
     learning = {"max_train_steps": 60, "per_device_train_batch_size": 16, "label_dropout": 0.2}
     asked = flags(place, tmp_path, "--validation_split_percentage=20", checkpointing_steps=60, **learning)
     assert main([command, *asked]) == 0
-    assert "labels of kind: high = 0 (30), low = 1 (30) of 2" in caplog.text
+    assert "labels of kind: high = 0 (30), low = 1 (30), of 2 that the network knows" in caplog.text
     checkpoint = load_checkpoint(tmp_path / "final")
     assert checkpoint.num_classes == 2 and checkpoint.model.config.label2id == {"high": 0, "low": 1}
     texts = [
@@ -154,6 +154,16 @@ def test_streamed_text_has_its_labels(source: str, place: Path, tmp_path: Path) 
     high = tokenizer.convert_tokens_to_ids("w20")
     assert [each.label for each in examples] == [int(each.ids[1] >= high) for each in examples]
     assert sum(each.label == 1 for each in examples) == 30
+
+
+@pytest.mark.parametrize(("text", "label"), [("a", "text"), ("label", "text"), ("text", "label"), ("label", "b")])
+def test_columns_of_a_data_set_may_have_any_names(text: str, label: str, place: Path, tmp_path: Path) -> None:
+    Dataset.from_dict({text: ["w1", "w2"], label: [1, 0], "other": ["", ""]}).to_parquet(tmp_path / "train.parquet")
+    changes: dict[str, object] = {"train_file": None, "dataset_name": tmp_path, **STREAMED, "label_column": label}
+    config = parse("mdlm", flags(place, tmp_path, **changes, text_column=text))
+    assert isinstance(config, TrainingConfig)
+    rows = open_documents(config, tiny_tokenizer(), Labels(2))
+    assert list(rows.take(2)) == [{"text": "w1", "label": 1}, {"text": "w2", "label": 0}]
 
 
 RESUMED: dict[str, dict[str, object]] = {

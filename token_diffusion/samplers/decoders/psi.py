@@ -40,11 +40,12 @@ from torch import Tensor
 from ...diffusion.processes import Process, forward, reverse
 from ...errors import ParameterError
 from ..draws import Draws, split
+from ..grid import grid_times
 from ..options import option
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
 from .tail import TailOptions, TailRows
-from .thinning import Thinning, _times
+from .thinning import Thinning
 
 ETA = {"cap": 0.01, "rescale": 0.05, "loop": 0.01}
 """How kappa goes, each with its authors' strength for text."""
@@ -131,15 +132,19 @@ class Psi(Thinning):
     def kappa(self, rows: PsiRows, step: Tensor) -> Tensor:
         """Of grid steps [R, K], float64."""
         t, s = (self.process.masses(time).alpha for time in self.times(rows, step))
-        strength, schedule = rows.strength.unsqueeze(1), rows.schedule.unsqueeze(1)
-        noise = 1 - s
-        capped = torch.minimum(strength, noise / t.clamp(min=LEAST))
-        sigma = torch.where(schedule == CAP, capped, torch.where(schedule == RESCALE, strength * capped, strength))
-        kappa = (1 - sigma / noise.clamp(min=LEAST)).clamp(0, 1)
-        time = _times(step, rows.num_steps.unsqueeze(1))[0]
+        kappa = kappa_of(rows.schedule.unsqueeze(1), rows.strength.unsqueeze(1), t, s)
+        time = grid_times(step, rows.num_steps.unsqueeze(1))[0]
         inside = (time <= rows.t_on.unsqueeze(1) + 1e-9) & (time > rows.t_off.unsqueeze(1) + 1e-9)
-        kappa = torch.where(schedule == CONSTANT, strength, kappa)
-        return torch.where(inside & (noise > 0), kappa, 1.0)  # at s = 0 both ways are one
+        return torch.where(inside, kappa, 1.0)
+
+
+def kappa_of(schedule: Tensor, strength: Tensor, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
+    """kappa inside of (t_off, t_on], float64; 1 at s = 0, where both ways are one. The arguments are broadcast."""
+    noise = 1 - alpha_s
+    capped = torch.minimum(strength, noise / alpha_t.clamp(min=LEAST))
+    sigma = torch.where(schedule == CAP, capped, torch.where(schedule == RESCALE, strength * capped, strength))
+    kappa = torch.where(schedule == CONSTANT, strength, (1 - sigma / noise.clamp(min=LEAST)).clamp(0, 1))
+    return torch.where(noise > 0, kappa, 1.0)
 
 
 def psi(

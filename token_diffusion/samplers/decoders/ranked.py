@@ -272,20 +272,18 @@ class Ranked(Decoder):
         # of a greedy row all but the temperature shapes: with it, all would be 0 and 1
         warm = replace(rows, temperature=rows.temperature.masked_fill(rows.temperature == 0, 1.0))
         theta = shaped(warm, row, logits, self.mask_token_id)
-        greedy, by_shape = (each[row].to(logits.device) for each in (rows.temperature == 0, rows.ranked_by == SHAPED))
         best, largest, second, entropy = told
+        greedy = (rows.temperature[row] == 0).to(logits.device)
         token = torch.where(greedy, best.long(), inverse_cdf(theta, u.to(logits.device))).clamp(min=0).unsqueeze(1)
-        of, by_margin = certainty_of(theta, **wanted), (rows.ranking[row] == MARGIN).to(logits.device)
-        below = (logits.gather(1, token) - logits.gather(1, best.long().unsqueeze(1))).squeeze(1)
-        in_shape = torch.where(by_margin, of.largest, theta.gather(1, token).squeeze(1)).double()
-        return torch.stack(
-            [
-                token.squeeze(1).double(),
-                torch.where(by_shape, in_shape, largest * below.double().exp()),
-                torch.where(by_shape, of.second.double(), second),
-                torch.where(by_shape, of.entropy.double(), entropy),
-            ]
-        )
+        below = logits.gather(1, token) - logits.gather(1, best.long().unsqueeze(1))
+        largest = largest * below.squeeze(1).double().exp()
+        if bool((rows.ranked_by[row] == SHAPED).any()):
+            of, by_margin = certainty_of(theta, **wanted), (rows.ranking[row] == MARGIN).to(logits.device)
+            its = torch.where(by_margin, of.largest, theta.gather(1, token).squeeze(1)), of.second, of.entropy
+            here = (rows.ranked_by[row] == SHAPED).to(logits.device)
+            both = zip(its, (largest, second, entropy), strict=True)
+            largest, second, entropy = (torch.where(here, shape.double(), other) for shape, other in both)
+        return torch.stack([token.squeeze(1).double(), largest, second, entropy])
 
 
 def _ranked_by(parameters: SamplingParameters, options: RankedOptions) -> int:

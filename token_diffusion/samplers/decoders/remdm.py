@@ -43,12 +43,12 @@ from ...diffusion.processes import Absorbing, Process
 from ...errors import ParameterError
 from ..blocks import blocks_of
 from ..draws import draw, put, split
-from ..options import Options, option
+from ..grid import grid_times, look_ahead
+from ..options import option
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
-from ..rows import SampleRows
 from ..sampler import Decoder, Logits, Outcome, Plan, Vocabulary
-from .thinning import MAX_ELEMENTS, _gathered, _times
+from .tail import TailOptions, TailRows, tailed
 
 ETA = {"cap": 0.008, "rescale": 0.015, "loop": 0.02, "forward_backward": 1.0, "dfm": 10.0, "conf": 1.0}
 """The strategies, each with its authors' strength."""
@@ -61,26 +61,29 @@ LEAST = 1e-300
 
 
 @dataclass(frozen=True)
-class RemaskingOptions(Options):
+class RemaskingOptions(TailOptions):
     remask: Literal["cap", "rescale", "loop", "forward_backward", "dfm", "conf"] = option(
         "cap", "how likely a token becomes a mask again"
     )
     eta: float | None = option(
-        None, "strength of remasking, 0 for none; null is its authors' for each `remask`", minimum=0, maximum=1000
+        None,
+        "strength of remasking or correction, 0 for none; null is the authors' for each remask, or kappa_schedule",
+        minimum=0,
+        maximum=1000,
     )
-    t_on: float | None = option(None, "loop: the time at which remasking begins (0.55)", above=0, maximum=1)
-    t_off: float | None = option(None, "loop: the time at which remasking ends (0.05)", minimum=0, maximum=1)
-    alpha_on: float | None = option(None, "loop: the share of tokens that show meanwhile (0.9)", above=0, maximum=1)
+    t_on: float | None = option(None, "time at which that begins; null is 0.55 in a loop", above=0, maximum=1)
+    t_off: float | None = option(None, "time at which it ends; null is 0.05 in a loop", minimum=0, maximum=1)
+    alpha_on: float | None = option(None, "the alpha at which a loop stays meanwhile; null is 0.9", above=0, maximum=1)
 
 
 @dataclass
-class RemaskingRows(SampleRows):
+class RemaskingRows(TailRows):
     """strategy: int64 [R], of `STRATEGIES`. confidence: float64 [R, L], a shown token's probability when it was drawn.
 
     remasked_at: int64 [R, L], the step at which a position became a mask since the row's last outcome, 0 where it did not.
     """
 
-    CHANGING: ClassVar[tuple[str, ...]] = (*SampleRows.CHANGING, "confidence", "remasked_at")
+    CHANGING: ClassVar[tuple[str, ...]] = (*TailRows.CHANGING, "confidence", "remasked_at")
 
     strategy: Tensor
     eta: Tensor
@@ -182,6 +185,7 @@ class Remasking(Decoder):
         options = self.options(parameters)
         t_on, t_off, alpha_on = self._loop(options)
         return {
+            "greedy_tail": options.greedy_tail,
             "strategy": STRATEGIES.index(options.remask),
             "eta": float(ETA[options.remask] if options.eta is None else options.eta),
             "t_on": t_on,
@@ -217,9 +221,9 @@ class Remasking(Decoder):
         rows.logprob.masked_fill_(back, torch.nan)
         rows.step_map.copy_(torch.where(back, rows.remasked_at, rows.step_map))
         rows.remasked_at.zero_()
-        rows.t.copy_(_times(rows.step, rows.num_steps)[1])
+        rows.t.copy_(grid_times(rows.step, rows.num_steps)[1])
         rows.step.add_(1)
-        drawn = draw(rows, plan, rows.step, logits, self.vocabulary)
+        drawn = draw(tailed(rows, rows.step % rows.num_steps == 0), plan, rows.step, logits, self.vocabulary)
         put(rows, at, rows.step, drawn.tokens, drawn.logprob)
         rows.confidence.view(-1)[at] = drawn.drawn
         rows.blocks_done.copy_(rows.step // rows.num_steps)
@@ -229,44 +233,39 @@ class Remasking(Decoder):
         changed = back.flatten().nonzero().squeeze(1)
         return Outcome(*split(changed, rows.tokens.shape[1]), rows.tokens.view(-1)[changed])
 
-    def _walk(self, rows: RemaskingRows, ahead: int) -> Walk:
-        """The rows' next `ahead` steps, up to the first in which a mask leaves, in the block that they are in."""
-        n = rows.num_steps
-        to_come = rows.open & (rows.block >= (rows.step // n).unsqueeze(1))
-        # the next block that is not all fixed
-        block = torch.where(to_come, rows.block, rows.num_blocks.unsqueeze(1)).amin(1)
-        start, end = torch.maximum(rows.step, block * n), torch.minimum((block + 1) * n, rows.last_step)
-        column, is_active = _gathered(to_come & (rows.block == block.unsqueeze(1)))  # [R, A]
-        ahead = max(1, min(ahead, MAX_ELEMENTS // max(1, column.numel())))
-        step = start.unsqueeze(1) + torch.arange(ahead)  # [R, K]
-        stay, sigma = rates(self.process, rows, *_times(step, n.unsqueeze(1)))
+    def _walk(self, rows: RemaskingRows, count: int) -> Walk:
+        """The rows' next `count` steps, up to the first in which a mask leaves, in the block that they are in."""
+        ahead = look_ahead(rows, count)
+        start, step, column, is_active = ahead.start, ahead.step, ahead.column, ahead.is_active  # [R], [R, K], [R, A]
+        stay, sigma = rates(self.process, rows, *grid_times(step, rows.num_steps.unsqueeze(1)))
         seed, sample = rows.seed.view(-1, 1, 1), rows.sample.view(-1, 1, 1)
         u = uniform(seed, sample, (step + 1).unsqueeze(2), column.unsqueeze(1), Purpose.ROUTE)
         doubt = (-rows.confidence.gather(1, column)).exp()
         shared = (rows.strategy == STRATEGIES.index("conf")).unsqueeze(1)
         masks = is_active & (rows.tokens.gather(1, column) == self.mask_token_id)
-        leaving, remasked_at, reached = torch.zeros_like(masks), torch.zeros_like(column), start
-        going = torch.ones_like(rows.finished)
-        for k in range(ahead):
-            going = going & (step[:, k] < end)
-            if not bool(going.any()):
-                break
-            shows, each = is_active & ~masks & going.unsqueeze(1), sigma[:, k : k + 1]
-            if bool(shared.any()):
-                weight = torch.where(shows, doubt, 0.0)
-                each = torch.where(shared, each * weight / weight.sum(1, keepdim=True).clamp(min=LEAST), each)
-            leaves = masks & going.unsqueeze(1) & (u[:, k] >= stay[:, k : k + 1])
-            remasks = shows & (u[:, k] < each)
-            remasked_at = torch.where(remasks, step[:, k : k + 1] + 1, remasked_at)
-            leaving = leaving | leaves
-            going = going & ~leaves.any(1)
-            masks = masks | (remasks & going.unsqueeze(1))
-            reached = reached + going.long()
+        leaving, remasked_at = torch.zeros_like(masks), torch.zeros_like(column)
+        reached, seen = torch.minimum(step[:, -1] + 1, ahead.end), start
+        is_ahead = is_active.unsqueeze(1) & (step < ahead.end.unsqueeze(1)).unsqueeze(2)
+        while bool((seen <= step[:, -1]).any()):
+            weight = torch.where(is_active & ~masks, doubt, 0.0)
+            share = torch.where(shared, weight / weight.sum(1, keepdim=True).clamp(min=LEAST), 1.0)
+            remasks = u < sigma.unsqueeze(2) * share.unsqueeze(1)
+            moves = is_ahead & torch.where(masks.unsqueeze(1), u >= stay.unsqueeze(2), remasks)
+            moves &= (step >= seen.unsqueeze(1)).unsqueeze(2)
+            first = moves.any(2).long().argmax(1)
+            moved = moves[torch.arange(len(rows)), first]
+            leaves, remasked = moved & masks, moved & ~masks
+            leaving |= leaves
+            remasked_at = torch.where(remasked, (start + first + 1).unsqueeze(1), remasked_at)
+            stops = leaves.any(1)
+            reached = torch.where(stops, start + first, reached)
+            masks = masks | (remasked & ~stops.unsqueeze(1))
+            seen = torch.where(moved.any(1) & ~stops, start + first + 1, step[:, -1] + 1)
         return Walk(column, masks, leaving, remasked_at, reached)
 
     def _told(self, rows: RemaskingRows) -> Tensor:
         """The time that the network is told before the rows' next steps, [R]: in loop, where the schedule has so many masks."""
-        t = _times(rows.step, rows.num_steps)[0].unsqueeze(1)
+        t = grid_times(rows.step, rows.num_steps)[0].unsqueeze(1)
         mask, schedule = masked(self.process, rows, t), self.schedule
         matching = schedule.inverse(mask * schedule.noise(torch.ones_like(mask)))
         return torch.where((rows.strategy == STRATEGIES.index("loop")).unsqueeze(1), matching, t).squeeze(1)

@@ -18,13 +18,11 @@ from ...diffusion.processes import leave_bound, prior, reverse
 from ...errors import ParameterError
 from ..blocks import blocks_of
 from ..draws import Draws, draw, put, split
+from ..grid import grid_times, look_ahead
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
 from ..sampler import Decoder, Logits, Outcome, Plan
 from .tail import TailOptions, TailRows, check_tail, tailed
-
-MAX_ELEMENTS = 1 << 18
-"""Draws looked at together when a batch searches for its next events."""
 
 
 class Thinning(Decoder):
@@ -88,27 +86,23 @@ class Thinning(Decoder):
     def look(self, rows: TailRows, ahead: int) -> tuple[Tensor, Tensor, Tensor]:
         """The first of the rows' next `ahead` steps, in the block that they are in, at which a position could leave.
 
-        Draws are made for the open positions of that block alone: a row with few of them is far from its next event, but each
-        of its steps is cheap to look at.
-
         Returns:
             Those positions bool [R, L], their draws, and the step [R]; if there are none, the step after the last one seen.
         """
-        n, each = rows.num_steps, torch.arange(len(rows))
-        to_come = rows.open & (rows.block >= (rows.step // n).unsqueeze(1))
-        # the next block that is not all fixed
-        block = torch.where(to_come, rows.block, rows.num_blocks.unsqueeze(1)).amin(1)
-        start, end = torch.maximum(rows.step, block * n), (torch.minimum(block + 1, rows.num_blocks)) * n
-        column, is_active = _gathered(to_come & (rows.block == block.unsqueeze(1)))  # [R, A]
-        ahead = max(1, min(ahead, MAX_ELEMENTS // max(1, column.numel())))
-        step = start.unsqueeze(1) + torch.arange(ahead)  # [R, K]; below, [R, K, A]
+        next_steps, each = look_ahead(rows, ahead), torch.arange(len(rows))
+        start, step, end, column = (
+            next_steps.start,
+            next_steps.step,
+            next_steps.end,
+            next_steps.column,
+        )  # [R, K], [R, A]
         seed, sample = rows.seed.view(-1, 1, 1), rows.sample.view(-1, 1, 1)
         u = uniform(seed, sample, (step + 1).unsqueeze(2), column.unsqueeze(1), Purpose.ROUTE)
-        offered = is_active.unsqueeze(1) & (step < end.unsqueeze(1)).unsqueeze(2)
+        offered = next_steps.is_active.unsqueeze(1) & (step < end.unsqueeze(1)).unsqueeze(2)
         offered &= self.could_leave(rows, step, column, u)
         some = offered.any(2)
         first = some.long().argmax(1)
-        reached = torch.where(some.any(1), start + first, torch.minimum(start + ahead, end))
+        reached = torch.where(some.any(1), start + first, torch.minimum(step[:, -1] + 1, end))
         found = torch.zeros_like(rows.open).scatter(1, column, offered[each, first])
         return found, torch.zeros(rows.open.shape, dtype=torch.float64).scatter(1, column, u[each, first]), reached
 
@@ -141,17 +135,4 @@ class Thinning(Decoder):
 
     def times(self, rows: Any, step: Tensor) -> tuple[Tensor, Tensor]:
         """The times float64 at the start and the end of grid steps [R, K], which are counted through all blocks."""
-        return _times(step, rows.num_steps.unsqueeze(1))
-
-
-def _times(step: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
-    """The grid times float64 at the start and the end of a step, each block's from 1 to 0."""
-    done = step % num_steps
-    return 1 - done / num_steps.double(), 1 - (done + 1) / num_steps.double()
-
-
-def _gathered(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The columns int64 [R, A] at which each row of mask [R, L] is true, and others where it has fewer; bool [R, A] tells."""
-    most = int(mask.sum(1).max())
-    is_true, column = mask.byte().sort(dim=1, descending=True, stable=True)
-    return column[:, :most], is_true[:, :most].bool()
+        return grid_times(step, rows.num_steps.unsqueeze(1))

@@ -95,12 +95,16 @@ class Survey(NamedTuple):
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents that `read` yields, piece by piece; of them those (or the characters) from `start` to `stop`."""
+    """Documents that `read` yields, piece by piece; of them those (or the characters) from `start` to `stop`.
+
+    names: of their labels, in an order of their own.
+    """
 
     read: Callable[[], Iterable[Piece]]
     unit: Literal["documents", "characters"] = "documents"
     start: int = 0
     stop: int | None = None
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Documents:
@@ -136,7 +140,7 @@ class Documents:
     @cached_property
     def survey(self) -> Survey:
         """Reads all that `read` yields, once. Raises what reading raises."""
-        digest, num_documents, num_chars, found = blake2b(digest_size=16), 0, 0, FoundLabels()
+        digest, num_documents, num_chars, found = blake2b(digest_size=16), 0, 0, FoundLabels(self.names)
         for _, pieces in groupby(self.read(), attrgetter("document")):
             length, label = 0, None
             for piece in pieces:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from .files import TABLES, check_column, is_table, json_rows, kind, readable
 FLAG = "label_column"
 MOST = 4096
 """Different labels that are counted; more of them are rather texts or ids."""
-MOST_SHOWN = 8
+MOST_SHOWN, MOST_CHARS = 8, 40
 JSON = (".json", ".jsonl", ".ndjson")
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -37,8 +37,14 @@ def as_label(cell: object, where: str) -> Label:
         return Label(cell, where)
     if isinstance(cell, int):
         return Label(int(cell), where)  # a truth value, too
-    shown = cell if cell is None or isinstance(cell, str | float) else type(cell).__name__
-    raise ParameterError(FLAG, f"hold an integer or a name in each row ({where})", shown)
+    value = shown(cell) if cell is None or isinstance(cell, str | float) else type(cell).__name__
+    raise ParameterError(FLAG, f"hold an integer or a name in each row ({where})", value)
+
+
+def shown(value: Any) -> Any:
+    """What is said of a label: in one line, and not all of a long one."""
+    name = " ".join(value.split()) if isinstance(value, str) else value
+    return f"{name[:MOST_CHARS]}…" if isinstance(name, str) and len(name) > MOST_CHARS else name
 
 
 def read_labels(flag: str, path: Path, column: str) -> Iterator[object]:
@@ -60,31 +66,45 @@ def _cells(flag: str, path: Path, column: str) -> Iterator[object]:
             raise ParameterError(name, error.rule, error.value) from error
 
 
+def row_names(rows: Any, column: str) -> tuple[str, ...]:
+    """The names that `datasets` has for the integers of its column, in their order; () where it has none."""
+    names = getattr(rows.features.get(column), "names", None) or ()
+    return tuple(names) if all(name.strip() and not NUMBER.fullmatch(name) for name in names) else ()
+
+
 def row_labels(rows: Any, column: str) -> Iterator[object]:
-    """The same of rows of `datasets`."""
+    """The same of rows of `datasets`, integers by their names where it has some."""
     check_column(column, rows.column_names, FLAG)
-    for row in rows.select_columns([column]).with_format("arrow").iter(1000):
-        yield from row[column].to_pylist()
+    names = row_names(rows, column)
+    for table in rows.select_columns([column]).with_format("arrow").iter(1000):
+        for cell in table[column].to_pylist():
+            yield names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else cell
 
 
 @dataclass
 class FoundLabels:
-    """The labels of documents in their order: `codes` are places in `first`, which has each label once, and where it is first."""
+    """The labels of documents in their order: `codes` are places in `first`, which has each label once, and where it is first.
 
+    order: of names, if not that of the alphabet.
+    """
+
+    order: Sequence[str] = ()
     codes: array[int] = field(default_factory=lambda: array("i"))
     first: dict[int | str, str] = field(default_factory=dict)
     _places: dict[int | str, int] = field(default_factory=dict)
 
     def add(self, label: Label) -> None:
-        """Raises `ParameterError` where there are too many different ones, or integers among names."""
+        """Raises `ParameterError` where there are too many different ones, integers among names, or integers below 0."""
         value, where = label
         if value not in self._places:
             if len(self.first) == MOST:
-                raise ParameterError(FLAG, f"hold at most {MOST:,} different labels ({where})", value)
+                raise ParameterError(FLAG, f"hold at most {MOST:,} different labels ({where})", shown(value))
+            if isinstance(value, int) and value < 0:
+                raise ParameterError(FLAG, f"hold labels from 0 on ({where})", value)
             other = next(iter(self.first), value)
             if isinstance(value, str) != isinstance(other, str):
-                rule = f"hold integers or names, and not both ({other!r} in {self.first[other]}, and {where})"
-                raise ParameterError(FLAG, rule, value)
+                rule = f"hold integers or names, and not both ({shown(other)!r} in {self.first[other]}, and {where})"
+                raise ParameterError(FLAG, rule, shown(value))
             self._places[value], self.first[value] = len(self.first), where
         self.codes.append(self._places[value])
 
@@ -93,10 +113,14 @@ class FoundLabels:
         return isinstance(next(iter(self.first), None), str)
 
     @property
+    def names(self) -> list[str]:
+        return list(self.order) or sorted(map(str, self.first))
+
+    @property
     def num_classes(self) -> int:
         """How many a network has to know: all names, or one more than the highest integer. Raises `ParameterError`."""
         if self.are_names:
-            return len(self.first)
+            return len(self.names)
         highest = max(value for value in self.first if isinstance(value, int))
         if highest >= MOST:
             rule = f"be below {MOST:,} where config_overrides does not give num_classes ({self.first[highest]})"
@@ -120,14 +144,12 @@ class Labels:
         return cls(num_classes, names if is_whole and names != _unnamed(num_classes) else None)
 
     def naming(self, found: FoundLabels) -> Labels:
-        """With names in the order of the alphabet, where `found` has names and none are known. Raises `ParameterError`."""
+        """With the names of `found`, where it has some and none are known. Raises `ParameterError`."""
         if self.names is not None or not found.are_names:
             return self
-        if len(found.first) > self.num_classes:
-            value, where = list(found.first.items())[self.num_classes]
-            rule = f"hold at most {self.num_classes} different labels, the num_classes of the network ({where})"
-            raise ParameterError(FLAG, rule, value)
-        names = sorted(str(name) for name in found.first)
+        if len(names := found.names) > self.num_classes:
+            rule = f"hold at most {self.num_classes} different labels, the num_classes of the network"
+            raise ParameterError(FLAG, rule, len(names))
         rest = [name for name, number in _unnamed(self.num_classes).items() if number >= len(names)]
         return Labels(self.num_classes, {name: number for number, name in enumerate([*names, *rest])})
 
@@ -136,11 +158,11 @@ class Labels:
         value, where = label
         if isinstance(value, str):
             if self.names is None:
-                raise ParameterError(
-                    FLAG, f"hold integers, as the network has no names for its labels ({where})", value
-                )
+                rule = f"hold integers, as the network has no names for its labels ({where})"
+                raise ParameterError(FLAG, rule, shown(value))
             if value not in self.names:
-                raise ParameterError(FLAG, f"hold labels that the network knows, {self} ({where})", value)
+                rule = f"hold labels that the network knows, {self} ({where})"
+                raise ParameterError(FLAG, rule, shown(value))
             return self.names[value]
         if not 0 <= value < self.num_classes:
             rule = f"hold labels from 0 to {self.num_classes - 1}, below the network's num_classes ({where})"
@@ -151,8 +173,8 @@ class Labels:
         """In words, all of them or the first few."""
         if self.names is None:
             return f"integers below {self.num_classes}"
-        shown = [f"{name} = {number}" for name, number in list(self.names.items())[:MOST_SHOWN]]
-        return ", ".join(shown) + (f", … ({len(self.names)} in all)" if len(self.names) > MOST_SHOWN else "")
+        first = [f"{shown(name)} = {number}" for name, number in list(self.names.items())[:MOST_SHOWN]]
+        return ", ".join(first) + (f", … ({len(self.names)} in all)" if len(self.names) > MOST_SHOWN else "")
 
 
 def _unnamed(count: int) -> dict[str, int]:

@@ -7,8 +7,9 @@ import { select } from "./select.js";
 const LAWLESS = "approximate: not the model's law";
 
 /**
- * @typedef {{name: string, summary: string, law: string, options: {name: string}[]}} Sampler as `/models` tells those of a model,
- *   the default one first
+ * As `/models` tells those of a model, the default one first.
+ * @typedef {{name: string, description: string, minimum: ?number, exclusive_minimum: ?number, maximum: ?number}} Option
+ * @typedef {{name: string, summary: string, law: string, options: Option[]}} Sampler
  */
 
 export class DecoderChoice {
@@ -39,7 +40,8 @@ export class DecoderChoice {
   /** The endpoint's fields. @param {import("./schema.js").Field[]} fields @param {Map<string, import("./field.js").FieldControl>} controls */
   build(fields, controls) {
     this.known = fields.some(({ name }) => name === "sampler");
-    this.presets = fields.find(({ name }) => name === "preset")?.presets ?? {};
+    const { presets, options } = fields.find(({ name }) => name === "preset") ?? {};
+    this.presets = presets ? Object.fromEntries(options.map((name) => [name, presets[name]])) : {};
     this._controls = fields.filter(({ samplers }) => samplers !== null).map(({ name }) => controls.get(name));
     this.fields.replaceChildren(...this._controls.map((control) => control.element));
   }
@@ -49,7 +51,7 @@ export class DecoderChoice {
     const before = this.choice.input.value;
     this.offered = (this.known && model.samplers) || [];
     this.choice.input.replaceChildren(...this.offered.map(({ name }) => element("option", { value: name }, name)));
-    this.choice.element.hidden = this.offered.length < 2;
+    this.choice.element.hidden = this.offered.length === 0;
     this.write(before);
     if (before !== "" && this.offered.length > 0 && this.name !== before) this.choice.complain(`${before} is not for the ${model.process} process`);
     const fitting = Object.keys(this.presets).filter((preset) => this._has(this.presets[preset].sampler));
@@ -83,7 +85,12 @@ export class DecoderChoice {
 
   /** Whether a field means something to the decoder that is chosen. @param {import("./schema.js").Field} field */
   takes({ name, samplers }) {
-    return samplers === null || (this.chosen?.options.some((option) => option.name === name) ?? false);
+    return samplers === null || this._optionOf(name) !== undefined;
+  }
+
+  /** @returns {Option | undefined} */
+  _optionOf(name) {
+    return this.chosen?.options.find((option) => option.name === name);
   }
 
   /** @returns {?Sampler} */
@@ -109,7 +116,13 @@ export class DecoderChoice {
     this.choice.help.hidden = !isDefault;
     this.about.textContent = isDefault ? "" : words;
     this.about.hidden = isDefault;
-    for (const { element: shown, field } of this._controls) shown.hidden = !this.takes(field);
+    for (const control of this._controls) {
+      const option = this._optionOf(control.field.name);
+      control.element.hidden = option === undefined;
+      if (option === undefined) continue;
+      const { description, minimum, maximum, exclusive_minimum: above } = option;
+      control.describe({ description, minimum: above ?? minimum, maximum, exclusive: above !== null });
+    }
     this.title.textContent = `Options of ${this.name}`;
     this.fold.hidden = this.options.length === 0 && this.preset.element.hidden;
   }

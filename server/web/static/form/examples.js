@@ -15,6 +15,8 @@ const TOLD = {
   mind: ["Change its mind", "Blanks are filled in, and what is set may still be rewritten: those tokens are underlined."],
   blocks: ["Block by block", "Blocks are finished from left to right; within a block the order is free."],
   steps: ["Few steps or many", "The same seed twice. In few steps many tokens are set at once, without knowing each other."],
+  surest: ["The surest first", "What the model is surest of is set first. The colours say how sure it was of each token."],
+  back: ["Take it back", "What is set may become blank again, and be filled in anew: those tokens are underlined."],
 };
 
 /** @typedef {{title: string, lesson: string, settings: import("./form.js").Settings[]}} Example */
@@ -53,7 +55,7 @@ export class Examples {
 
 /**
  * @param {import("./schema.js").Endpoint[]} endpoints
- * @param {{name: string, process: string, mask_token: string, block_size: ?number}[]} models
+ * @param {{name: string, process: string, mask_token: string, block_size: ?number, samplers?: {name: string}[]}[]} models
  * @returns {Example[]}
  */
 function examplesFor(endpoints, models) {
@@ -63,7 +65,8 @@ function examplesFor(endpoints, models) {
     const model = endpoint && models.find((each) => each.process === process && fits(endpoint, each));
     if (!model) return;
     const settings = all.map((make) => ({ endpoint: path, parameters: { model: model.name, ...make(model) } }));
-    found.push({ title, lesson, settings });
+    const decodes = ({ parameters: { sampler } }) => sampler === undefined || model.samplers?.some(({ name }) => name === sampler);
+    if (settings.every(decodes)) found.push({ title, lesson, settings });
   };
   const opening = models.some(({ name }) => PLAYS.test(name)) ? "ROMEO:\n" : "Once upon a time";
   offer(TOLD.blanks, "/sample", "absorbing", () => ({ seq_len: 64, num_inference_steps: 48 }));
@@ -79,6 +82,9 @@ function examplesFor(endpoints, models) {
     () => ({ seq_len: 64, num_inference_steps: 4 }),
     () => ({ seq_len: 64, num_inference_steps: 128 }),
   );
+  const surest = { sampler: "confidence", seq_len: 64, num_inference_steps: 32, logprobs: true };
+  offer(TOLD.surest, "/sample", "absorbing", () => surest);
+  offer(TOLD.back, "/sample", "absorbing", () => ({ sampler: "remdm", seq_len: 64, num_inference_steps: 64 }));
   return found;
 }
 

@@ -14,10 +14,10 @@ export class FieldControl {
     this.input = inputOf(field, id);
     this.none = field.nullable && field.default != null ? element("input", { type: "checkbox", id: `${id}-none` }) : null;
     this.problem = element("p", { class: "problem", id: `${id}-problem`, hidden: true });
-    const help = element("p", { class: "help", id: `${id}-help` }, helpOf(field));
+    this.help = element("p", { class: "help", id: `${id}-help` }, helpOf(field));
     this.input.setAttribute("aria-describedby", `${id}-help ${id}-problem`);
     const label = element("label", { for: id }, ...breakable(field.name));
-    const rows = [label, this.input, help, this.problem];
+    const rows = [label, this.input, this.help, this.problem];
     if (this.none !== null) {
       const name = element("span", { class: "visually-hidden" }, `${field.name}: `);
       rows.splice(2, 0, element("label", { class: "none", for: this.none.id }, this.none, name, "null"));
@@ -52,6 +52,11 @@ export class FieldControl {
     else if (this.field.kind === "choice") this.input.value = value ?? this.field.default ?? "";
     else this.input.value = textOf(this.field, value);
     this.complain(null);
+  }
+
+  /** Say what it means to the decoder that is chosen. @param {Pick<Field, "description" | "minimum" | "maximum" | "exclusive">} words */
+  describe(words) {
+    this.help.textContent = helpOf({ ...words, kind: this.field.kind });
   }
 
   /** Show a message next to the control; null for none. */

@@ -116,8 +116,8 @@ export class Form {
       this._show(this.composer.input);
       return true;
     }
-    const named = { endpoint: this.endpoint, model: this.model, sampler: this.decoder.choice }[param];
-    const control = named ?? this.controls.get(param);
+    const named = new Map([["endpoint", this.endpoint], ["model", this.model], ["sampler", this.decoder.choice]]);
+    const control = named.get(param) ?? this.controls.get(param);
     if (control === undefined || control.element.hidden) return false;
     control.complain(message);
     this._show(control.input);

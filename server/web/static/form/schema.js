@@ -61,7 +61,7 @@ function fieldOf(openapi, name, property) {
     maximum: first.maximum ?? null,
     exclusive: first.exclusiveMinimum !== undefined,
     options: (first.enum ?? []).map(String),
-    description: samplers === null ? (whole.description ?? "") : (whole.description ?? "").replace(/; of the samplers? [^;]*$/, ""),
+    description: whole.description ?? "",
     samplers,
     presets: first["x-presets"] ?? null,
   };

@@ -1,5 +1,7 @@
 /** A run as an animation that needs nothing but itself: SVG whose text appears as it did, and begins anew at its end. */
 
+import { sureness } from "../view/look.js";
+
 const FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace";
 const [COLUMN, LINE, SIZE, MARGIN] = [8.4, 24, 14, 20];
 const STEP_MS = 110;
@@ -95,7 +97,7 @@ function drawn(lives, places, vocabulary, clock, isConfident) {
         put(`0 ${from} ${until}`, from, until, box("mask", place, 3));
         continue;
       }
-      if (isConfident && !Number.isNaN(logprob)) put(`0 ${from} ${until}`, from, until, box("sure", place, 1, Math.exp(logprob)));
+      if (isConfident && !Number.isNaN(logprob)) put(`0 ${from} ${until}`, from, until, box("sure", place, 1, sureness(logprob)));
       else if (from > 0) put(`1 ${from}`, from, null, box("fresh", place, 1));
       if (again) put(`2 ${from} ${until}`, from, until, underline(place));
       const text = vocabulary.text(token).replaceAll("\n", "");

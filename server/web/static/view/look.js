@@ -54,7 +54,7 @@ export function lookAt(frame, looks, { recording, mask, isGiven, ends, colouring
     if (kind === SET) {
       if (colouring === "age") shade = ended || by === 0 ? AGES - 1 : ageOf(index - by, unit);
       else if (colouring === "step") shade = heatOf(recording.stepOf(cell, by) / steps);
-      else shade = sureness(recording.logprobOf(cell, frame));
+      else shade = shadeOf(recording.logprobOf(cell, frame));
     }
     const again = times[cell] > (kind === MASK ? 0 : 1);
     looks[cell] = kind + (again ? 4 : 0) + 8 * shade;
@@ -77,6 +77,10 @@ export function classesOf(look, colouring) {
   return classes.join(" ");
 }
 
+function shadeOf(logprob) {
+  return Number.isNaN(logprob) ? UNTOLD / 8 : heatOf(sureness(logprob));
+}
+
 function ageOf(states, unit) {
   const units = states / unit;
   if (units < 1) return 0;
@@ -85,9 +89,9 @@ function ageOf(states, unit) {
   return units < 8 ? 3 : AGES - 1;
 }
 
-/** The shade of a token of this log-probability. */
-function sureness(logprob) {
-  return Number.isNaN(logprob) ? UNTOLD / 8 : heatOf(Math.exp(logprob));
+/** How sure a model was of a token, from 0 to 1: the root of its probability, so that small ones can be told apart, too. */
+export function sureness(logprob) {
+  return Math.exp(logprob / 2);
 }
 
 function heatOf(share) {

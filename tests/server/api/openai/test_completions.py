@@ -215,7 +215,11 @@ def test_bodies_of_load_generators_are_taken(shop: LiveServer, fields: dict[str,
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"logprobs": 0}, "logprobs"),
+        ({"logprobs": 2}, "logprobs"),
+        ({"logprobs": 0, "echo": True}, "logprobs"),
+        ({"sampler": "nope"}, "sampler"),
+        ({"sampler": "confidence", "threshold": 2}, "threshold"),
+        ({"preset": "nope"}, "preset"),
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"best_of": 3}, "best_of"),

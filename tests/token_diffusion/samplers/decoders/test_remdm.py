@@ -22,6 +22,7 @@ from token_diffusion.samplers import Samplers
 from token_diffusion.samplers.decoders import remdm
 from token_diffusion.samplers.decoders.remdm import RemaskingRows, rates
 from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.samplers.presets import PRESETS, with_preset
 from token_diffusion.samplers.randomness import Purpose, uniform
 
 P = 0.001
@@ -412,6 +413,36 @@ def test_loop_tells_the_network_the_time_of_its_masks() -> None:
     sample(network, TokenDiffusionScheduler(5, 0), seq_len=30, num_inference_steps=20, **asked("loop"))
     assert times[0] == 1 and sorted(times, reverse=True) == times
     assert times.count(times[-2]) >= 9 and times[-2] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_greedy_tail_takes_the_most_probable_tokens() -> None:
+    """On a grid of one step all of them; on a longer one those that are masked before the last step."""
+    logits = torch.arange(7.0).expand(20, 7)
+    arguments: dict[str, Any] = {"seq_len": 20, "num_samples": 3, **asked("cap", greedy_tail=True)}
+    scheduler = TokenDiffusionScheduler(7, 0)
+    only = sample(lambda z, t: logits.expand(len(z), 20, 7), scheduler, num_inference_steps=1, **arguments)
+    assert bool((only.sequences == 6).all())
+    output = sample(lambda z, t: logits.expand(len(z), 20, 7) / 5, scheduler, num_inference_steps=6, **arguments)
+    last = output.step_map == 6
+    assert bool((output.sequences[last] == 6).all()) and last.any()
+    assert not bool((output.sequences[~last] == 6).all())
+
+
+def test_the_preset_is_the_authors_script() -> None:
+    """And another strategy in its place has its own strength."""
+
+    def first(**given: Any) -> list[float]:
+        fields = with_preset("remdm", given)
+        options = {name: fields[name] for name in fields if name in ("remask", "eta")}
+        parameters = SamplingParameters(4, 1, 1024, sampler=fields["sampler"], options=options)
+        _, rows = rows_of(TokenDiffusionScheduler(5, 0), parameters)
+        return [float(getattr(rows, name)) for name in ("strategy", "eta", "t_on", "t_off", "alpha_on")]
+
+    assert first()[1:] == [0.02, T_ON, T_OFF, ALPHA_ON]
+    strategies = list(remdm.ETA)
+    assert first()[0] == strategies.index("loop") and PRESETS["remdm"]["top_p"] == 0.9
+    assert first(remask="cap")[:2] == [strategies.index("cap"), 0.008]
+    assert first(remask="rescale", eta=0.5)[:2] == [strategies.index("rescale"), 0.5]
 
 
 @pytest.mark.parametrize(

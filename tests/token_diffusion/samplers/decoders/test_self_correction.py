@@ -12,15 +12,13 @@ from torch import Tensor
 
 from token_diffusion import TokenDiffusionScheduler, sample, sample_block, sample_hybrid
 from token_diffusion.engine.updates import Update
-from token_diffusion.samplers import Samplers
-from token_diffusion.samplers.parameters import SamplingParameters
 
 RECORDED = json.loads((Path(__file__).parent / "recorded" / "self_correction.json").read_text())
 VOCAB, MASK = 7, 6
 
 
 class Recorded:
-    """The recorded network, of neighbours in a circle; at t > 1/2 it is certain of `start`, so that there ancestral sampling ends."""
+    """The recorded network, of neighbours in a circle; at t > 1/2 it is certain of `start`, where ancestral sampling ends."""
 
     def __init__(self, tables: list[Any], start: list[int] | None = None) -> None:
         self.left, self.right, self.own, self.bias = (torch.tensor(table, dtype=torch.float64) for table in tables)
@@ -70,3 +68,45 @@ def test_token_for_token_as_the_authors_loop(part: str, process: str) -> None:
         assert network.times == {1.0, torch.tensor(0.01).item()}
         ends.add((run["converged"], run["early_stopped"]))
     assert len(ends) >= 2
+
+
+def test_only_open_positions_are_rewritten_and_counted() -> None:
+    """The network wants a 2 everywhere: what agrees is counted where it can, whatever is fixed beside it."""
+    scheduler = TokenDiffusionScheduler(VOCAB, MASK, forward_process="uniform")
+    tokens, told = [5, -1, 1, -1, -1, 4], set[float]()
+
+    def network(z: Tensor, t: Tensor) -> Tensor:
+        told.update(t.tolist())
+        wanted = torch.where(t > 0.1, 3, 2)
+        return torch.nn.functional.one_hot(wanted, VOCAB).double().unsqueeze(1).expand(*z.shape, -1) * 1000
+
+    arguments: dict[str, Any] = {"seq_len": 6, "num_inference_steps": 4, "tokens": tokens}
+    updates: list[Update] = []
+    output = sample_block(
+        network, scheduler, block_size=2, sampler="self_correction", callback=updates.append, **arguments
+    )
+    assert output.sequences.tolist() == [[5, 2, 1, 2, 2, 4]]
+    assert output.step_map[0].tolist() == [0, 9, 0, 10, 11, 0]
+    # three rewritten, one a step, and one step in which nothing differs
+    rewriting = [update.changes for update in updates if update.step > 8]
+    assert [len(changes) for changes in rewriting] == [1, 1, 1, 0]
+    assert max(told) == 1.0 and min(told) == torch.tensor(0.01).item()
+    few = sample_block(
+        network, scheduler, block_size=2, sampler="self_correction", num_correction_steps=2, **arguments
+    )
+    assert few.sequences[0].tolist() == [5, 2, 1, 2, 3, 4]
+    none = sample_block(
+        network, scheduler, block_size=2, sampler="self_correction", num_correction_steps=0, **arguments
+    )
+    assert none.sequences[0].tolist() == [5, 3, 1, 3, 3, 4] and none.nfe <= 8
+
+
+def test_patience_counts_steps_without_more_agreement() -> None:
+    """A network that always wants the other token of two: one position agrees after each step, and never more."""
+    scheduler = TokenDiffusionScheduler(3, 2, forward_process="uniform")
+    flip = lambda z, t: torch.nn.functional.one_hot(1 - z.clamp(max=1), 3).double() * 1000  # noqa: E731
+    for patience in (0, 3):
+        output = sample(
+            flip, scheduler, seq_len=4, num_inference_steps=1, sampler="self_correction", patience=patience
+        )
+        assert output.nfe == 1 + 1 + patience + 1

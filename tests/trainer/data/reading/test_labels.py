@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from token_diffusion.errors import ParameterError
 from trainer.data.reading import labels
 from trainer.data.reading.documents import Documents, labelled_pieces, read_pieces
-from trainer.data.reading.labels import FoundLabels, Label, Labels, as_label, row_labels
+from trainer.data.reading.labels import FoundLabels, Label, Labels, as_label, row_labels, row_names
 
 
 def found_in(values: Sequence[int | str]) -> FoundLabels:
@@ -83,8 +83,19 @@ def test_a_part_of_documents_has_the_labels_of_that_part() -> None:
     whole = Documents(lambda: labelled_pieces("abcde", cells, "split train"))
     first, last = whole.split(40, "documents")
     assert first.label_ids(Labels(5)).tolist() == [0, 1, 2] and last.label_ids(Labels(5)).tolist() == [3, 4]
-    rows = Dataset.from_dict({"text": list("abcde"), "kind": cells})
-    assert list(row_labels(rows, "kind")) == cells
+
+
+def test_a_data_set_may_have_names_for_its_integers() -> None:
+    rows = Dataset.from_dict({"text": list("abcde"), "kind": [0, 1, 1, None, -1], "number": [0, 1, 2, 3, 4]})
+    kinds = rows.cast_column("kind", ClassLabel(names=["up", "down"]))
+    assert list(row_labels(rows, "kind")) == [0, 1, 1, None, -1] and row_names(rows, "kind") == ()
+    assert list(row_labels(kinds, "kind")) == ["up", "down", "down", None, -1]
+    stars = rows.cast_column("number", ClassLabel(names=list("12345")))  # whose numbers would be taken for their names
+    assert list(row_labels(stars, "number")) == [0, 1, 2, 3, 4] and row_names(stars, "number") == ()
+    found = FoundLabels(row_names(kinds, "kind"))
+    found.add(Label("down", "row 2"))
+    assert found.num_classes == 2 and Labels(2).naming(found).names == {"up": 0, "down": 1}
+    assert Labels(2, {"down": 0, "up": 1}).naming(found).id_of(Label("down", "row 2")) == 0
 
 
 @pytest.mark.parametrize(
@@ -93,6 +104,7 @@ def test_a_part_of_documents_has_the_labels_of_that_part() -> None:
         (["a", None], r"hold an integer or a name in each row \(row 2 of a.jsonl\), got None"),
         ([0, 0.5], r"hold an integer or a name in each row \(row 2 of a.jsonl\), got 0.5"),
         ([0, "a"], r"hold integers or names, and not both \(0 in row 1 of a.jsonl, and row 2 of a.jsonl\), got 'a'"),
+        ([1, -1], r"hold labels from 0 on \(row 2 of a.jsonl\), got -1"),
     ],
 )
 def test_what_cannot_be_a_column_of_labels(rows: Sequence[object], rule: str, tmp_path: Path) -> None:
@@ -120,7 +132,7 @@ def test_a_network_has_to_know_as_many_as_there_are(monkeypatch: pytest.MonkeyPa
         found_in(["a", "b", "c", "d"])
 
 
-def test_what_a_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_network_is_told() -> None:
     assert Labels(3).id_of(Label(2, "row 1")) == 2
     for value in (-1, 3):
         with pytest.raises(ParameterError, match=rf"from 0 to 2, .* \(row 9\), got {value}"):
@@ -132,7 +144,8 @@ def test_what_a_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named.id_of(Label("b", "row 1")) == named.id_of(Label(1, "row 1")) == 1
     with pytest.raises(ParameterError, match=r"that the network knows, a = 0, b = 1, LABEL_2 = 2 \(row 9\), got 'c'"):
         named.id_of(Label("c", "row 9"))
-    with pytest.raises(ParameterError, match=r"hold at most 2 different labels, .* \(row 3\), got 'c'"):
+    assert str(Labels(2, {"a\nb" + "c" * 99: 0, "d": 1})) == f"a b{'c' * 37}… = 0, d = 1"
+    with pytest.raises(ParameterError, match="hold at most 2 different labels, the num_classes of the network, got 3"):
         Labels(2).naming(found_in(["a", "b", "c"]))
 
 
