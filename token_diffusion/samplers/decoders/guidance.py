@@ -31,12 +31,13 @@ from ...diffusion.processes import Masses, Process, leave_probability
 from ...diffusion.shaping import inverse_cdf
 from ...errors import ParameterError
 from ..draws import Some, allowed, own_logprob, pieces, put, shaped, split
+from ..grid import grid_times
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
 from ..rows import SampleRows
 from ..sampler import Around, Decoder, Logits, Outcome, Plan
 from .tail import tailed
-from .thinning import Thinning, _times
+from .thinning import Thinning
 
 FLOOR = -1e4
 
@@ -226,12 +227,12 @@ class GuidedThinning(Thinning):
         rows.step.copy_(torch.maximum(rows.step, block * n))  # blocks that are all fixed are passed over
         rows.blocks_done.copy_(block)
         here = to_come & (rows.block == block.unsqueeze(1))
-        return Plan(here.flatten().nonzero().squeeze(1), _times(rows.step, n)[0])
+        return Plan(here.flatten().nonzero().squeeze(1), grid_times(rows.step, n)[0])
 
     def commit(self, rows: Any, plan: Plan, logits: Logits) -> Outcome:
         assert isinstance(logits, Branches)
         row, column = split(plan.positions, rows.tokens.shape[1])
-        t, s = _times(rows.step, rows.num_steps)
+        t, s = grid_times(rows.step, rows.num_steps)
         rows.step.add_(1)
         shaping = tailed(rows, rows.step % rows.num_steps == 0)
         z, parts = rows.tokens.view(-1)[plan.positions], []

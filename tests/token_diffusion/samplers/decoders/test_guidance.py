@@ -378,7 +378,8 @@ def test_posteriors_read_logits_in_pieces_too(process: str) -> None:
 
 def test_a_read_of_some_positions_mixes_those_alone() -> None:
     logits = torch.randn(2, 5, VOCAB, generator=torch.Generator().manual_seed(0))
-    whole, index = both(*logits, scale=3.0), torch.tensor([0, 2, 3])
+    (first, second) = logits
+    whole, index = both(first, second, 3.0), torch.tensor([0, 2, 3])
     some = Some(whole, index)
     assert torch.equal(some[1:3], whole[:][[2, 3]]) and torch.equal(own(some)[:], logits[0, index])
 
