@@ -160,7 +160,10 @@ class Lane:
         for residents, some in slots.items():
             rows = residents.gather(np.concatenate(some))
             left = rows.left.numpy().copy()
-            parts.append(Part(residents, rows, residents.sampler.plan(rows), left))
+            plan = residents.sampler.plan(rows)
+            if bool(rows.finished.any()):
+                rows.end(rows.finished)  # nothing happens in the rest of their grid
+            parts.append(Part(residents, rows, plan, left))
         return parts
 
     def _tell(self, part: Part, outcome: Outcome | None) -> list[Update]:
@@ -239,7 +242,10 @@ def _on(device: torch.device, *asked: Tensor) -> Sequence[Tensor]:
 def _commit(part: Part, logits: Tensor) -> Outcome:
     """What came of logits [n, V] in the rows of a part, each asked view counted for its row."""
     asked = torch.div(part.plan.positions, part.width, rounding_mode="floor").unique_consecutive()
+    over = part.rows.finished.clone()
     outcome = part.residents.sampler.commit(part.rows, part.plan, logits)
+    if bool(over.any()):
+        part.rows.end(over)  # it was others that were asked
     if part.plan.view_of is None:
         part.rows.nfe[asked] += 1
     else:

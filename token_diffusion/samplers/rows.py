@@ -57,6 +57,11 @@ class Rows:
         """0 .. L-1, int64 [1, L]."""
         return torch.arange(self.tokens.shape[1]).unsqueeze(0)
 
+    def end(self, over: Tensor) -> None:
+        """The rows of a bool index [R] need nothing more."""
+        self.finished |= over
+        self.left.masked_fill_(over, 0)
+
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """Each field's name and value."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
@@ -123,6 +128,13 @@ class SampleRows(Rows):
     framed: Tensor
     suppress_end: Tensor
     early_end: Tensor
+
+    def end(self, over: Tensor) -> None:
+        """And are at the end of their grid."""
+        super().end(over)
+        self.t.masked_fill_(over, 0.0)
+        for value, last in ((self.step, self.last_step), (self.blocks_done, self.num_blocks)):
+            value.copy_(torch.where(over, last, value))
 
 
 R = TypeVar("R", bound=SampleRows)

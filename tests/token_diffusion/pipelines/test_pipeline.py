@@ -691,7 +691,9 @@ def test_a_sampler_its_options_and_logprobs_are_those_of_sample(folders: dict[st
 
 def test_options_that_a_sampler_has_not_are_refused(folders: dict[str, Path]) -> None:
     pipe = load(folders["absorbing"])
-    with pytest.raises(ParameterError, match=r"^threshold must be absent, as the sampler ancestral has no such option"):
+    with pytest.raises(
+        ParameterError, match=r"^threshold must be absent, as the sampler ancestral has no such option"
+    ):
         pipe(**STEPS, threshold=0.9)
     with pytest.raises(ParameterError, match=r"^sampler must be "):
         pipe(**STEPS, sampler="x")

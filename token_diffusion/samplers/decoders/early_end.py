@@ -46,11 +46,7 @@ class EarlyEnd(Around):
             return outcome
         row, column = (masked & over.unsqueeze(1)).nonzero(as_tuple=True)
         more = put(rows, row * position.shape[1] + column, rows.step, rows.tokens[row, first_end[row]])
-        rows.finished |= over
-        rows.left.masked_fill_(over, 0)
-        rows.t.masked_fill_(over, 0.0)
-        for value, last in ((rows.step, rows.last_step), (rows.blocks_done, rows.num_blocks)):
-            value.copy_(torch.where(over, last, value))
+        rows.end(over)
         order = torch.cat([outcome.row, more.row]).argsort(stable=True)
         both = zip((outcome.row, outcome.column, outcome.token), (more.row, more.column, more.token), strict=True)
         return Outcome(*(torch.cat(each)[order] for each in both))
