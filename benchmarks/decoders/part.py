@@ -19,6 +19,7 @@ from typing import Any
 
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.diffusion.values import check_int
 from token_diffusion.errors import ParameterError
 from trainer.evaluation.quality import load_judge
 
@@ -65,6 +66,10 @@ def section(arguments: argparse.Namespace) -> Section:
     if arguments.quick:
         arguments.budgets, arguments.num_samples, arguments.seq_len = [4, 16], 16, 32
         arguments.rounds = min(arguments.rounds, 1)
+    for name, least in {"num_samples": 2, "seq_len": 2, "rounds": 0}.items():
+        check_int(name, getattr(arguments, name), least, 2**31)
+    if arguments.reference and not arguments.judge:
+        raise ParameterError("judge", "be given with reference", None)
     found = Section("decoders", "Decoders: quality against evaluations, and overhead")
     if arguments.judge:
         add_quality(found, arguments)
@@ -124,7 +129,10 @@ def examiners(arguments: argparse.Namespace) -> Iterator[tuple[str, Examiner]]:
     judges, texts = (named(flag, getattr(arguments, flag), chosen) for flag in ("judge", "reference"))
     for name, folder in chosen.items():
         checkpoint: Checkpoint = load_checkpoint(folder, name=name, device=arguments.device, dtype=arguments.dtype)
-        judge = load_judge(judges[name], arguments.device)
+        try:
+            judge = load_judge(judges[name], arguments.device)
+        except ParameterError as error:  # the trainer has another name for it
+            raise ParameterError("judge", error.rule, error.value) from error
         yield name, Examiner(checkpoint, judge, Path(texts[name]), arguments.num_samples, arguments.seq_len)
 
 

@@ -56,8 +56,9 @@ def settings(process: str, budgets: Sequence[int] = BUDGETS) -> Iterator[Setting
     """All that fit a process and that it can do, those of one curve one after the other."""
     samplers = Samplers(TokenDiffusionScheduler(8, 0, forward_process=process))
     for setting in _proposed(process, budgets):
+        parameters = setting.parameters(seq_len=8, num_samples=1)
         try:
-            samplers.of(setting.parameters(seq_len=8, num_samples=1))
+            samplers.of(parameters)
         except ParameterError:  # a choice that the decoder has for another process
             continue
         yield setting

@@ -166,5 +166,9 @@ def test_what_the_part_cannot_do_is_said_in_a_line(place: Path) -> None:
         section(asked(place, "--only", "nobody"))
     with pytest.raises(ValueError, match="checkpoint must be NAME=DIR, got 'x'"):
         section(asked(place, "--checkpoint", "x"))
+    with pytest.raises(ValueError, match="num_samples must be"):
+        section(asked(place, "--num_samples", "1"))
+    with pytest.raises(ValueError, match="num_inference_steps must be"):
+        section(asked(place, "--budgets", "0"))
     with pytest.raises(ValueError, match="reference must be given for tiny"):
         section(asked(place, "--reference", "mdlm=x", "--only", "mdlm", "tiny"))

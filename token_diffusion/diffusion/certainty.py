@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .shaping import CHUNK
+CHUNK = 128
+"""Tokens looked at together on the first level of a search or a sum."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def certainty_of_logits(logits: Tensor, mask_token_id: int, margin: bool = True,
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
     logits[:, mask_token_id] = -torch.inf
     theta = logits.softmax(-1)
-    token, first, next_one = _largest(logits, margin)
+    token, first, next_one = largest_of(logits, margin)
     largest = theta.gather(-1, token.unsqueeze(-1)).squeeze(-1)
     second = nats = torch.full_like(largest, torch.nan)
     if margin:
@@ -51,14 +52,14 @@ def certainty_of_logits(logits: Tensor, mask_token_id: int, margin: bool = True,
 
 def certainty_of(theta: Tensor, margin: bool = True, entropy: bool = True) -> Certainty:
     """Of probabilities [n, V], each row summing to 1, as `certainty_of_logits`."""
-    token, largest, second = _largest(theta, margin)
+    token, largest, second = largest_of(theta, margin)
     nats = torch.full_like(largest, torch.nan)
     if entropy:
         nats = -_sums(theta.clamp(min=torch.finfo(theta.dtype).tiny).log_().mul_(theta)) + 0.0  # no -0
     return Certainty(token, largest, second, nats)
 
 
-def _largest(values: Tensor, margin: bool) -> tuple[Tensor, Tensor, Tensor]:
+def largest_of(values: Tensor, margin: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """The index of the first of the largest entries of [n, V], itself, and the next one (NaN unless there is to be a `margin`).
 
     By the largest of each chunk and then within one of them: a search that carries an index along is ten times slower.

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 128
-"""Tokens summed together on the first level of a draw."""
+from .certainty import CHUNK, largest_of
 
 _ITERATIONS = {torch.float32: 31, torch.float64: 63}
 """Halvings that find one float among all that are not negative."""
@@ -53,7 +52,7 @@ def probabilities(
 
 def _divide(logits: Tensor, temperature: Tensor, greedy: bool) -> None:
     """By the temperature, in place; where that is 0 only the first of the largest stays."""
-    best = logits.argmax(-1, keepdim=True) if greedy else None
+    best = largest_of(logits)[0].unsqueeze(-1) if greedy else None
     peak = logits.amax(-1, keepdim=True)
     # within what float32 can hold: a temperature beyond it is flat, one below it greedy, neither is NaN
     logits.sub_(peak).div_(temperature.clamp(1e-6, 1e30).to(logits.dtype).unsqueeze(-1))

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...diffusion.certainty import largest_of
 from ...diffusion.shaping import inverse_cdf
 from ..draws import Draws, allowed, own_logprob, pieces, put, rank, shaped, split
 from ..options import option
@@ -138,7 +139,7 @@ class SelfCorrection(Thinning):
             piece = logits[some]
             theta = shaped(hot, row[some], allowed(rows, row[some], piece, self.vocabulary), mask)
             tokens = inverse_cdf(theta, u[some].to(theta.device))
-            there, best = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1), theta.argmax(-1)
+            there, best = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1), largest_of(theta)[0]
             likelihood = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
             logprob = own_logprob(rows, row[some], piece, tokens, mask)
             parts.append(torch.stack([each.double() for each in (tokens, there, logprob, likelihood, best)]))
