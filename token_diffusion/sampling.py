@@ -275,10 +275,10 @@ class Requests:
     ) -> None:
         self._batch, block_size = Batch(denoiser, scheduler, device=device), block_size_of(denoiser)
         requests = [(tokens, parameters.for_network(block_size)) for tokens, parameters in requests]
-        self._parameters = [parameters for _, parameters in requests]
         self.states = [torch.tensor(self._batch.add(key, *request)) for key, request in enumerate(requests)]
-        decoders: list[Any] = [self._batch.samplers.of(parameters) for parameters in self._parameters]
+        decoders: list[Any] = [self._batch.samplers.of(parameters) for _, parameters in requests]
         self._steps = [each.steps(*request) for each, request in zip(decoders, requests, strict=True)]
+        self._grids = [each.grid(parameters) for each, (_, parameters) in zip(decoders, requests, strict=True)]
         self.logprobs = [torch.full(state.shape, torch.nan, dtype=torch.float64) for state in self.states]
         self._left, self._t, self.nfe = list(self._steps), [1.0] * len(requests), [0] * len(requests)
         self.total = max(self._steps)
@@ -296,7 +296,7 @@ class Requests:
     def t(self) -> float:
         """The time that the last grid step of that one started at; without a grid the time that it has reached."""
         slowest = max(range(len(self._left)), key=lambda key: (self._left[key], self._steps[key]))
-        n, step = self._parameters[slowest].num_inference_steps, self._steps[slowest] - self._left[slowest]
+        n, step = self._grids[slowest], self._steps[slowest] - self._left[slowest]
         return self._t[slowest] if n is None or step == 0 else 1 - (step - 1) % n / n
 
     def step(self) -> None:

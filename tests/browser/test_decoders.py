@@ -244,3 +244,17 @@ def test_who_colours_by_confidence_asks_for_it(live: LiveServer, open_page: Open
     assert f"p = {math.exp(logprobs[5]):.2f}" in said(player, 5) or math.exp(logprobs[5]) < 0.01
     again = Player(open_page(player.page.url)).begun()
     expect(again.page.get_by_label("Confidence")).to_be_checked()
+
+
+def test_two_decoders_are_compared(live: LiveServer, open_page: Open) -> None:
+    body = {"model": "absorbing", "seq_len": 8, "num_inference_steps": 8, "seed": 3, "logprobs": True}
+    second = body | {"sampler": "confidence", "threshold": 0.9}
+    fragment = link("/sample", body) + "&" + "&".join(f"b.{part}" for part in link("/sample", second)[1:].split("&"))
+    player = Player(open_page(live.url + fragment)).begun()
+    player.run()
+    titles = player.page.locator(".lane-title").all_inner_texts()
+    assert titles == ["Run A: sampler default", "Run B: sampler confidence, threshold 0.9"]
+    for lane in (0, 1):
+        assert all(any(name.startswith("heat-") for name in names) for names in player.kinds(lane=lane))
+    done = [story[-1][1] for story in player.saved()]
+    assert [len(each["logprobs"][0]) for each in done] == [8, 8] and done[1]["sampler"] == "confidence"

@@ -24,6 +24,7 @@ from server.errors import ErrorEvent
 from server.settings import Settings
 from tests.live_server import LiveServer, serving
 from token_diffusion.checkpoint import Checkpoint
+from token_diffusion.samplers.catalogue import KINDS, all_options
 
 pytest_plugins = ["tests.server_fixtures"]
 
@@ -43,10 +44,15 @@ OPENAI = ("POST /v1/completions",)
 
 TEXTS = ("prompt", "template", "prompt_ids", "template_ids", "messages", "tokens")
 TOLD_BY_OTHERS = ("suffix", "max_tokens", "n", "best_of", "diffusing")
-TOLD_BY_THE_CHECKPOINT = (*TEXTS, *TOLD_BY_OTHERS, "model", "label", "seed", "num_inference_steps", "on_disconnect")
+TOLD_BY_THE_SAMPLER = ("sampler", "preset", "guidance_scale", "suppress_end", "early_end", "logprobs", *all_options())
+TOLD_BY_THE_CHECKPOINT = (
+    *(*TEXTS, *TOLD_BY_OTHERS, *TOLD_BY_THE_SAMPLER),
+    *("model", "label", "seed", "num_inference_steps", "on_disconnect"),
+)
 """Fields that may be refused although the document allows them: by what is loaded, how long a text is in tokens, which ids are
-in a vocabulary, which labels and conversations a model knows, whether the process has a continuous-time limit, `keep` without a
-stream, what goes with other fields, and a seed at its bound, which is none in doubles."""
+in a vocabulary, which labels and conversations a model knows, whether the process has a continuous-time limit, for which process
+a sampler is and which options it has, `keep` without a stream, what goes with other fields, and a seed at its bound, which is
+none in doubles."""
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +63,23 @@ def limited(tiny: Mapping[str, Checkpoint]) -> Iterator[LiveServer]:
 
 @pytest.fixture(scope="module")
 def document(limited: LiveServer) -> Any:
-    return schemathesis.openapi.from_url(f"{limited.url}/openapi.json", headers=KEY)
+    document = schemathesis.openapi.from_url(f"{limited.url}/openapi.json", headers=KEY)
+    document.config.max_stream_events = 10_000  # samplers that correct have more than its twenty
+    return document
 
 
 def fits(body: Any) -> Any:
-    """A `timeout_s` that is allowed as it is by default: 504 is the true answer to 1e-300 seconds, and not the server's fault."""
+    """A `timeout_s` that is allowed as it is by default: 504 is the true answer to 1e-300 seconds, and not the server's fault.
+
+    Nor are options asked for that another sampler has: hardly any request would be left to be answered.
+    """
     if not isinstance(body, dict):
         return body
-    return {name: value for name, value in body.items() if name != "timeout_s" or not is_allowed(value)}
+    sampler = body.get("sampler", "ancestral")
+    own = KINDS[sampler].options if isinstance(sampler, str) and sampler in KINDS else all_options()
+    others = all_options().keys() - own
+    kept = {name: value for name, value in body.items() if name not in others}
+    return {name: value for name, value in kept.items() if name != "timeout_s" or not is_allowed(value)}
 
 
 def is_allowed(timeout_s: Any) -> bool:

@@ -105,7 +105,7 @@ class SampleRows(Rows):
     blocks_done: int64, blocks that are filled. step_map: int64 [R, L], the step that last set a position, 0 before any did.
     logprobs: bool [R], log-probabilities are asked for. logprob: float32 [R, L], the network's own, unshaped, of a position's
     token when it was set; NaN where nothing was, or not by the network.
-    guidance_scale: float64 [R]. framed: bool [R, L], fixed positions that are the frame's. suppress_end, early_end: bool [R].
+    guidance_scale: float64 [R]. framed: bool [R, L], fixed positions that are the frame's. suppress_end: bool [R].
     """
 
     CHANGING: ClassVar[tuple[str, ...]] = (*Rows.CHANGING, "step_map", "logprob", "step", "blocks_done", "t")
@@ -127,7 +127,6 @@ class SampleRows(Rows):
     guidance_scale: Tensor
     framed: Tensor
     suppress_end: Tensor
-    early_end: Tensor
 
     def end(self, over: Tensor) -> None:
         """And are at the end of their grid."""
@@ -191,7 +190,6 @@ def make_rows(
         "guidance_scale": float(parameters.guidance_scale),
         "framed": framed & ~is_open,
         "suppress_end": parameters.suppress_end,
-        "early_end": parameters.early_end,
     }
     values = {name: each(value) for name, value in (common | own).items()}
     return kind(sample=torch.arange(count), **values)

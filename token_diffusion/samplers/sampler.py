@@ -151,7 +151,11 @@ class Decoder:
 
     def steps(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """The step that ends a row, `last_step`: grid steps of all blocks, without a grid one a position."""
-        return blocks_of(tokens, parameters).steps(parameters.num_inference_steps)
+        return blocks_of(tokens, parameters).steps(self.grid(parameters))
+
+    def grid(self, parameters: SamplingParameters) -> int | None:
+        """Steps of a block's grid; None where there is none."""
+        return parameters.num_inference_steps
 
     def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> Any:
         """New rows, to be planned."""
@@ -192,6 +196,11 @@ class Around:
     def steps(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
         """The step that ends a row."""
         return int(self.inner.steps(tokens, parameters))
+
+    def grid(self, parameters: SamplingParameters) -> int | None:
+        """Steps of a block's grid; None where there is none."""
+        grid: int | None = self.inner.grid(parameters)
+        return grid
 
     def rows(self, tokens: Sequence[int], parameters: SamplingParameters) -> Any:
         """New rows, to be planned."""

@@ -46,7 +46,7 @@ from .unmasking import Unmasking, UnmaskingRows
 @dataclass(frozen=True)
 class GibbsOptions(TailOptions):
     num_corrector_steps: int = option(
-        1, "corrector steps after each step, an evaluation each", minimum=1, maximum=1000
+        1, "corrector steps after each step of the grid, an evaluation each", minimum=1, maximum=1000
     )
     num_corrected: int = option(1, "positions drawn anew in a corrector step", minimum=1)
     corrected: Literal["random", "least_confident"] = option(

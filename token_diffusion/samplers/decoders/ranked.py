@@ -153,8 +153,9 @@ class Ranked(Decoder):
             return sum(blocks_of(tokens, parameters).open)
         return len(set(self._due(tokens, parameters, options)))
 
-    def steps(self, tokens: Sequence[int], parameters: SamplingParameters) -> int:
-        return blocks_of(tokens, parameters).steps(self._grid(parameters, self.options(parameters)))
+    def grid(self, parameters: SamplingParameters) -> int | None:
+        """A quota's."""
+        return None if self.options(parameters).rules else parameters.num_inference_steps
 
     def columns(self, tokens: Sequence[int], parameters: SamplingParameters) -> dict[str, Any]:
         options: RankedOptions = self.options(parameters)
@@ -164,7 +165,7 @@ class Ranked(Decoder):
         given = {name: getattr(options, name) for name in RULES}
         return {
             "due": due,
-            "num_steps": self._grid(parameters, options) or 0,
+            "num_steps": self.grid(parameters) or 0,
             "ranking": RANKINGS.index(parameters.sampler),
             "ranked_by": _ranked_by(parameters, options),
             "alg_temp": float(options.alg_temp),
@@ -229,10 +230,6 @@ class Ranked(Decoder):
         by_share, _ = time_of_count(self.absorbing, masks / rows.in_block.sum(1).clamp(min=1))
         return torch.where(rows.num_steps > 0, 1 - (1 - rows.grid_eps) * done / n, by_share)
 
-    def _grid(self, parameters: SamplingParameters, options: RankedOptions) -> int | None:
-        """Steps of a block's grid, which a quota alone has."""
-        return None if options.rules else parameters.num_inference_steps
-
     def _due(self, tokens: Sequence[int], parameters: SamplingParameters, options: RankedOptions) -> list[int]:
         """The step, counted through all blocks, at which the first, second, … token is set."""
         n, due, schedule = parameters.num_inference_steps, list[int](), cast(Hashable, self.absorbing.schedule)
@@ -275,8 +272,8 @@ class Ranked(Decoder):
         best, largest, second, entropy = told
         greedy = (rows.temperature[row] == 0).to(logits.device)
         token = torch.where(greedy, best.long(), inverse_cdf(theta, u.to(logits.device))).clamp(min=0).unsqueeze(1)
-        below = logits.gather(1, token) - logits.gather(1, best.long().unsqueeze(1))
-        largest = largest * below.squeeze(1).double().exp()
+        below = logits.gather(1, token).double() - logits.gather(1, best.long().unsqueeze(1)).double()
+        largest = largest * below.squeeze(1).exp()
         if bool((rows.ranked_by[row] == SHAPED).any()):
             of, by_margin = certainty_of(theta, **wanted), (rows.ranking[row] == MARGIN).to(logits.device)
             its = torch.where(by_margin, of.largest, theta.gather(1, token).squeeze(1)), of.second, of.entropy

@@ -38,8 +38,8 @@ class SelfCorrectionOptions(TailOptions):
     num_correction_steps: int = option(
         128, "steps of correction at most, an evaluation each", minimum=0, maximum=2**20
     )
-    correction_temperature: float = option(0.1, "temperature at which they draw", minimum=0)
-    correction_t: float = option(0.01, "time that the network is told", above=0, maximum=1)
+    correction_temperature: float = option(0.1, "temperature of the draws of correction steps", minimum=0)
+    correction_t: float = option(0.01, "time that the network is told in correction steps", above=0, maximum=1)
     patience: int = option(32, "correction ends after so many steps without more agreement", minimum=0)
     num_corrected: int = option(1, "positions rewritten in a correction step", minimum=1)
 

@@ -81,6 +81,8 @@ export function seeded(all, otherwise) {
 export function differenceOf(all, index) {
   const [mine, other] = [all[index], all[1 - index]].map(({ endpoint, parameters }) => ({ endpoint, ...parameters }));
   const names = [...new Set([...Object.keys(mine), ...Object.keys(other)])].filter((name) => String(mine[name]) !== String(other[name]));
-  const parts = names.map((name) => (name === "endpoint" ? mine.endpoint : `${name} ${mine[name] ?? "default"}`));
+  // Of two decoders neither has the other's options, not even at their defaults.
+  const own = mine.sampler === other.sampler ? names : names.filter((name) => name === "sampler" || mine[name] !== undefined);
+  const parts = own.map((name) => (name === "endpoint" ? mine.endpoint : `${name} ${mine[name] ?? "default"}`));
   return parts.join(", ") || "the same";
 }

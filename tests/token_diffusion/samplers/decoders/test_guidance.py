@@ -20,7 +20,7 @@ from token_diffusion.networks import denoiser as denoisers
 from token_diffusion.networks.masked_lm import Pieces
 from token_diffusion.samplers import Samplers, price
 from token_diffusion.samplers.catalogue import KINDS
-from token_diffusion.samplers.decoders.guidance import Branches
+from token_diffusion.samplers.decoders.guidance import Branches, log_posterior
 from token_diffusion.samplers.draws import Some
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.sampler import own
@@ -189,6 +189,29 @@ def test_one_token_has_the_mixture_of_its_branches(mask: int, gamma: float) -> N
         law.denoiser(scheduler), scheduler, seq_len=3, num_samples=2000, tokens=tokens, guidance_scale=gamma
     ).sequences
     assert chi_square_p(counts(law, drawn), probability) > P
+
+
+@pytest.mark.parametrize("exclude", [True, False])
+@pytest.mark.parametrize("mask", [0, 2, 4])
+@pytest.mark.parametrize("process", ["uniform", "hybrid"])
+def test_the_posterior_is_that_of_bayes(process: str, mask: int, exclude: bool) -> None:
+    options = {} if process == "hybrid" else {"exclude_mask_from_uniform": exclude}
+    scheduler = TokenDiffusionScheduler(5, mask, forward_process=process, **options)
+    of, z = scheduler.process, torch.arange(5)
+    theta = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    theta = theta.index_fill(-1, torch.tensor([mask]), -torch.inf).softmax(-1)
+    for t, s in ((0.99, 0.9), (0.6, 0.5), (0.1, 0.0)):
+        now, then = (of.masses(torch.full((5,), time, dtype=torch.float64)) for time in (t, s))
+        landing = of.states.landing(z, then)  # on each state
+        at_s = then.alpha[0] * theta + landing
+        noise = of.states.landing(z, now) - now.alpha / then.alpha * landing  # from s to t, on z
+        ratio = (now.alpha / then.alpha)[0] * torch.eye(5, dtype=torch.float64)
+        forward = ratio + noise.unsqueeze(1)  # of z given each state
+        expected = at_s * forward / (at_s * forward).sum(-1, keepdim=True)
+        is_state = of.states.landing(z, now) > 0  # a uniform process that excludes the mask shows none
+        found = log_posterior(of, z, theta, now, then).exp()
+        torch.testing.assert_close(found[is_state], expected[is_state], rtol=1e-9, atol=1e-12)
+        assert int(is_state.sum()) == (4 if process == "uniform" and exclude else 5)
 
 
 @pytest.mark.parametrize("gamma", [0.25, 1.5, 1000.0])
@@ -378,8 +401,7 @@ def test_posteriors_read_logits_in_pieces_too(process: str) -> None:
 
 def test_a_read_of_some_positions_mixes_those_alone() -> None:
     logits = torch.randn(2, 5, VOCAB, generator=torch.Generator().manual_seed(0))
-    (first, second) = logits
-    whole, index = both(first, second, 3.0), torch.tensor([0, 2, 3])
+    whole, index = both(logits[0], logits[1], 3.0), torch.tensor([0, 2, 3])
     some = Some(whole, index)
     assert torch.equal(some[1:3], whole[:][[2, 3]]) and torch.equal(own(some)[:], logits[0, index])
 

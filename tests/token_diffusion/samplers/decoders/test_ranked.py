@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from tests.laws import chi_square_p, counts, make_law
+from tests.tiny import tiny_model
 from tests.token_diffusion.samplers.decoders.recordings import MASK, VOCAB_SIZE, Recording, recordings
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sample_block
 from token_diffusion.engine.batch import Batch
 from token_diffusion.engine.updates import Update
+from token_diffusion.networks import denoiser as denoisers
 from token_diffusion.samplers import Samplers
 from token_diffusion.samplers.decoders import ranked
 from token_diffusion.samplers.draws import draw
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.presets import with_preset
 from token_diffusion.samplers.randomness import Purpose
+from token_diffusion.sampling import Requests
 
 P = 0.001
 SCHEDULER = TokenDiffusionScheduler(VOCAB_SIZE, MASK)
@@ -221,7 +224,7 @@ def test_random_positions_one_by_one_have_the_models_law(mask: int, steps: int |
     output = sample(
         law.denoiser(scheduler),
         scheduler,
-        num_samples=4000,
+        num_samples=1500,
         seq_len=3,
         num_inference_steps=steps,
         seed=mask,
@@ -235,7 +238,7 @@ def test_random_positions_one_by_one_have_the_models_law(mask: int, steps: int |
 @pytest.mark.parametrize("ranked_by", ["largest", "shaped"])
 def test_what_is_set_first_is_drawn_from_its_own_distribution(mask: int, ranked_by: str) -> None:
     """The position is that which the network is surest of; its token has its marginal law, sharpened by the temperature."""
-    law, count = make_law(4, 3, mask, seed=2), 4000
+    law, count = make_law(4, 3, mask, seed=2), 1500
     scheduler = TokenDiffusionScheduler(4, mask)
     theta = law.denoiser(scheduler)(torch.full((1, 3), mask), torch.ones(1))[0].softmax(-1)
     sharp = theta.pow(2) / theta.pow(2).sum(-1, keepdim=True)
@@ -252,7 +255,7 @@ def test_what_is_set_first_is_drawn_from_its_own_distribution(mask: int, ranked_
 
 def test_the_position_is_drawn_with_the_tokens_confidence() -> None:
     """LLaDA's: of two positions that are alike, that is first for which a probable token was drawn."""
-    p, count = torch.tensor([0.7, 0.2, 0.1]), 4000
+    p, count = torch.tensor([0.7, 0.2, 0.1]), 2000
     scheduler = TokenDiffusionScheduler(4, 3)
 
     def network(tokens: Tensor, t: Tensor) -> Tensor:
@@ -375,3 +378,56 @@ def test_greedy_rows_draw_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
             ranked_by=ranked_by,
         )
         assert drawn == expected
+
+
+@pytest.mark.parametrize(
+    ("sampler", "ranked_by", "temperature"),
+    [
+        ("confidence", "largest", 0.9),
+        ("margin", "shaped", 0.5),
+        ("confidence", "drawn", 1.0),
+        ("random", "largest", 1.0),
+    ],
+)
+def test_logits_in_pieces_are_ranked_and_drawn_as_at_once(
+    sampler: str, ranked_by: str, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, scheduler, found = tiny_model("bert", 50), TokenDiffusionScheduler(50, 4), []
+    for size in (10**6, 5):
+        monkeypatch.setattr(denoisers, "PIECE_BYTES", size * 50 * 4)
+        output = sample(
+            model, scheduler, num_samples=2, seq_len=24, num_inference_steps=3, seed=7, sampler=sampler,
+            temperature=temperature, ranked_by=ranked_by,
+        )  # fmt: skip
+        found.append(output.sequences)
+    assert found[0].equal(found[1])
+
+
+def test_a_callback_is_told_the_grids_time_or_the_time_reached() -> None:
+    tokens = [3, -1, -1, -1, -1]
+    for options, expected in (({}, [1.0, 0.5]), ({"threshold": 0.9}, [0.75, 0.5, 0.25, 0.0])):
+        scheduler, parameters = (
+            TokenDiffusionScheduler(VOCAB_SIZE, MASK, alpha_schedule="linear"),
+            SamplingParameters(5, 1, 2, sampler="confidence", options=options),
+        )
+        requests, times = Requests(Clock(), scheduler, [(tokens, parameters)]), []
+        while not requests.finished:
+            requests.step()
+            times.append(requests.t)
+        assert times == pytest.approx(expected) and requests.done == requests.total
+
+
+@pytest.mark.parametrize("ranked_by", ["largest", "drawn", "shaped"])
+def test_logits_of_half_precision_are_ranked_in_whole(ranked_by: str) -> None:
+    network, found = recordings("llada")["uneven"].network, []
+    for dtype in (torch.bfloat16, torch.float32):
+
+        def rounded(tokens: Tensor, t: Tensor, dtype: torch.dtype = dtype) -> Tensor:
+            return network(tokens, t).bfloat16().to(dtype)
+
+        output = sample(
+            rounded, SCHEDULER, seq_len=24, num_samples=3, num_inference_steps=6, sampler="confidence", temperature=0.8,
+            ranked_by=ranked_by,
+        )  # fmt: skip
+        found.append((output.sequences, output.step_map))
+    assert found[0][0].equal(found[1][0]) and found[0][1].equal(found[1][1])
