@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from .quality import Quality
 from .settings import Setting
@@ -47,6 +48,7 @@ def draw(models: Mapping[str, tuple[Quality, Sequence[Measured]]]) -> bytes:
         right.set(title=f"{name}: too low is text that repeats itself", ylabel="unigram entropy, nats")
         handles, labels = left.get_legend_handles_labels()
         right.legend(handles, labels, fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
-    picture = BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
+    drawn, picture = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png")
+    Image.open(drawn).convert("RGB").quantize(64).save(picture, format="png", optimize=True)
     return picture.getvalue()
