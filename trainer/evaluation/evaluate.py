@@ -176,10 +176,13 @@ def _quality(
 ) -> Figures:
     """Figures of the samples, and of as many pieces of the validation text."""
     fields = ("num_samples", "num_inference_steps", "temperature", "top_p", "top_k", "min_p", "seed", "block_size")
-    asked = {name: getattr(config, name) for name in fields}
+    asked = {name: getattr(config, name) for name in fields} | {"sampler": config.sampler}
+    asked |= {"options": _options(config.sampler_options)}
     frame = checkpoint.facts.frame
     tokens = encode(checkpoint.tokenizer, seq_len=seq_len, frame=frame)
-    output = run(checkpoint.denoiser, checkpoint.scheduler, SamplingParameters(seq_len=seq_len, **asked), tokens)
+    framed = (len(frame.prefix), len(frame.suffix))
+    parameters = SamplingParameters(seq_len=seq_len, frame=framed, **asked)
+    output = run(checkpoint.denoiser, checkpoint.scheduler, parameters, tokens)
     rows = {"samples": [list(frame.inside(row)) for row in output.sequences.tolist()]}
     if reference := _reference(config, validation, seq_len, frame):
         rows["reference"] = reference
@@ -187,6 +190,20 @@ def _quality(
     for name, figures in found.items():
         logger.info("%s: %s", name, ", ".join(f"{key} {_short(value)}" for key, value in figures.items()))
     found["samples"] |= {"seq_len": seq_len, **asked, "nfe": output.nfe}
+    return found
+
+
+def _options(text: str | None) -> dict[str, Any]:
+    """`key=value,…` as options of a sampler, which checks names, types and values. Raises `ParameterError` for other text."""
+    found: dict[str, Any] = {}
+    for entry in filter(None, (text or "").split(",")):
+        key, equals, value = (part.strip() for part in entry.partition("="))
+        if not (key and equals):
+            raise ParameterError("sampler_options", "be key=value,key=value", entry)
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
     return found
 
 

@@ -53,6 +53,10 @@ class EvaluateConfig(CommandLine):
     """Tokens kept that have at least so much of the most probable one's probability, 0 for all."""
     block_size: PositiveInt | None = None
     """Sample blocks of so many tokens from left to right. Default: all at once, or a block-causal model's own."""
+    sampler: str = "ancestral"
+    """How they are drawn: one of `python -m token_diffusion samplers` that is for the model's process."""
+    sampler_options: str | None = None
+    """Of that sampler, key=value,... as in threshold=0.9."""
     generative_model_name_or_path: str | None = None
     """Causal language model, a folder or a repository of the hub, whose perplexity on the samples is measured."""
 

@@ -68,7 +68,7 @@ def asked(process: str) -> list[tuple[list[int], SamplingParameters]]:
                     "logprobs": choose.random() < 0.5,
                     "suppress_end": choose.random() < 0.3,
                 }
-                more = {"sampler": sampler, "options": options, "guidance_scale": guidance_scale}
+                more: dict[str, Any] = {"sampler": sampler, "options": options, "guidance_scale": guidance_scale}
                 found.append((tokens, SamplingParameters(len(tokens), **own, **more)))
     return found
 
@@ -94,7 +94,8 @@ def together(request: pytest.FixtureRequest) -> tuple[str, dict[Any, Any], dict[
     batch = Batch(denoiser, scheduler)
     initial = {key: batch.add(key, *each) for key, each in enumerate(asked(request.param))}
     assert len(batch.lanes) == 1
-    ticks, updates = 0, {}
+    ticks = 0
+    updates: dict[Any, list[Update]] = {}
     while not batch.idle:
         for update in batch.sweep():
             updates.setdefault(update.key, []).append(update)

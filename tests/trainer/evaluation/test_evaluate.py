@@ -155,6 +155,15 @@ def test_the_folders_frame_is_around_text_and_samples(
     )
 
 
+def test_samples_are_drawn_by_the_sampler_that_is_named(capsys: pytest.CaptureFixture[str], workplace: Path) -> None:
+    flags = ["--num_samples=2", "--seq_len=8", "--num_inference_steps=8", "--sampler=confidence"]
+    few = evaluate(capsys, workplace / "absorbing", *flags, "--sampler_options=factor=1000, ranked_by=shaped")[
+        "samples"
+    ]
+    assert few["sampler"] == "confidence" and few["options"] == {"factor": 1000, "ranked_by": "shaped"}
+    assert few["nfe"] < evaluate(capsys, workplace / "absorbing", *flags)["samples"]["nfe"] == 8
+
+
 def test_samples_alone(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = evaluate(capsys, workplace / "uniform", "--num_samples=2", "--seq_len=8", "--num_inference_steps=2")
     assert "validation" not in found and "reference" not in found and found["samples"]["num_tokens"] == 16
@@ -168,6 +177,19 @@ def test_samples_alone(workplace: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("--validation_file absent.txt", "validation_file must be a readable file"),
         ("--validation_file {text} --max_length 97", "max_length must be <= 96, the positions of the model, got 97"),
         ("--num_samples 1 --seq_len 97", "seq_len must be at most 96, the positions of absorbing, got 97"),
+        ("--num_samples 1 --seq_len 8 --sampler x", "sampler must be ancestral, "),
+        (
+            "--num_samples 1 --seq_len 8 --sampler_options way",
+            "sampler_options must be key=value,key=value, got 'way'",
+        ),
+        (
+            "--num_samples 1 --seq_len 8 --sampler_options threshold=0.9",
+            "threshold must be absent, as the sampler ancestral has no such option, got 0.9",
+        ),
+        (
+            "--num_samples 1 --seq_len 8 --sampler margin --sampler_options quota=odd",
+            "quota must be even or schedule, got",
+        ),
         ("--num_samples 1 --temperature -1", "temperature must be greater than or equal to 0, got '-1'"),
         ("--num_samples 1 --num_times 0", "num_times must be greater than 0, got '0'"),
         ("--validation_file {text} --generative_model_name_or_path x", "generative_model_name_or_path must come with"),

@@ -71,9 +71,15 @@ class RemaskingOptions(TailOptions):
         minimum=0,
         maximum=1000,
     )
-    t_on: float | None = option(None, "time at which that begins; null is 0.55 in a loop", above=0, maximum=1)
-    t_off: float | None = option(None, "time at which it ends; null is 0.05 in a loop", minimum=0, maximum=1)
-    alpha_on: float | None = option(None, "the alpha at which a loop stays meanwhile; null is 0.9", above=0, maximum=1)
+    t_on: float | None = option(
+        None, "time at which remasking or correction begins; null is 0.55 in a loop", above=0, maximum=1
+    )
+    t_off: float | None = option(
+        None, "time at which remasking or correction ends; null is 0.05 in a loop", minimum=0, maximum=1
+    )
+    alpha_on: float | None = option(
+        None, "of a loop: the alpha at which it stays from t_on to t_off; null is 0.9", above=0, maximum=1
+    )
 
 
 @dataclass

@@ -126,9 +126,13 @@ def test_corrections_mend_what_few_steps_and_blocks_leave(n: int | None) -> None
     assert blocks.nfe == 6
 
 
-@pytest.mark.parametrize("process", ["uniform", "hybrid"])
 @pytest.mark.parametrize(
-    "options", [{}, {"num_corrector_steps": 2, "num_corrected": 2}, {"corrected": "least_confident"}]
+    ("process", "options"),
+    [
+        ("uniform", {}),
+        ("hybrid", {"num_corrector_steps": 2, "num_corrected": 2}),
+        ("uniform", {"corrected": "least_confident"}),
+    ],
 )
 def test_passing_over_steps_equals_the_plain_loop_token_for_token(
     process: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch

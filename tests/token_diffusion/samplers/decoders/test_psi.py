@@ -166,8 +166,7 @@ def test_where_positions_are_independent_any_grid_has_the_law(
     assert chi_square_p(counts(law, output.sequences), law.probability) > P
 
 
-@pytest.mark.parametrize("process", ["uniform", "hybrid"])
-@pytest.mark.parametrize("mask", [0, 1, 2])
+@pytest.mark.parametrize(("process", "mask"), [("uniform", 0), ("uniform", 1), ("hybrid", 1), ("hybrid", 2)])
 def test_many_steps_with_as_much_correction_reach_the_law(process: str, mask: int) -> None:
     """1 - kappa = 2 / n. Few steps with none but the corrector's way stay off it: the test can tell."""
     law = make_law(3, 2, mask)
@@ -184,8 +183,10 @@ def test_many_steps_with_as_much_correction_reach_the_law(process: str, mask: in
     assert p(150, 1 - 2 / 150) > P and p(10, 0.0) < 1e-6
 
 
-@pytest.mark.parametrize("process", ["uniform", "hybrid"])
-@pytest.mark.parametrize("options", [{"kappa": 0.9}, {}, {"kappa_schedule": "loop"}])
+@pytest.mark.parametrize(
+    ("process", "options"),
+    [("uniform", {"kappa": 0.9}), ("uniform", {}), ("hybrid", {}), ("hybrid", {"kappa_schedule": "loop"})],
+)
 def test_passing_over_equals_the_plain_loop_token_for_token(
     process: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,8 +42,7 @@ def options(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("process", ["uniform", "hybrid"])
-@pytest.mark.parametrize("part", ["plain", "tied"])
+@pytest.mark.parametrize(("part", "process"), [("plain", "uniform"), ("tied", "hybrid")])
 def test_token_for_token_as_the_authors_loop(part: str, process: str) -> None:
     """Each state of the text, how many evaluations, how it ends."""
     scheduler, sampler = TokenDiffusionScheduler(VOCAB, MASK, forward_process=process), sample_hybrid
