@@ -257,7 +257,7 @@ def _check_work(sampler: Sampler, tokens: Sequence[int], parameters: SamplingPar
     }
     named |= {name: value for name, value in parameters.options.items() if type(value) is int}
     named |= {} if sampler.views == 1 else {"guidance_scale": parameters.guidance_scale}
-    made_of = ", ".join(f"{name} {value}" for name, value in named.items() if value is not None)
+    made_of = " and ".join(f"{name} {value}" for name, value in named.items() if value is not None)
     check_price(
         work,
         f"num_samples {parameters.num_samples} x seq_len {len(tokens)} x {passes} forward"

@@ -59,6 +59,7 @@ def test_a_request_that_is_done(live: LiveServer, access: pytest.LogCaptureFixtu
         "status": 200,
         "outcome": "done",
         "model": "uniform",
+        "sampler": "ancestral",
         "work": 8,
         "job": job["id"],
     }

@@ -8,8 +8,15 @@ from pydantic import ValidationError
 
 from server.api.protocol.events import StateEvent
 from server.api.protocol.requests import BlockSampleRequest, SampleRequest
+from token_diffusion.samplers.catalogue import all_options
 
 DEFAULTS = {
+    "sampler": "ancestral",
+    "preset": None,
+    "guidance_scale": 1.0,
+    "suppress_end": False,
+    "early_end": False,
+    "logprobs": False,
     "prompt": None,
     "template": None,
     "prompt_ids": None,
@@ -36,8 +43,9 @@ DEFAULTS = {
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    assert SampleRequest().model_dump() == DEFAULTS
-    assert BlockSampleRequest().model_dump() == DEFAULTS | {"block_size": 32}
+    options = dict.fromkeys(all_options())  # null: the sampler's own
+    assert SampleRequest().model_dump() == DEFAULTS | options
+    assert BlockSampleRequest().model_dump() == DEFAULTS | options | {"block_size": 32}
     assert SampleRequest.model_validate(DEFAULTS) == SampleRequest()
 
 
