@@ -50,5 +50,5 @@ def draw(models: Mapping[str, tuple[Quality, Sequence[Measured]]]) -> bytes:
         right.legend(handles, labels, fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     drawn, picture = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(64).save(picture, format="png", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(256).save(picture, format="png", optimize=True)
     return picture.getvalue()
