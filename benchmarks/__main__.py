@@ -1,6 +1,6 @@
 """Measure, and write what was measured into one page.
 
-    python -m benchmarks                    everything but an hour's soak, into docs/benchmarks.md
+    python -m benchmarks                    everything but decoders (it needs a judge) and an hour's soak, into docs/benchmarks.md
     python -m benchmarks PART [...]         one part, printed; --output FILE puts it into that page, the others stay
 
 `python -m benchmarks PART --help` lists a part's options; each part's module says what it measures and how.
@@ -20,6 +20,7 @@ from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
 
 from . import ROOT, determinism, memory, packing, padding, pipeline, precision, preprocessing, samplers, training
+from .decoders import overhead
 from .decoders import part as decoders
 from .environment import provenance
 from .page import frames
@@ -31,6 +32,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Section]]] = {
     "samplers": (samplers.add_arguments, samplers.section),
     "decoders": (decoders.add_arguments, decoders.section),
+    "overhead": (overhead.add_arguments, overhead.section),
     "pipeline": (pipeline.add_arguments, pipeline.section),
     "padding": (padding.add_arguments, padding.section),
     "packing": (packing.add_arguments, packing.section),
@@ -47,6 +49,10 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "crowded": (crowded.add_arguments, crowded.section),
     "soak": (soak.add_arguments, soak.section),
 }
+
+
+JUDGED = {"decoders"}
+"""Parts that need what `benchmarks.judge` trains."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -93,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     set_threads(asked.num_threads)
     output = asked.output or (None if asked.part else PAGE)
     failed = False
-    for name in [asked.part] if asked.part else PARTS:
+    for name in [asked.part] if asked.part else [name for name in PARTS if name not in JUDGED]:
         options = asked if asked.part else make_parser().parse_args([name, *arguments])
         failed |= not run(name, options, list(arguments), output)
     return int(failed)

@@ -1,17 +1,23 @@
-"""What a decoder adds to the forward passes that it asks for.
+"""What each decoder adds to the forward passes that it asks for.
 
-Its run is recorded once; the passes are then made again with the head at the very positions that each tick asked for, and
+    python -m benchmarks overhead [--rounds N]
+
+On random weights at the size of the original example scripts, a prompt before what is filled in.
+A run is recorded once; the passes are then made again with the head at the very positions that each tick asked for, and
 nothing around them. Both take turns, and a ratio is the median over the rounds of the two times of that round.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from token_diffusion import TokenDiffusionScheduler
+from token_diffusion.diffusion.values import check_int
 from token_diffusion.networks.denoiser import Denoiser
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
@@ -20,9 +26,52 @@ from token_diffusion.text.encoding import OPEN
 from ..environment import timed
 from ..figures import median
 from ..limit import Recorder, replay
+from ..models import MASK, PROCESSES, VOCAB_SIZE, as_loaded, random_model
+from ..report import Section, Table
+from .settings import guided, settings
 
 AIM = 1.15
 NUCLEUS = 0.9
+
+NOTE = """{millions:.1f} M random parameters, {count} x {seq_len} tokens of which {given} are a prompt,
+{steps} steps where a decoder has steps. Forward passes alone: the very ones of our run, with the head at the positions that each
+tick asked for. Shaped: the same with top-p {nucleus}. Aim: at most {aim} times their time with top-p 1."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def section(arguments: argparse.Namespace) -> Section:
+    """One table, and a failure for each decoder that adds more than it should."""
+    found, rounds = Section("overhead", "Decoders: overhead over their forward passes"), arguments.rounds
+    check_int("rounds", rounds, 1, 2**31)
+    rounds = min(rounds, 1) if arguments.quick else rounds
+    count, seq_len, steps = 4, 64, 16 if arguments.quick else 32
+    prompt = list(range(1000, 1008))
+    model = random_model(arguments.device, arguments.dtype)
+    denoiser, table = (
+        as_loaded(model),
+        Table(["process", "decoder", "evaluations", "ours s", "forward passes alone s"]),
+    )
+    table.columns = [*table.columns, "ours / forward passes", "shaped"]
+    for process in PROCESSES:
+        scheduler = TokenDiffusionScheduler(VOCAB_SIZE, MASK, forward_process=process)
+        for setting in [*settings(process, [steps]), *guided(process, steps)]:
+            print(f"overhead: {process}, {setting.name} {setting.budget}", file=sys.stderr, flush=True)
+            plain, shaped = (
+                measure(denoiser, scheduler, setting.parameters(seq_len, count, top_p=top_p), rounds, prompt)
+                for top_p in (1.0, NUCLEUS)
+            )
+            table.add(process, setting.label, plain.passes, plain.ours, plain.alone, plain.ratio, shaped.ratio)
+            if plain.ratio > AIM:
+                found.failures.append(
+                    f"{setting.label} ({process}) takes {plain.ratio:.2f} of its forward passes' time, not {AIM}"
+                )
+    millions = model.num_parameters() / 1e6
+    shape = {"count": count, "seq_len": seq_len, "steps": steps, "given": len(prompt)}
+    found.parts += [NOTE.format(millions=millions, nucleus=NUCLEUS, aim=AIM, **shape), table]
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
-"""Each decoder's quality against the network evaluations that it takes, and what it adds to them.
+"""Each decoder's quality against the network evaluations that it takes.
 
     python -m benchmarks decoders --judge judge --reference held-out.txt [--checkpoint NAME=DIR ...] [--quick]
 
-Quality, on the demo checkpoints and on what `--checkpoint` names: samples of every decoder that fits a model's process, at
+On the demo checkpoints and on what `--checkpoint` names: samples of every decoder that fits a model's process, at
 several budgets, under a judge that `python -m benchmarks.judge` trained on the same kind of text (quality.py says what is
 measured). `--judge NAME=DIR` and `--reference NAME=FILE` are for one of the checkpoints, without a name for all others. With
-`--output` a picture goes into `pictures/` beside the page. Without a judge there is but the second table. Overhead: a decoder's
-run against its own forward passes (overhead.py), on random weights at the size of the original example scripts.
+`--output` a picture goes into `pictures/` beside the page.
 """
 
 from __future__ import annotations
@@ -17,18 +16,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.diffusion.values import check_int
 from token_diffusion.errors import ParameterError
 from trainer.evaluation.quality import load_judge
 
-from ..models import DEMOS, MASK, PROCESSES, VOCAB_SIZE, as_loaded, random_model
+from ..models import DEMOS
 from ..report import Section, Table
-from .overhead import AIM, NUCLEUS, measure
 from .picture import Measured, draw
 from .quality import Examiner, Quality
-from .settings import BUDGETS, guided, settings
+from .settings import BUDGETS, settings
 
 PICTURE = Path("pictures") / "decoders.png"
 COLUMNS = ["decoder", "budget", "evaluations", "generative perplexity", "entropy", "a sample's entropy"]
@@ -42,15 +39,13 @@ held-out text than those of the first row. **These are no paper's figures**: the
 the samples are short, and MAUVE of so few is rough (with many the first row's would be 1). They compare the rows of one table,
 and nothing else. A low perplexity with an entropy far below that of the text is repetition."""
 
-OVERHEAD_NOTE = """{millions:.1f} M random parameters, {count} x {seq_len} tokens of which {given} are a prompt,
-{steps} steps where a decoder has steps. Forward passes alone: the very ones of our run, with the head at the positions that each
-tick asked for. Shaped: the same with top-p {nucleus}. Aim: at most {aim} times their time with top-p 1."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--judge", nargs="+", default=[], metavar="[NAME=]DIR", help="folders of `benchmarks.judge`")
     parser.add_argument(
-        "--reference", nargs="+", default=[], metavar="[NAME=]FILE", help="text held out of everything"
+        "--judge", nargs="+", required=True, metavar="[NAME=]DIR", help="folders of `benchmarks.judge`"
+    )
+    parser.add_argument(
+        "--reference", nargs="+", required=True, metavar="[NAME=]FILE", help="text held out of everything"
     )
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="NAME=DIR", help="models beside the demos")
     parser.add_argument("--only", nargs="+", help="names of the models, as the demos mdlm, udlm, hybrid")
@@ -58,28 +53,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_samples", type=int, default=64)
     parser.add_argument("--seq_len", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=5, help="of the overhead; 0 leaves it out")
 
 
 def section(arguments: argparse.Namespace) -> Section:
-    """Quality where there is a judge, and overhead."""
+    """A table a model, and the picture of all of them."""
     if arguments.quick:
         arguments.budgets, arguments.num_samples, arguments.seq_len = [4, 16], 16, 32
-        arguments.rounds = min(arguments.rounds, 1)
-    for name, least in {"num_samples": 2, "seq_len": 2, "rounds": 0}.items():
+    for name, least in {"num_samples": 2, "seq_len": 2}.items():
         check_int(name, getattr(arguments, name), least, 2**31)
-    if arguments.reference and not arguments.judge:
-        raise ParameterError("judge", "be given with reference", None)
-    found = Section("decoders", "Decoders: quality against evaluations, and overhead")
-    if arguments.judge:
-        add_quality(found, arguments)
-    if arguments.rounds:
-        add_overhead(found, arguments)
+    found = Section("decoders", "Decoders: quality against evaluations")
+    add_quality(found, arguments)
     return found
 
 
 def add_quality(found: Section, arguments: argparse.Namespace) -> None:
-    """A table a model, and the picture of all of them."""
+    """The tables, below how to read them."""
     models: dict[str, tuple[Quality, Sequence[Measured]]] = {}
     judges: dict[str, str] = {}
     for name, examiner in examiners(arguments):
@@ -160,31 +148,3 @@ def cells(quality: Quality) -> tuple[object, ...]:
     spread = f"{perplexity.value:.1f} ± {perplexity.error:.1f}"
     own = f"{bound.value:.2f} ± {bound.error:.2f}"
     return nfe, spread, f"{quality.entropy:.2f}", f"{quality.sample_entropy:.2f}", own, f"{quality.mauve:.2f}"
-
-
-def add_overhead(found: Section, arguments: argparse.Namespace) -> None:
-    """One table, and a failure for each decoder that adds more than it should."""
-    count, seq_len, steps = 4, 64, 16 if arguments.quick else 32
-    prompt = list(range(1000, 1008))
-    model = random_model(arguments.device, arguments.dtype)
-    denoiser, table = (
-        as_loaded(model),
-        Table(["process", "decoder", "evaluations", "ours s", "forward passes alone s"]),
-    )
-    table.columns = [*table.columns, "ours / forward passes", "shaped"]
-    for process in PROCESSES:
-        scheduler = TokenDiffusionScheduler(VOCAB_SIZE, MASK, forward_process=process)
-        for setting in [*settings(process, [steps]), *guided(process, steps)]:
-            print(f"overhead: {process}, {setting.name} {setting.budget}", file=sys.stderr, flush=True)
-            plain, shaped = (
-                measure(denoiser, scheduler, setting.parameters(seq_len, count, top_p=top_p), arguments.rounds, prompt)
-                for top_p in (1.0, NUCLEUS)
-            )
-            table.add(process, setting.label, plain.passes, plain.ours, plain.alone, plain.ratio, shaped.ratio)
-            if plain.ratio > AIM:
-                found.failures.append(
-                    f"{setting.label} ({process}) takes {plain.ratio:.2f} of its forward passes' time, not {AIM}"
-                )
-    millions = model.num_parameters() / 1e6
-    shape = {"count": count, "seq_len": seq_len, "steps": steps, "given": len(prompt)}
-    found.parts += [OVERHEAD_NOTE.format(millions=millions, nucleus=NUCLEUS, aim=AIM, **shape), table]

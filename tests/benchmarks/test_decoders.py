@@ -143,7 +143,7 @@ def test_what_is_given_by_name_goes_before_what_is_given_for_all() -> None:
 def asked(place: Path, *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    flags = ["--judge", str(place / "judge"), "--reference", str(place / "text.txt"), "--rounds", "0"]
+    flags = ["--judge", str(place / "judge"), "--reference", str(place / "text.txt")]
     flags += ["--checkpoint", f"tiny={place / 'model'}", "--only", "tiny"]
     common = argparse.Namespace(quick=False, output=None, device="cpu", dtype="float32")
     return parser.parse_args([*flags, "--num_samples", "4", "--seq_len", "12", "--budgets", "2", *more], common)
