@@ -16,13 +16,13 @@ from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sam
 from token_diffusion.engine.batch import Batch
 from token_diffusion.engine.updates import Update
 from token_diffusion.networks import denoiser as denoisers
+from token_diffusion.pipelines.requests import Requests
 from token_diffusion.samplers import Samplers
 from token_diffusion.samplers.decoders import ranked
 from token_diffusion.samplers.draws import draw
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.presets import with_preset
 from token_diffusion.samplers.randomness import Purpose
-from token_diffusion.sampling import Requests
 
 P = 0.001
 SCHEDULER = TokenDiffusionScheduler(VOCAB_SIZE, MASK)
