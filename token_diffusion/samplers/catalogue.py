@@ -102,7 +102,7 @@ def all_options() -> dict[str, tuple[Option, list[str]]]:
 def decoder_of(sampler: str, process: str) -> type[Decoder]:
     """Raises `ParameterError` if there is no sampler of that name, or none for the process."""
     fitting = [name for name, kind in KINDS.items() if process in kind.decoders]
-    if sampler not in KINDS:
+    if sampler not in list(KINDS):  # a list has no hash to be looked up by
         raise ParameterError("sampler", f"be {_either(list(KINDS))}", sampler)
     if sampler not in fitting:
         raise ParameterError("sampler", f"be {_either(fitting)} for the {process} process", sampler)
