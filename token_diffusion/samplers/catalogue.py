@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
     ),
     "psi": Kind(
         "ancestral with probability kappa, else draws a clean token and noises it anew (Duo II)",
-        "the model's for each position alone; for the text as steps grow and correction falls with them",
+        "the model's as steps grow and correction falls with them",
         {"uniform": Psi, "hybrid": Psi},
     ),
     "gibbs": Kind(
