@@ -21,12 +21,13 @@ from ..facts import UNKNOWN, Facts
 from ..networks.denoiser import Denoiser, MaskedLMDenoiser
 from ..networks.hub import local_folder, tokenizer_folder
 from ..samplers.parameters import SamplingParameters
-from ..sampling import Requests, evaluating
+from ..sampling import evaluating
 from ..text import check_stops, encode, ending
 from .folder import HUB_ARGUMENTS, check_place, push
 from .inputs import check_callback, check_given, check_returned, open_canvas, seeds_of, tensor_inputs, token_lists
 from .output import TokenDiffusionPipelineOutput, as_output, stacked
 from .parts import DTYPES, PARTS, check_parts
+from .requests import Requests
 
 
 class TokenDiffusionPipeline(DiffusionPipeline):

@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
     ),
     "psi": Kind(
         "ancestral with probability kappa, else draws a clean token and noises it anew (Duo II)",
-        "the model's for each position alone; for the text as steps grow and correction falls with them",
+        "the model's as steps grow and correction falls with them",
         {"uniform": Psi, "hybrid": Psi},
     ),
     "gibbs": Kind(
@@ -102,7 +102,7 @@ def all_options() -> dict[str, tuple[Option, list[str]]]:
 def decoder_of(sampler: str, process: str) -> type[Decoder]:
     """Raises `ParameterError` if there is no sampler of that name, or none for the process."""
     fitting = [name for name, kind in KINDS.items() if process in kind.decoders]
-    if sampler not in KINDS:
+    if sampler not in list(KINDS):  # a list has no hash to be looked up by
         raise ParameterError("sampler", f"be {_either(list(KINDS))}", sampler)
     if sampler not in fitting:
         raise ParameterError("sampler", f"be {_either(fitting)} for the {process} process", sampler)

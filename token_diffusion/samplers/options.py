@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -121,6 +122,7 @@ class Options:
             each.check(getattr(self, each.name))
 
 
+@cache
 def declared(options: type[Options]) -> Mapping[str, Option]:
     """Its options by their names, in their order."""
     hints = get_type_hints(options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self
 
@@ -108,6 +108,8 @@ class SamplingParameters:
         check_number("guidance_scale", self.guidance_scale)
         if not 0 <= self.guidance_scale <= MAX_GUIDANCE:
             raise ParameterError("guidance_scale", f"be in [0, {MAX_GUIDANCE}]", self.guidance_scale)
+        if not isinstance(self.frame, Sequence) or len(self.frame) != 2:
+            raise ParameterError("frame", "be two numbers of tokens, at the start and at the end", self.frame)
         for count in self.frame:
             check_int("frame", count, 0, 2**31)
         if sum(self.frame) > self.seq_len:

@@ -16,9 +16,9 @@ from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sam
 from token_diffusion.engine.batch import Batch, BlockEnd, Result, Scores, Update
 from token_diffusion.networks.denoiser import MaskedLMDenoiser, block_size_of
 from token_diffusion.networks.rowwise import Rowwise
+from token_diffusion.pipelines.requests import Requests
 from token_diffusion.samplers.blocks import blocks_of
 from token_diffusion.samplers.parameters import SamplingParameters, ScoringParameters
-from token_diffusion.sampling import Requests
 
 P = 0.001
 KINDS = [*((process, "times") for process in PROCESSES), ("absorbing", "counts")]

@@ -10,7 +10,8 @@ import pytest
 from tests.tiny import tiny_model
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.engine.updates import Update
-from token_diffusion.samplers.catalogue import KINDS, all_options
+from token_diffusion.errors import ParameterError
+from token_diffusion.samplers.catalogue import KINDS, all_options, decoder_of
 from token_diffusion.samplers.options import Option, Options, declared, either, option
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
@@ -27,6 +28,12 @@ def test_what_settles_is_set_once(sampler: str, process: str) -> None:
     places = [(sample, position) for update in updates for sample, position, _ in update.changes]
     if KINDS[sampler].decoders[process].settles:
         assert len(places) == len(set(places)) == 8 * 12
+
+
+@pytest.mark.parametrize("sampler", ["greedy", "", None, 3, ["confidence"]])
+def test_what_is_no_sampler_is_refused_by_the_names_of_those_that_are(sampler: Any) -> None:
+    with pytest.raises(ParameterError, match=r"sampler must be ancestral, .* or self_correction, got "):
+        decoder_of(sampler, "absorbing")
 
 
 def test_options_of_one_name_have_one_type() -> None:

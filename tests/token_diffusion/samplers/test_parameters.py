@@ -39,6 +39,7 @@ from token_diffusion.samplers.parameters import MAX_STEPS, SamplingParameters
         ("suppress_end", "be true or false", [None, 1, "yes"]),
         ("early_end", "be true or false", [None, 0, "no"]),
         ("frame", "be at most seq_len = 64 tokens", [(32, 33), (65, 0)]),
+        ("frame", "be two numbers of tokens, at the start and at the end", [(1,), (1, 2, 3), (), 3, None]),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, rule: str, values: list[Any]) -> None:

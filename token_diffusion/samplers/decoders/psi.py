@@ -17,9 +17,10 @@ family: sigma = (1 - kappa) (1 - alpha_s) is the probability that a token become
 
 and outside of (t_off, t_on] kappa is 1; that is the whole grid by default, and (0.05, 0.55] in the loop.
 
-What law has it? From the exact law of z_t, each position of z_s alone has its exact law, on any grid and for any kappa. Positions
-that move in one step move independently, so the text as a whole has the model's law only where few of them do: as steps grow and
-1 - kappa falls with them, as eta over the number of steps. With eta or kappa held it is an approximation that corrects.
+What law has it? From the exact law of z_t, each position of z_s alone has its exact law, whatever kappa. But positions
+that move in one step move independently, and later ones, also those of a single position, follow from what that makes of the
+text: it has the model's law only where few move at once, as steps grow and 1 - kappa falls with them, as eta over the number of
+steps. With eta or kappa held it is an approximation that corrects.
 
 The authors' grid ends at 1e-5, and one evaluation more removes the noise; here the last step has s = 0. Their loop has steps at
 either end of its constant part in which nothing can happen; here it has none.

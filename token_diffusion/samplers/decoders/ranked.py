@@ -85,7 +85,6 @@ class RankedRows(SampleRows):
     factor: Tensor
     entropy_bound: Tensor
     alg_temp: Tensor
-    grid_eps: Tensor
 
     @property
     def blind(self) -> Tensor:
@@ -135,6 +134,7 @@ class Ranked(Decoder):
         self.absorbing = process
 
     def check(self, parameters: SamplingParameters) -> None:
+        super().check(parameters)
         options: RankedOptions = self.options(parameters)
         rules, is_random = options.rules, parameters.sampler == "random"
         if len(rules) > 1:
@@ -169,7 +169,6 @@ class Ranked(Decoder):
             "ranking": RANKINGS.index(parameters.sampler),
             "ranked_by": _ranked_by(parameters, options),
             "alg_temp": float(options.alg_temp),
-            "grid_eps": float(options.grid_eps),
         } | {name: float("nan") if value is None else float(value) for name, value in given.items()}
 
     def prepare(self, rows: RankedRows) -> None:
@@ -181,7 +180,8 @@ class Ranked(Decoder):
         due = rows.due.gather(1, before.clamp(max=rows.due.shape[1] - 1)).squeeze(1)
         rows.step.copy_(torch.where(due > 0, due - 1, rows.step))
         rows.blocks_done.copy_(torch.where(waiting, rows.block, NEVER).amin(1).minimum(rows.num_blocks))
-        t, here = self._time(rows, rows.step % rows.num_steps.clamp(min=1)), waiting & rows.in_block
+        here = waiting & rows.in_block
+        t = self._time(rows, here)
         if bool((blind := rows.blind).any()):
             nothing = torch.zeros(here[blind].shape, dtype=torch.float64)
             here[blind] = rows.select(blind).choose(here[blind], nothing, nothing)
@@ -214,7 +214,7 @@ class Ranked(Decoder):
         finished = masks == 0
         rows.finished.copy_(finished)
         rows.left.copy_(torch.minimum(rows.left - 1, masks))
-        rows.t.copy_(torch.where(finished, 0.0, self._time(rows, (rows.step - 1) % rows.num_steps.clamp(min=1) + 1)))
+        rows.t.copy_(torch.where(finished, 0.0, self._time(rows, waiting & rows.in_block)))
         rows.step.copy_(torch.where(finished, rows.last_step, rows.step))
         next_block = torch.where(waiting, rows.block, NEVER).amin(1)
         rows.blocks_done.copy_(torch.where(finished, rows.num_blocks, next_block))
@@ -223,12 +223,12 @@ class Ranked(Decoder):
         """Masks that are to be set, bool [R, L]."""
         return rows.open & (rows.tokens == self.mask_token_id)
 
-    def _time(self, rows: RankedRows, done: Tensor) -> Tensor:
-        """The grid's after so many steps of a block, or that at which as many of a block's masks as there are may be expected."""
-        n = rows.num_steps.clamp(min=1)
-        masks = (self._waiting(rows) & rows.in_block).sum(1).double()
-        by_share, _ = time_of_count(self.absorbing, masks / rows.in_block.sum(1).clamp(min=1))
-        return torch.where(rows.num_steps > 0, 1 - (1 - rows.grid_eps) * done / n, by_share)
+    def _time(self, rows: RankedRows, masks: Tensor) -> Tensor:
+        """That at which so many of the block's positions, bool [R, L], may be expected to be masks: what a network has learnt.
+
+        No grid's: a quota of more steps than masks sets them all in its first ones, at its grid's earliest times.
+        """
+        return time_of_count(self.absorbing, masks.sum(1).double() / rows.in_block.sum(1).clamp(min=1))[0]
 
     def _due(self, tokens: Sequence[int], parameters: SamplingParameters, options: RankedOptions) -> list[int]:
         """The step, counted through all blocks, at which the first, second, … token is set."""

@@ -168,6 +168,7 @@ class Remasking(Decoder):
         self.schedule = process.schedule
 
     def check(self, parameters: SamplingParameters) -> None:
+        super().check(parameters)
         options = self.options(parameters)
         if parameters.num_inference_steps is None:
             raise ParameterError("num_inference_steps", "be an integer for the sampler remdm: it needs a grid", None)

@@ -15,11 +15,11 @@ from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sam
 from token_diffusion.engine.batch import Batch
 from token_diffusion.engine.updates import Update
 from token_diffusion.networks import denoiser as denoisers
+from token_diffusion.pipelines.requests import Requests
 from token_diffusion.samplers import Samplers
 from token_diffusion.samplers.decoders import ranked
 from token_diffusion.samplers.draws import draw
 from token_diffusion.samplers.parameters import SamplingParameters
-from token_diffusion.sampling import Requests
 
 P = 0.001
 SCHEDULER = TokenDiffusionScheduler(VOCAB_SIZE, MASK)
@@ -76,13 +76,14 @@ class Clock:
     ("options", "steps", "times"),
     [
         ({}, 4, [1.0, 0.75, 0.5, 0.25]),
-        ({"grid_eps": 0.2}, 4, [1.0, 0.8, 0.6, 0.4]),
-        ({}, 8, [1.0, 0.875, 0.75, 0.625]),
+        ({}, 2, [1.0, 0.5]),
+        ({}, 128, [1.0, 0.75, 0.5, 0.25]),
+        ({"quota": "schedule", "grid_eps": 0.2}, 2, [1.0, 0.75]),
         ({"threshold": 0.9}, 2, [1.0, 0.75, 0.5, 0.25]),
         ({}, None, [1.0, 0.75, 0.5, 0.25]),
     ],
 )
-def test_the_time_told_is_the_grids_or_that_of_as_many_masks(
+def test_the_time_told_is_that_at_which_as_many_masks_are_expected(
     options: dict[str, Any], steps: Any, times: list[float]
 ) -> None:
     clock, scheduler = Clock(), TokenDiffusionScheduler(VOCAB_SIZE, MASK, alpha_schedule="linear")
