@@ -122,9 +122,14 @@ class Options:
             each.check(getattr(self, each.name))
 
 
-@cache
 def declared(options: type[Options]) -> Mapping[str, Option]:
     """Its options by their names, in their order."""
+    kind: Any = options  # mypy would have its instances hashable
+    return _declared(kind)
+
+
+@cache
+def _declared(options: Any) -> Mapping[str, Option]:
     hints = get_type_hints(options)
     return {field.name: _option(field, hints[field.name]) for field in dataclasses.fields(options)}
 
