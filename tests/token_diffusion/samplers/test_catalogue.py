@@ -43,7 +43,8 @@ def test_what_is_told_of_a_block_is_final(sampler: str, process: str) -> None:
     output = run(tiny_model(), scheduler, parameters, callback=updates.append)
     ended = [(block.block, block.start, block.end) for update in updates for block in update.blocks]
     assert ended == [(0, 0, 4), (1, 4, 8), (2, 8, 12)]
-    end, tokens = 0, {}
+    end = 0
+    tokens: dict[tuple[int, int], int] = {}
     for update in updates:
         assert all(position >= end for _, position, _ in update.changes)
         tokens |= {(sample, position): token for sample, position, token in update.changes}
