@@ -17,6 +17,7 @@ from token_diffusion.samplers import Sampler, Samplers, price
 from token_diffusion.samplers.blocks import check_fixed
 from token_diffusion.samplers.catalogue import KINDS
 from token_diffusion.samplers.parameters import SamplingParameters, check_label
+from token_diffusion.samplers.presets import filled_in
 from token_diffusion.text import OPEN, chat_template, encode
 
 from ..errors import invalid, unavailable
@@ -131,13 +132,12 @@ async def admit(
     wire = wire.within(num_inference_steps=settings.max_num_inference_steps, seq_len=settings.max_seq_len)
     wire = wire.within(seq_len=checkpoint.max_seq_len)
     _check_limits(wire, settings)
-    parameters = _parameters(wire, checkpoint)
-    check_label(parameters.label, checkpoint.num_classes)
-    sampler = Samplers(checkpoint.scheduler, ends=ends_of(checkpoint.denoiser)).of(parameters)
+    with filled_in(wire.preset, wire.model_fields_set):
+        parameters = _parameters(wire, checkpoint)
+        check_label(parameters.label, checkpoint.num_classes)
+        sampler = Samplers(checkpoint.scheduler, ends=ends_of(checkpoint.denoiser)).of(parameters)
     is_template = wire.template is not None or wire.template_ids is not None
-    seq_len = (
-        None if is_template and "seq_len" not in wire.model_fields_set else wire.seq_len
-    )  # None: the template's own
+    seq_len = wire.seq_len if not is_template or "seq_len" in wire.model_fields_set else None  # the template's own
     if seq_len is not None:
         _check_seq_len(seq_len, settings, checkpoint)
     if tokens is None:
@@ -284,8 +284,9 @@ def check_at_most(name: str, value: float, limit: float) -> None:
 def _parameters(wire: SampleRequest, checkpoint: Checkpoint) -> SamplingParameters:
     """Blocks of the size that was asked for, or else of the checkpoint's own."""
     own = checkpoint.block_size is not None and "block_size" not in wire.model_fields_set
-    known = SamplingFields.model_fields.keys() - NOT_SAMPLED
-    asked: dict[str, Any] = {name: getattr(wire, name) for name in known}
+    asked: dict[str, Any] = {
+        name: getattr(wire, name) for name in SamplingFields.model_fields if name not in NOT_SAMPLED
+    }
     asked |= {
         "seq_len": wire.seq_len,
         "num_samples": wire.num_samples,

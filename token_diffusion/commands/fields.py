@@ -23,7 +23,7 @@ class Asked(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         setattr(namespace, self.dest, values)
-        namespace.given = {*namespace.given, self.dest}
+        namespace.given = (*namespace.given, self.dest)
 
 
 class Flag(argparse.BooleanOptionalAction):
@@ -37,12 +37,12 @@ class Flag(argparse.BooleanOptionalAction):
         option_string: str | None = None,
     ) -> None:
         super().__call__(parser, namespace, values, option_string)
-        namespace.given = {*namespace.given, self.dest}
+        namespace.given = (*namespace.given, self.dest)
 
 
 def add_fields(command: argparse.ArgumentParser, steps: int, block_size: int | None) -> None:
     """Those of all samplers, by default so many steps, and those of some. block_size: by default; None: there are no blocks."""
-    command.set_defaults(given=frozenset())
+    command.set_defaults(given=())
 
     def add(name: str, **how: Any) -> None:
         command.add_argument(name, action=how.pop("action", Asked), **how)

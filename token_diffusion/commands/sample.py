@@ -14,6 +14,7 @@ from ..checkpoint import Checkpoint
 from ..errors import ParameterError
 from ..samplers.blocks import check_fixed
 from ..samplers.parameters import SamplingParameters
+from ..samplers.presets import filled_in
 from ..sampling import SampleOutput, run
 from ..text import OPEN, Ending, check_stops, encode, ending, read_messages
 from .fields import add_fields, fields_of
@@ -55,6 +56,11 @@ def add_sample(commands: Any) -> None:
 
 def sample_text(arguments: argparse.Namespace) -> None:
     """Loads, samples, prints."""
+    with filled_in(arguments.preset, arguments.given):
+        _sample(arguments)
+
+
+def _sample(arguments: argparse.Namespace) -> None:
     fields = fields_of(arguments)
     check_stops(arguments.stop)
     if arguments.logprobs and not arguments.json:

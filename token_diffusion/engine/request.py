@@ -95,7 +95,7 @@ class SampleRequest(Request):
     @staticmethod
     def progress(rows: SampleRows, starts: np.ndarray) -> tuple[Any, ...]:
         nfe = np.maximum.reduceat(rows.nfe.numpy(), starts).tolist()
-        fields = (rows.step, rows.blocks_done, rows.t, rows.tokens, rows.step_map, rows.logprob)
+        fields = (rows.step, rows.blocks_final, rows.t, rows.tokens, rows.step_map, rows.logprob)
         return nfe, *(field.numpy() for field in fields)
 
     def advance(self, progress: tuple[Any, ...], index: int, span: slice, samples: np.ndarray) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import ParameterError
@@ -60,3 +61,14 @@ def with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         field for fields in INSTEAD if any(given.get(field) is not None for field in fields) for field in fields
     }
     return {field: value for field, value in PRESETS[name].items() if field not in replaced} | dict(given)
+
+
+@contextmanager
+def filled_in(name: str | None, given: Collection[str]) -> Iterator[None]:
+    """Errors about what the preset of that name has filled in, as it is not among the fields `given`, say so."""
+    try:
+        yield
+    except ParameterError as error:
+        if error.name in given or error.name not in PRESETS.get(name or "", {}):
+            raise
+        raise ParameterError(error.name, f"{error.rule} (the preset {name} fills it in)", error.value) from error

@@ -128,6 +128,11 @@ class SampleRows(Rows):
     framed: Tensor
     suppress_end: Tensor
 
+    @property
+    def blocks_final(self) -> Tensor:
+        """Blocks whose tokens stay as they are, int64 [R]."""
+        return self.blocks_done
+
     def end(self, over: Tensor) -> None:
         """And are at the end of their grid."""
         super().end(over)

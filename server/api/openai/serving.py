@@ -13,6 +13,7 @@ from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.errors import ParameterError
 from token_diffusion.samplers.catalogue import decoder_of
 from token_diffusion.samplers.parameters import SamplingParameters
+from token_diffusion.samplers.presets import filled_in
 
 from ...work.deadline import Deadline
 from ...work.jobs import Job
@@ -56,7 +57,8 @@ async def serve(
         raise ParameterError("diffusing", "be false where logprobs are asked for", wire.diffusing)
     ends = () if wire.ignore_eos else checkpoint.facts.ends(checkpoint.tokenizer)
     try:
-        sheets = await _admit(wire, filled, checkpoint, read, ends, request, service, deadline)
+        with filled_in(wire.preset, wire.model_fields_set):
+            sheets = await _admit(wire, filled, checkpoint, read, ends, request, service, deadline)
     except ParameterError as error:
         raise ParameterError(NAMES.get(error.name, error.name), error.rule, error.value) from None
     jobs = list(sheets)

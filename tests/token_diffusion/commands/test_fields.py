@@ -83,6 +83,16 @@ def test_what_no_checkpoint_can_do_is_refused_before_one_is_loaded(flags: list[s
         ("absorbing", ["--sampler", "margin", "--threshold", "2"], "threshold must be in (0, 1], got 2.0"),
         ("absorbing", ["--sampler", "margin", "--quota", "odd"], "quota must be even or schedule, got 'odd'"),
         ("uniform", ["--sampler", "margin"], "sampler must be "),
+        (
+            "absorbing",
+            ["--preset", "dream", "--sampler", "ancestral"],
+            "ranked_by must be absent, as the sampler ancestral has no such option (the preset dream fills it in), got 'shaped'",
+        ),
+        (
+            "absorbing",
+            [f"--{name}=1" for name in ("entropy_bound", "alg_temp", "factor", "threshold")],
+            "entropy_bound must be absent",
+        ),
         ("absorbing", ["--logprobs"], "logprobs must come with json, which has room for them, got True"),
         ("absorbing", ["--early_end"], "early_end must be false, as the model has learnt no token"),
     ],

@@ -36,6 +36,22 @@ def test_what_is_no_sampler_is_refused_by_the_names_of_those_that_are(sampler: A
         decoder_of(sampler, "absorbing")
 
 
+@pytest.mark.parametrize(("sampler", "process"), FITTING)
+def test_what_is_told_of_a_block_is_final(sampler: str, process: str) -> None:
+    scheduler = TokenDiffusionScheduler(50, 4, forward_process=process)
+    parameters, updates = SamplingParameters(12, 3, 4, block_size=4, sampler=sampler), list[Update]()
+    output = run(tiny_model(), scheduler, parameters, callback=updates.append)
+    ended = [(block.block, block.start, block.end) for update in updates for block in update.blocks]
+    assert ended == [(0, 0, 4), (1, 4, 8), (2, 8, 12)]
+    end = 0
+    tokens: dict[tuple[int, int], int] = {}
+    for update in updates:
+        assert all(position >= end for _, position, _ in update.changes)
+        tokens |= {(sample, position): token for sample, position, token in update.changes}
+        end = max([end, *(block.end for block in update.blocks)])
+    assert all(output.sequences[place] == token for place, token in tokens.items())
+
+
 def test_options_of_one_name_have_one_type() -> None:
     for name, (_, samplers) in all_options().items():
         kinds = {(KINDS[each].options[name].type, KINDS[each].options[name].nullable) for each in samplers}

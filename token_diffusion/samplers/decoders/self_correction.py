@@ -64,6 +64,11 @@ class SelfCorrectionRows(TailRows):
         """Rows whose grid is done, bool [R]."""
         return self.step >= self.num_blocks * self.num_steps
 
+    @property
+    def blocks_final(self) -> Tensor:
+        """None before the end: all are corrected."""
+        return self.num_blocks * self.finished
+
 
 @dataclass(frozen=True)
 class Found:

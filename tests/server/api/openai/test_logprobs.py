@@ -49,6 +49,18 @@ def test_a_stream_of_a_completion_adds_up(client: Any) -> None:
             assert "".join(known) == text.replace(" ", ""), "none before its text, and none after"
 
 
+@pytest.mark.parametrize(
+    ("model", "sampler"), [("absorbing", "remdm"), ("absorbing", "gibbs"), ("uniform", "self_correction")]
+)
+def test_what_a_sampler_may_yet_rewrite_is_not_told(client: Any, model: str, sampler: str) -> None:
+    asked = {**ASKED, "model": model, "logprobs": 0, "extra_body": {"block_size": 3, "sampler": sampler}}
+    [whole] = client.completions.create(**asked).choices
+    pieces = [choice for chunk in client.completions.create(**asked, stream=True) for choice in chunk.choices]
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert [each for piece in pieces for each in piece.logprobs.tokens] == whole.logprobs.tokens
+    assert [each for piece in pieces for each in piece.logprobs.token_logprobs] == whole.logprobs.token_logprobs
+
+
 def test_those_of_a_chat_spell_its_text(client: Any) -> None:
     [choice] = client.chat.completions.create(**SAID, model="chat", logprobs=True).choices
     content = choice.logprobs.content

@@ -76,7 +76,18 @@ def test_options_are_flat_fields_and_null_is_their_default(live: LiveServer, tin
         ),
         ({"sampler": None}, "sampler must be a valid string, got None"),
         ({"preset": "LLaDA"}, "preset must be llada, dream, fast-dllm or remdm, got 'LLaDA'"),
-        ({"preset": "fast-dllm", "sampler": "ancestral"}, "threshold must be absent, as the sampler ancestral"),
+        (
+            {"preset": "fast-dllm", "sampler": "ancestral"},
+            "threshold must be absent, as the sampler ancestral has no such option (the preset fast-dllm fills it in), got 0.9",
+        ),
+        (
+            {"preset": "dream", "model": "uniform"},
+            "sampler must be ancestral, psi, gibbs or self_correction for the uniform",
+        ),
+        (
+            dict.fromkeys(["grid_eps", "alg_temp", "entropy_bound", "factor", "threshold"], 1),
+            "threshold must be absent, as the sampler ancestral has no such option, got 1.0",
+        ),
         ({"guidance_scale": -1}, "guidance_scale must be in [0, 1000], got -1.0"),
         ({"logprobs": 1}, "logprobs must be a valid boolean, got 1"),
         ({"early_end": True}, "early_end must be false, as the model has learnt no token that ends a text, got True"),
