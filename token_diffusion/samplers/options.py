@@ -7,11 +7,11 @@ one check of every value.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from ..diffusion.values import check_bool, check_int, check_number
 from ..errors import ParameterError
@@ -122,9 +122,14 @@ class Options:
             each.check(getattr(self, each.name))
 
 
-@cache
 def declared(options: type[Options]) -> Mapping[str, Option]:
     """Its options by their names, in their order."""
+    return _declared(cast(Hashable, options))
+
+
+@cache
+def _declared(options: Any) -> Mapping[str, Option]:
+    """Annotations are strings, and to read them takes longer than all else that is asked of a request's options."""
     hints = get_type_hints(options)
     return {field.name: _option(field, hints[field.name]) for field in dataclasses.fields(options)}
 
