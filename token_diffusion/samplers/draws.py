@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..diffusion.certainty import largest_of
 from ..diffusion.shaping import inverse_cdf, probabilities
 from .randomness import Purpose, uniform
 from .rows import SampleRows
@@ -20,20 +21,23 @@ leave the cache."""
 
 @dataclass(frozen=True)
 class Draws:
-    """What came of logits [n, V], on the CPU. tokens: int64 [n]. probability: float64 [n], the network's for the token there.
+    """What came of logits [n, V], on the CPU. tokens: int64 [n].
 
-    drawn: float64 [n], its probability for the token that was drawn, shaped as it was for the draw.
+    probability, drawn: float64 [n], of the token there and of the one that was drawn, shaped as they were for the draw.
     logprob: float32 [n], the natural logarithm of the network's own probability, unshaped, of the token that was drawn; NaN where
-    its row does not ask for it.
+    its row does not ask for it. best: int64 [n], the most probable token as it was shaped; empty unless the caller asks for it.
     """
 
     tokens: Tensor
     probability: Tensor
     drawn: Tensor
     logprob: Tensor
+    best: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
-def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary: Vocabulary) -> Draws:
+def draw(
+    rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary: Vocabulary, with_best: bool = False
+) -> Draws:
     """Tokens at the planned positions, by the rows' own shaping and their own randomness at `step` [R].
 
     No token is the mask or another that no sample may hold. This is the tick's wait for the device. Positions without a
@@ -51,12 +55,17 @@ def draw(rows: SampleRows, plan: Plan, step: Tensor, logits: Logits, vocabulary:
         drawn = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         unshaped = own(logits)[some] if is_told else piece
         logprob = own_logprob(rows, row[some], unshaped, tokens, vocabulary.mask_token_id)
-        parts.append(torch.stack([tokens.double(), there.double(), drawn.double(), logprob]))
-    tokens, probability, drawn, logprob = torch.cat(parts, dim=1).cpu()
+        best = [largest_of(theta)[0].double()] if with_best else []
+        parts.append(torch.stack([tokens.double(), there.double(), drawn.double(), logprob, *best]))
+    tokens, probability, drawn, logprob, *told = torch.cat(parts, dim=1).cpu()
     lost = tokens < 0
     rows.failed[row[lost]] = True
     return Draws(
-        torch.where(lost, z, tokens.long()), probability.nan_to_num(0.0), drawn.nan_to_num(0.0), logprob.float()
+        torch.where(lost, z, tokens.long()),
+        probability.nan_to_num(0.0),
+        drawn.nan_to_num(0.0),
+        logprob.float(),
+        *(best.long() for best in told),
     )
 
 

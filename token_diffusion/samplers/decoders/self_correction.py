@@ -22,12 +22,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...diffusion.certainty import largest_of
-from ...diffusion.shaping import inverse_cdf
-from ..draws import Draws, allowed, own_logprob, pieces, put, rank, shaped, split
+from ..draws import Draws, draw, put, rank, split
 from ..options import option
 from ..parameters import SamplingParameters
-from ..randomness import Purpose, uniform
 from ..sampler import Logits, Outcome, Plan
 from .tail import TailOptions, TailRows, tailed
 from .thinning import Thinning
@@ -70,17 +67,6 @@ class SelfCorrectionRows(TailRows):
         return self.num_blocks * self.finished
 
 
-@dataclass(frozen=True)
-class Found:
-    """Draws at n positions, on the CPU. likelihood: float64 [n], the shaped probability of the token that was drawn.
-    best: int64 [n], the most probable token.
-    """
-
-    drawn: Draws
-    likelihood: Tensor
-    best: Tensor
-
-
 class SelfCorrection(Thinning):
     """The sampler of the uniform and the hybrid process."""
 
@@ -120,10 +106,12 @@ class SelfCorrection(Thinning):
         correcting, number = rows.correcting, rows.step + 1
         row, _ = split(plan.positions, rows.tokens.shape[1])
         z = rows.tokens.view(-1)[plan.positions]
-        found = self._find(rows, plan, number, logits)
-        corrected, ends = self._corrected(rows, row, plan.positions, z, found)
-        tokens = torch.where(correcting[row], corrected, self.moved(rows, plan, number, found.drawn))
-        logprob = torch.where(tokens == found.drawn.tokens, found.drawn.logprob, torch.nan)
+        hot = tailed(rows, number % rows.num_steps == 0)
+        hot = replace(hot, temperature=torch.where(correcting, rows.correction_temperature, hot.temperature))
+        drawn = draw(hot, plan, number, logits, self.vocabulary, with_best=True)
+        corrected, ends = self._corrected(rows, row, plan.positions, z, drawn)
+        tokens = torch.where(correcting[row], corrected, self.moved(rows, plan, number, drawn))
+        logprob = torch.where(tokens == drawn.tokens, drawn.logprob, torch.nan)
         outcome = put(rows, plan.positions, number, tokens, logprob)
         rows.t.copy_(torch.where(correcting, 0.0, self.times(rows, rows.step.unsqueeze(1))[1].squeeze(1)))
         rows.finished.copy_((number >= rows.last_step) | (correcting & ends))
@@ -132,39 +120,16 @@ class SelfCorrection(Thinning):
         rows.left.copy_(torch.minimum(rows.left - 1, rows.last_step - rows.step))
         return outcome
 
-    def _find(self, rows: SelfCorrectionRows, plan: Plan, number: Tensor, logits: Logits) -> Found:
-        """As `draws.draw`, with more to tell."""
-        row, column = split(plan.positions, rows.tokens.shape[1])
-        z, mask = rows.tokens.view(-1)[plan.positions], self.mask_token_id
-        hot = tailed(rows, number % rows.num_steps == 0)
-        hot = replace(hot, temperature=torch.where(rows.correcting, rows.correction_temperature, hot.temperature))
-        u = uniform(rows.seed[row], rows.sample[row], number[row], column, Purpose.TOKEN)
-        parts = []
-        for some in pieces(logits):
-            piece = logits[some]
-            theta = shaped(hot, row[some], allowed(rows, row[some], piece, self.vocabulary), mask)
-            tokens = inverse_cdf(theta, u[some].to(theta.device))
-            there, best = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1), largest_of(theta)[0]
-            likelihood = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-            logprob = own_logprob(rows, row[some], piece, tokens, mask)
-            parts.append(torch.stack([each.double() for each in (tokens, there, logprob, likelihood, best)]))
-        tokens, there, logprob, likelihood, best = torch.cat(parts, dim=1).cpu()
-        lost = tokens < 0
-        rows.failed[row[lost]] = True
-        likelihood = likelihood.nan_to_num(0.0)
-        drawn = Draws(torch.where(lost, z, tokens.long()), there.nan_to_num(0.0), likelihood, logprob.float())
-        return Found(drawn, likelihood, best.long())
-
     def _corrected(
-        self, rows: SelfCorrectionRows, row: Tensor, positions: Tensor, z: Tensor, found: Found
+        self, rows: SelfCorrectionRows, row: Tensor, positions: Tensor, z: Tensor, drawn: Draws
     ) -> tuple[Tensor, Tensor]:
         """Tokens [n] after a correction step, and for which rows [R] it is the last; counts its agreement."""
-        differs = found.drawn.tokens != z
+        differs = drawn.tokens != z
         score, among = torch.zeros(rows.open.shape, dtype=torch.float64), torch.zeros_like(rows.open)
-        score.view(-1)[positions], among.view(-1)[positions] = found.likelihood, differs
+        score.view(-1)[positions], among.view(-1)[positions] = drawn.drawn, differs
         worst = among & (rank(-score, among) <= rows.num_corrected.unsqueeze(1))
-        tokens = torch.where(worst.view(-1)[positions], found.drawn.tokens, z)
-        agreement = torch.zeros_like(rows.agreement).index_add_(0, row, (tokens == found.best).long())
+        tokens = torch.where(worst.view(-1)[positions], drawn.tokens, z)
+        agreement = torch.zeros_like(rows.agreement).index_add_(0, row, (tokens == drawn.best).long())
         correcting, rises = rows.correcting, agreement > rows.agreement
         rows.agreement.copy_(torch.where(correcting & rises, agreement, rows.agreement))
         rows.stale.copy_(torch.where(correcting & ~rises, rows.stale + 1, 0))
