@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from transformers.utils import logging as transformers_logging
 
@@ -25,9 +26,16 @@ DOES: dict[str, Callable[[argparse.Namespace], None]] = {
 """What each command does."""
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose mistakes are told in one line, as all others are: there are too many flags to repeat them each time."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands, each with its flags."""
-    parser = argparse.ArgumentParser(prog="python -m token_diffusion", description=__doc__)
+    parser = Parser(prog="python -m token_diffusion", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     add_sample(commands)
     add_score(commands)

@@ -13,11 +13,14 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..diffusion.values import check_bool, check_int, check_number
+from ..diffusion.values import check_bool, check_number
 from ..errors import ParameterError
 
 TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 """What JSON Schema calls them."""
+
+SMALLEST, LARGEST = -(2**31), 2**31 - 1
+"""Of integers without other bounds; sums and products of two of them fit in the rows."""
 
 
 def option(
@@ -76,8 +79,8 @@ class Option:
         elif self.type is bool:
             check_bool(self.name, value)
         else:
-            if self.type is int:
-                check_int(self.name, value, -(2**31), 2**31)
+            if self.type is int and type(value) is not int:
+                raise ParameterError(self.name, "be an integer", value)
             check_number(self.name, value)
             low = self.minimum is None or value >= self.minimum
             if not (
@@ -140,4 +143,6 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
     (kind,) = (part for part in parts if part is not NoneType)
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     own = str if choices else kind
-    return Option(field.name, own, field.default, choices=choices, nullable=len(parts) > 1, **field.metadata)
+    limits = {"minimum": SMALLEST, "maximum": LARGEST} if own is int else {}
+    told: Any = {name: limits.get(name) if value is None else value for name, value in field.metadata.items()}
+    return Option(field.name, own, field.default, choices=choices, nullable=len(parts) > 1, **told)

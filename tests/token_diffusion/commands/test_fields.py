@@ -93,6 +93,11 @@ def test_what_no_checkpoint_can_do_is_refused_before_one_is_loaded(flags: list[s
             [f"--{name}=1" for name in ("entropy_bound", "alg_temp", "factor", "threshold")],
             "entropy_bound must be absent",
         ),
+        (
+            "absorbing",
+            ["--sampler", "gibbs", f"--num_corrected={10**20}"],
+            f"num_corrected must be in [1, 2147483647], got {10**20}",
+        ),
         ("absorbing", ["--logprobs"], "logprobs must come with json, which has room for them, got True"),
         ("absorbing", ["--early_end"], "early_end must be false, as the model has learnt no token"),
     ],
@@ -103,6 +108,28 @@ def test_mistakes_are_told_in_one_line(
     assert main(["sample", "--checkpoint_path", str(folders[process]), "--seq_len=6", *flags]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["sample", "--checkpoint_path=x", "--threshold=abc"],
+            "argument --threshold: must be a number or none, got 'abc'",
+        ),
+        (["sample", "--checkpoint_path=x", "--quota"], "argument --quota: expected one argument"),
+        (["score", "--texts=a"], "the following arguments are required: --checkpoint_path"),
+        ([], "the following arguments are required: command"),
+    ],
+)
+def test_flags_that_cannot_be_read_are_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2 and out == ""
+    assert err.startswith(f"error: {message}; see python -m token_diffusion") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("sampler", "process"), FITTING)

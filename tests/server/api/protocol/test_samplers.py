@@ -41,7 +41,10 @@ def test_a_sampler_that_is_added_brings_its_options(other: type[BaseModel]) -> N
     fields: Any = other.model_json_schema()["properties"]
     mine = {name: fields[name] for name in ("rounds", "strength", "careful", "way")}
     assert [field["x-samplers"] for field in mine.values()] == [["other"]] * 4
-    assert mine["rounds"]["anyOf"] == [{"type": "integer", "minimum": 1}, {"type": "null"}]
+    assert mine["rounds"]["anyOf"] == [
+        {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
+        {"type": "null"},
+    ]
     assert mine["strength"]["anyOf"][0] == {"type": "number", "exclusiveMinimum": 0, "maximum": 2}
     assert mine["careful"]["anyOf"][0] == {"type": "boolean"}
     assert mine["way"]["anyOf"][0] == {"type": "string", "enum": ["up", "down"]}
