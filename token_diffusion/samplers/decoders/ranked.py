@@ -139,10 +139,8 @@ class Ranked(Decoder):
         rules, is_random = options.rules, parameters.sampler == "random"
         if len(rules) > 1:
             raise ParameterError(rules[1], f"be absent beside {rules[0]}", getattr(options, rules[1]))
-        if parameters.sampler in ("entropy", "random") and rules and rules[0] != "entropy_bound":
-            rule = (
-                f"be absent for the sampler {parameters.sampler}, which no probability ranks (entropy_bound is for it)"
-            )
+        if parameters.sampler == "entropy" and rules and rules[0] != "entropy_bound":
+            rule = "be absent for the sampler entropy, which no probability ranks (entropy_bound is its own)"
             raise ParameterError(rules[0], rule, getattr(options, rules[0]))
         if options.alg_temp and (rules or is_random):
             why = "for the sampler random, whose positions are drawn" if is_random else f"beside {rules[0]}"

@@ -145,7 +145,7 @@ def request(seed: int) -> tuple[list[int], SamplingParameters]:
     sampler = chance.choice(["confidence", "margin", "entropy", "random"])
     options: dict[str, Any] = {"ranked_by": chance.choice(["largest", "drawn", "shaped"])}
     rules = {"threshold": 0.6, "factor": 1.0, "entropy_bound": 1.5}
-    rule = chance.choice([None, None, *(["entropy_bound"] if sampler in ("entropy", "random") else rules)])
+    rule = chance.choice([None, None, *(["entropy_bound"] if sampler == "entropy" else rules)])
     if rule is not None:
         options[rule] = rules[rule] * chance.uniform(0.6, 1.4)
     else:
