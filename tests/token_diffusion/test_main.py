@@ -269,7 +269,8 @@ def test_a_flag_that_is_wrong_by_itself_is_refused_too(
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert ": error: " in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and line.endswith(" --help")
 
 
 def test_as_a_process(folders: dict[str, Path]) -> None:
