@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import random
-from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -29,14 +28,6 @@ from trainer.data.streaming import SequenceStream, open_documents
 SIZES = "hidden_size=32,num_hidden_layers=1,num_attention_heads=2,intermediate_size=64,max_position_embeddings=32,cond_dim=16"
 LATEST = "--resume_from_checkpoint=latest"
 KILLED = ("trainer.run.learner:Learner._move", 4, "before")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:

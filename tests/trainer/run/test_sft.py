@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ TEMPLATE = (
     "{% if add_generation_prompt %}w44 {% endif %}"
 )
 """Roles are words that the tokenizer has."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def copying(count: int, seed: int = 0) -> list[dict[str, object]]:
