@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ParameterError(ValueError):
     """`name` breaks `rule` with `value`. The shell prints it in one line (exit code 2), the server answers 422."""
@@ -12,6 +14,12 @@ class ParameterError(ValueError):
 
     def __reduce__(self) -> tuple[type[ParameterError], tuple[str, str, object]]:
         return type(self), (self.name, self.rule, self.value)
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Names in words: a, b or c."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def in_short(error: BaseException) -> str:

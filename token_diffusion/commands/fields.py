@@ -6,10 +6,14 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from ..samplers.catalogue import KINDS, all_options, decoder_of
+from ..errors import one_of
+from ..samplers.catalogue import KINDS, all_options, kind_of
 from ..samplers.options import Option
 from ..samplers.parameters import SamplingParameters
 from ..samplers.presets import PRESETS, with_preset
+
+APART = {"seed", "num_samples", "seq_len", "logprobs"}
+"""Fields that no preset has, which the command fills in by itself."""
 
 
 class Asked(argparse.Action):
@@ -47,8 +51,11 @@ def add_fields(command: argparse.ArgumentParser, steps: int, block_size: int | N
     def add(name: str, **how: Any) -> None:
         command.add_argument(name, action=how.pop("action", Asked), **how)
 
-    names = " or ".join([", ".join(list(KINDS)[:-1]), list(KINDS)[-1]] if len(KINDS) > 1 else KINDS)
-    add("--sampler", default=next(iter(KINDS)), help=f"{names}; see the command samplers (default: %(default)s)")
+    add(
+        "--sampler",
+        default=next(iter(KINDS)),
+        help=f"{one_of(KINDS)}; see the command samplers (default: %(default)s)",
+    )
     help_preset = "defaults of these flags by the name of who has them; what is given goes before"
     command.add_argument("--preset", metavar="NAME", help=f"{help_preset}: {', '.join(PRESETS)}")
     help_steps = "steps of the time grid (each block's); 'none': first-hitting, absorbing alone"
@@ -90,15 +97,9 @@ def fields_of(arguments: argparse.Namespace) -> dict[str, Any]:
         ParameterError: there is no such preset or sampler, or a value is outside its range.
     """
     given = {name: getattr(arguments, name) for name in arguments.given}
-    own = SamplingParameters.__dataclass_fields__.keys() & vars(arguments).keys() - {
-        "seed",
-        "num_samples",
-        "seq_len",
-        "logprobs",
-    }
+    own = SamplingParameters.__dataclass_fields__.keys() & vars(arguments).keys() - APART
     fields = {name: getattr(arguments, name) for name in own} | with_preset(arguments.preset, given)
-    if fields["sampler"] not in KINDS:
-        decoder_of(fields["sampler"], "")
+    kind_of(fields["sampler"])
     SamplingParameters.flat(fields)
     return fields
 

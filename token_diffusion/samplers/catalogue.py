@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import ParameterError
+from ..errors import ParameterError, one_of
 from .decoders.gibbs import GibbsThinning, GibbsUnmasking
 from .decoders.psi import Psi
 from .decoders.ranked import Ranked
@@ -99,15 +99,17 @@ def all_options() -> dict[str, tuple[Option, list[str]]]:
     return found
 
 
+def kind_of(sampler: str) -> Kind:
+    """Raises `ParameterError` if there is no sampler of that name."""
+    if sampler not in list(KINDS):  # a list has no hash to be looked up by
+        raise ParameterError("sampler", f"be {one_of(KINDS)}", sampler)
+    return KINDS[sampler]
+
+
 def decoder_of(sampler: str, process: str) -> type[Decoder]:
     """Raises `ParameterError` if there is no sampler of that name, or none for the process."""
-    fitting = [name for name, kind in KINDS.items() if process in kind.decoders]
-    if sampler not in list(KINDS):  # a list has no hash to be looked up by
-        raise ParameterError("sampler", f"be {_either(list(KINDS))}", sampler)
-    if sampler not in fitting:
-        raise ParameterError("sampler", f"be {_either(fitting)} for the {process} process", sampler)
-    return KINDS[sampler].decoders[process]
-
-
-def _either(names: list[str]) -> str:
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    decoders = kind_of(sampler).decoders
+    if process not in decoders:
+        fitting = one_of(name for name, kind in KINDS.items() if process in kind.decoders)
+        raise ParameterError("sampler", f"be {fitting} for the {process} process", sampler)
+    return decoders[process]

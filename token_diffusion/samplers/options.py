@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..diffusion.values import check_bool, check_number
-from ..errors import ParameterError
+from ..errors import ParameterError, one_of
 
 TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 """What JSON Schema calls them."""
@@ -53,9 +53,7 @@ class Option:
     @property
     def bounds(self) -> str:
         """In words: "in [0, 1]"; "" where there are none."""
-        low = (
-            None if self.minimum is None and self.above is None else self.minimum if self.above is None else self.above
-        )
+        low = self.minimum if self.above is None else self.above
         if low is None:
             return "" if self.maximum is None else f"<= {_plain(self.maximum)}"
         if self.maximum is None:
@@ -75,7 +73,7 @@ class Option:
             return
         if self.choices:
             if value not in self.choices:
-                raise ParameterError(self.name, f"be {', '.join(self.choices[:-1])} or {self.choices[-1]}", value)
+                raise ParameterError(self.name, f"be {one_of(self.choices)}", value)
         elif self.type is bool:
             check_bool(self.name, value)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import ParameterError
+from ..errors import ParameterError, one_of
 
 PRESETS: dict[str, dict[str, Any]] = {
     "llada": {
@@ -56,7 +56,7 @@ def with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return dict(given)
     if name not in PRESETS:
-        raise ParameterError("preset", f"be {', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}", name)
+        raise ParameterError("preset", f"be {one_of(PRESETS)}", name)
     replaced = {
         field for fields in INSTEAD if any(given.get(field) is not None for field in fields) for field in fields
     }

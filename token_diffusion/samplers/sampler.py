@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-from ..diffusion.processes import Process
+from ..diffusion.processes import Absorbing, Process
 from ..errors import ParameterError
 from .blocks import blocks_of
 from .options import Options, declared
@@ -177,6 +177,15 @@ class Decoder:
         """Positions the network may attend to, bool [R, L]."""
         valid: Tensor = rows.valid
         return valid
+
+
+class AbsorbingDecoder(Decoder):
+    """Those of the absorbing process, which fill in masks."""
+
+    def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
+        super().__init__(process, vocabulary)
+        assert isinstance(process, Absorbing)
+        self.absorbing, self.schedule = process, process.schedule
 
 
 class Around:

@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from ...diffusion.certainty import certainty_of, certainty_of_logits
-from ...diffusion.processes import Absorbing, Process
 from ...diffusion.shaping import inverse_cdf
 from ...diffusion.times import time_of_count
 from ...errors import ParameterError
@@ -37,7 +36,7 @@ from ..options import Options, option
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
 from ..rows import NEVER, SampleRows
-from ..sampler import Decoder, Logits, Outcome, Plan, Vocabulary
+from ..sampler import AbsorbingDecoder, Logits, Outcome, Plan
 from .rules import chosen, due_steps, perturbed
 
 CONFIDENCE, MARGIN, ENTROPY, RANDOM = range(4)
@@ -121,17 +120,12 @@ class Ranks:
     lost: Tensor
 
 
-class Ranked(Decoder):
+class Ranked(AbsorbingDecoder):
     """The decoder of the absorbing process that sets first what ranks first."""
 
     Options = RankedOptions
     Rows = RankedRows
     settles = True
-
-    def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
-        super().__init__(process, vocabulary)
-        assert isinstance(process, Absorbing)
-        self.absorbing = process
 
     def check(self, parameters: SamplingParameters) -> None:
         super().check(parameters)
@@ -232,7 +226,7 @@ class Ranked(Decoder):
 
     def _due(self, tokens: Sequence[int], parameters: SamplingParameters, options: RankedOptions) -> list[int]:
         """The step, counted through all blocks, at which the first, second, … token is set."""
-        n, due, schedule = parameters.num_inference_steps, list[int](), cast(Hashable, self.absorbing.schedule)
+        n, due, schedule = parameters.num_inference_steps, list[int](), cast(Hashable, self.schedule)
         for number, count in enumerate(blocks_of(tokens, parameters).open):
             before = len(due) if n is None else number * n
             steps = due_steps(count, n, options.quota, options.grid_eps, schedule)

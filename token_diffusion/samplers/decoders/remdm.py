@@ -39,7 +39,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ...diffusion.processes import Absorbing, Process
+from ...diffusion.processes import Process
 from ...errors import ParameterError
 from ..blocks import blocks_of
 from ..draws import draw, put, split
@@ -47,7 +47,7 @@ from ..grid import grid_times, look_ahead
 from ..options import option
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
-from ..sampler import Decoder, Logits, Outcome, Plan, Vocabulary
+from ..sampler import AbsorbingDecoder, Logits, Outcome, Plan
 from .tail import TailOptions, TailRows, tailed
 
 ETA = {"cap": 0.008, "rescale": 0.015, "loop": 0.02, "forward_backward": 1.0, "dfm": 10.0, "conf": 1.0}
@@ -157,15 +157,10 @@ class Walk:
     reached: Tensor
 
 
-class Remasking(Decoder):
+class Remasking(AbsorbingDecoder):
     """Of the absorbing process, on a grid, whole and in blocks; only the block that is filled in is remasked."""
 
     Options, Rows = RemaskingOptions, RemaskingRows
-
-    def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
-        super().__init__(process, vocabulary)
-        assert isinstance(process, Absorbing)
-        self.schedule = process.schedule
 
     def check(self, parameters: SamplingParameters) -> None:
         super().check(parameters)

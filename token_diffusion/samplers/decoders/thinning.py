@@ -89,20 +89,15 @@ class Thinning(Decoder):
         Returns:
             Those positions bool [R, L], their draws, and the step [R]; if there are none, the step after the last one seen.
         """
-        next_steps, each = look_ahead(rows, ahead), torch.arange(len(rows))
-        start, step, end, column = (
-            next_steps.start,
-            next_steps.step,
-            next_steps.end,
-            next_steps.column,
-        )  # [R, K], [R, A]
+        to_come, each = look_ahead(rows, ahead), torch.arange(len(rows))
+        step, end, column = to_come.step, to_come.end, to_come.column  # [R, K], [R], [R, A]
         seed, sample = rows.seed.view(-1, 1, 1), rows.sample.view(-1, 1, 1)
         u = uniform(seed, sample, (step + 1).unsqueeze(2), column.unsqueeze(1), Purpose.ROUTE)
-        offered = next_steps.is_active.unsqueeze(1) & (step < end.unsqueeze(1)).unsqueeze(2)
+        offered = to_come.is_active.unsqueeze(1) & (step < end.unsqueeze(1)).unsqueeze(2)
         offered &= self.could_leave(rows, step, column, u)
         some = offered.any(2)
         first = some.long().argmax(1)
-        reached = torch.where(some.any(1), start + first, torch.minimum(step[:, -1] + 1, end))
+        reached = torch.where(some.any(1), to_come.start + first, torch.minimum(step[:, -1] + 1, end))
         found = torch.zeros_like(rows.open).scatter(1, column, offered[each, first])
         return found, torch.zeros(rows.open.shape, dtype=torch.float64).scatter(1, column, u[each, first]), reached
 

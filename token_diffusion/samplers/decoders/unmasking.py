@@ -16,13 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...diffusion.processes import Absorbing, Process
 from ..blocks import blocks_of
 from ..draws import draw, put, rank
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
 from ..rows import NEVER
-from ..sampler import Decoder, Logits, Outcome, Plan, Vocabulary
+from ..sampler import AbsorbingDecoder, Logits, Outcome, Plan
 from .tail import TailOptions, TailRows, check_tail, tailed
 
 
@@ -38,17 +37,12 @@ class UnmaskingRows(TailRows):
     due_t: Tensor
 
 
-class Unmasking(Decoder):
+class Unmasking(AbsorbingDecoder):
     """The sampler of the absorbing process, ancestral and block-wise, on any grid and without one."""
 
     Options = TailOptions
     Rows: ClassVar[type[UnmaskingRows]] = UnmaskingRows
     settles = True
-
-    def __init__(self, process: Process, vocabulary: Vocabulary) -> None:
-        super().__init__(process, vocabulary)
-        assert isinstance(process, Absorbing)
-        self.schedule = process.schedule
 
     def check(self, parameters: SamplingParameters) -> None:
         super().check(parameters)
