@@ -36,7 +36,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from token_diffusion.diffusion.values import check_int
 from token_diffusion.errors import ParameterError, in_short
 from token_diffusion.facts import Frame
-from token_diffusion.networks.weights import quiet
+from token_diffusion.networks.weights.reading import quiet
 from trainer.data.corpus import read_documents
 from trainer.data.sequences import tokenize
 from trainer.data.tokenizer import build_tokenizer

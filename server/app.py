@@ -18,7 +18,7 @@ from token_diffusion.engine.cost import enough_tokens
 from token_diffusion.errors import ParameterError
 from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
-from token_diffusion.networks.hub import local_folder, repository, tokenizer_folder
+from token_diffusion.networks.weights.hub import local_folder, repository, tokenizer_folder
 from token_diffusion.text.plain import plain
 
 from .api.admission import Service

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from token_diffusion.errors import ParameterError
-from token_diffusion.networks.hub import repository
+from token_diffusion.networks.weights.hub import repository
 
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 """Served when no checkpoint is named: every folder in it that holds a scheduler_config.json."""

@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import ParameterError, in_short
-from ..networks.hub import local_folder
-from ..networks.weights import read_masked_lm
+from ..networks.weights.hub import local_folder
+from ..networks.weights.reading import read_masked_lm
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..facts import Facts
-from ..networks.hub import repository
 from ..networks.masked_lm import block_size, max_positions, num_classes, time_input
+from ..networks.weights.hub import repository
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CARRIED = ("license", "license_name", "license_link", "language")

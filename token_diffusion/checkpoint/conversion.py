@@ -15,11 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError, in_short
 from ..facts import Facts, Frame, read_facts
-from ..networks.files import stored_dtype
-from ..networks.hub import local_folder, tokenizer_folder
 from ..networks.masked_lm import max_positions
 from ..networks.transformer import TokenDiffusionConfig
 from ..networks.transformer.config import SCHEDULE_OPTIONS
+from ..networks.weights.files import stored_dtype
+from ..networks.weights.hub import local_folder, tokenizer_folder
 from .adapter import base_of, is_adapter, merge_adapter
 from .card import Origin, card
 from .checkpoint import DTYPES

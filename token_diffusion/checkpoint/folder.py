@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ParameterError, in_short
 from ..networks.families import FAMILIES, OF_A_FOLDER, SCHEDULER_FILE, Published, published
-from ..networks.weights import quiet
+from ..networks.weights.reading import quiet
 from .adapter import is_adapter
 
 FILES = {"scheduler": SCHEDULER_FILE, "model": "config.json", "tokenizer": "tokenizer_config.json"}

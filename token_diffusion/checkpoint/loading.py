@@ -19,11 +19,11 @@ from ..networks.cpu.packing import pack_where_it_pays
 from ..networks.cpu.quantization import quantised
 from ..networks.denoiser import MaskedLMDenoiser
 from ..networks.families import ROLES, Published, Tokens
-from ..networks.files import is_bfloat16
 from ..networks.groups import Batching
 from ..networks.masked_lm import max_positions
 from ..networks.transformer import TokenDiffusionConfig
-from ..networks.weights import check_headers, check_logits, read_masked_lm
+from ..networks.weights.files import is_bfloat16
+from ..networks.weights.reading import check_headers, check_logits, read_masked_lm
 from .checkpoint import DTYPES, Checkpoint
 from .folder import SCHEDULER_FILE, find_places, read_part
 from .tokenizer import load_tokenizer

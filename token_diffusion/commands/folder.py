@@ -7,7 +7,7 @@ import argparse
 import torch
 
 from ..checkpoint import DTYPES, Checkpoint, load_checkpoint
-from ..networks.hub import local_folder, tokenizer_folder
+from ..networks.weights.hub import local_folder, tokenizer_folder
 
 
 def add_folders(command: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
 from ..networks.denoiser import Denoiser, MaskedLMDenoiser
-from ..networks.hub import local_folder, tokenizer_folder
+from ..networks.weights.hub import local_folder, tokenizer_folder
 from ..samplers.parameters import SamplingParameters
 from ..sampling import evaluating
 from ..text import check_stops, encode, ending

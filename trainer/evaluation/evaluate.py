@@ -19,8 +19,8 @@ from token_diffusion.diffusion.times import time_power
 from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Frame
 from token_diffusion.networks.behaviour import behaviour
-from token_diffusion.networks.hub import local_folder, tokenizer_folder
 from token_diffusion.networks.masked_lm import Head
+from token_diffusion.networks.weights.hub import local_folder, tokenizer_folder
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 from token_diffusion.text import encode

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from token_diffusion.errors import ParameterError, in_short
-from token_diffusion.networks.hub import local_folder
-from token_diffusion.networks.weights import quiet, read_causal_lm
+from token_diffusion.networks.weights.hub import local_folder
+from token_diffusion.networks.weights.reading import quiet, read_causal_lm
 
 from ..output.provenance import base_name
 from .bound import Estimate, pooled_ratio

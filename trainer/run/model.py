@@ -23,10 +23,10 @@ from token_diffusion.checkpoint import Unloaded, max_positions
 from token_diffusion.checkpoint.adapter import Adapter
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
 from token_diffusion.errors import ParameterError, in_short
-from token_diffusion.networks.files import is_bfloat16
-from token_diffusion.networks.hub import local_folder
 from token_diffusion.networks.transformer.config import SCHEDULE_OPTIONS, TokenDiffusionConfig
-from token_diffusion.networks.weights import read_masked_lm
+from token_diffusion.networks.weights.files import is_bfloat16
+from token_diffusion.networks.weights.hub import local_folder
+from token_diffusion.networks.weights.reading import read_masked_lm
 from token_diffusion.text.plain import plain, writes_text
 
 from ..config import SFTConfig, TrainingConfig

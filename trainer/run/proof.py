@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from token_diffusion.errors import ParameterError, in_short
 from token_diffusion.networks.masked_lm import forward_arguments, probe
-from token_diffusion.networks.weights import check_logits, quiet, read_masked_lm
+from token_diffusion.networks.weights.reading import check_logits, quiet, read_masked_lm
 
 from ..config import TrainingConfig
 from ..output.checkpoints import FINAL

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ParameterError, in_short
-from ..files import weight_names
+from ..weights.files import weight_names
 from . import a2d, bert_chat, dream, llada, refused
 from .dit import bd3lm, duo, gidd, mdlm, sedd, udlm
 from .published import ROLES, Published, Tokens

@@ -24,7 +24,7 @@ from ..bidirectional import (
     BidirectionalQwen2Config,
     BidirectionalQwen3Config,
 )
-from ..files import weight_shapes
+from ..weights.files import weight_shapes
 from .published import Published, check_positive, tokenizer_says
 
 A2D: dict[str, tuple[type[PreTrainedConfig], tuple[str, ...]]] = {

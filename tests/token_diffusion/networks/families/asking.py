@@ -12,7 +12,7 @@ from tests.token_diffusion.networks.families.recording import Recording
 from token_diffusion import ParameterError
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from token_diffusion.networks.families import published
-from token_diffusion.networks.weights import read_published
+from token_diffusion.networks.weights.reading import read_published
 
 ROUNDING = 1e-5
 

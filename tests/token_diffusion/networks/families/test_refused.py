@@ -16,7 +16,7 @@ from tests.token_diffusion.networks.families.recording import NAMES, recording
 from token_diffusion import ParameterError
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.networks.families import refused
-from token_diffusion.networks.weights import read_masked_lm
+from token_diffusion.networks.weights.reading import read_masked_lm
 
 PUBLISHED: dict[str, tuple[dict[str, Any], str]] = {
     "diffusiongemma-26B-A4B-it": (

@@ -24,10 +24,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ..errors import ParameterError, in_short
-from .families import Published, published
+from ...errors import ParameterError, in_short
+from ..families import Published, published
+from ..masked_lm import probe
 from .files import read_weights, weight_files, weight_shapes
-from .masked_lm import probe
 
 COMPUTED = ("inv_freq", "position_ids", "token_type_ids", "masked_bias")
 """Buffers that older folders hold and networks now make themselves."""

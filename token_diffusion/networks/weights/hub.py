@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from ..errors import ParameterError, in_short
+from ...errors import ParameterError, in_short
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fake_hub import FakeHub, Repository, hub_in_place
 from token_diffusion.errors import ParameterError
-from token_diffusion.networks.hub import local_folder, repository
+from token_diffusion.networks.weights.hub import local_folder, repository
 
 MODEL = {
     "config.json": b"{}",
@@ -181,7 +181,7 @@ def test_a_disk_that_is_full(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> N
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("token_diffusion.networks.hub.snapshot_download", full)
+    monkeypatch.setattr("token_diffusion.networks.weights.hub.snapshot_download", full)
     assert refusal("org/model") == "its files cannot be kept: No space left on device"
 
 

@@ -16,7 +16,7 @@ from tests.token_diffusion.networks.families.recording import recording
 from token_diffusion import ParameterError
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.networks.families import published
-from token_diffusion.networks.weights import check_headers, read_masked_lm, read_published
+from token_diffusion.networks.weights.reading import check_headers, read_masked_lm, read_published
 
 
 def ordinary(folder: Path, **changes: Any) -> Path:
