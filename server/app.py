@@ -153,7 +153,9 @@ def start_loading(settings: Settings) -> Future[Engine]:
             has_tokenizer = holds_tokenizer(folder) or holds_tokenizer(folder / "tokenizer")
             tokenizer = settings.tokenizer_name.get(name, None if has_tokenizer else settings.tokenizer_name.get(""))
             words = tokenizer_folder(tokenizer)
-            return open_checkpoint(folder, device=device, dtype=settings.dtype, tokenizer_name=words)
+            return open_checkpoint(
+                folder, device=device, dtype=settings.dtype, backend=settings.backend, tokenizer_name=words
+            )
 
     def loaded(name: str, folder: Unloaded) -> Checkpoint:
         with _named(name, places):

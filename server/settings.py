@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
     """type of the weights; without it bfloat16 ones stay that, and others are float32. int8 is for the CPU, and gives each row
     a forward pass of its own"""
+    backend: Literal["torch", "openvino", "compile"] = "torch"
+    """who computes the forward passes: torch, OpenVINO (on a CPU; `pip install '.[openvino]'`), or torch.compile"""
     num_threads: int | None = Field(default=None, ge=1)
     """CPU threads of the network; without it as many as there are cores in the affinity mask and whole CPUs in the quota"""
     max_batch_tokens: int | None = Field(default=None, ge=1)

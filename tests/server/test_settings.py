@@ -27,6 +27,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch)
         "port": "1",
         "device": "cpu",
         "dtype": "bfloat16",
+        "backend": "openvino",
         "num_threads": "2",
         "max_batch_tokens": "3000",
         "determinism": "exact",

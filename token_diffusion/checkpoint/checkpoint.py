@@ -29,6 +29,7 @@ class Checkpoint:
 
     dtype: of the weights, one of `DTYPES`. batching: which rows may share a forward pass. facts: how its training sequences
     were framed, and what of them was learnt. family: the published format of the folder, None for our own.
+    backend: who computes the forward passes, one of `BACKENDS`. model: one of another backend may have no weights any more.
     denoiser: what samples are drawn from; it says which ids are `forbidden`, and which are `ends`.
     """
 
@@ -43,6 +44,7 @@ class Checkpoint:
     batching: Batching = "shared"
     facts: Facts = UNKNOWN
     family: str | None = None
+    backend: str = "torch"
 
     @property
     def forbidden(self) -> tuple[int, ...]:
@@ -66,7 +68,7 @@ class Checkpoint:
 
     @property
     def device(self) -> str:
-        return str(self.model.device)
+        return str(self.denoiser.device)
 
     @property
     def num_classes(self) -> int:

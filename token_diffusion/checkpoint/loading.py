@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError, in_short
 from ..facts import Facts, Frame, read_facts
+from ..networks.backends import BACKENDS, handed_over
 from ..networks.behaviour import check_masks
 from ..networks.cpu.packing import pack_where_it_pays
 from ..networks.cpu.quantization import quantised
@@ -41,6 +42,7 @@ class Unloaded:
     device: str
     dtype: str
     family: str | None = None
+    backend: str = "torch"
 
     def load(self, name: str | None = None) -> Checkpoint:
         """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
@@ -54,9 +56,14 @@ class Unloaded:
         except ParameterError as error:
             rule = f"hold a network that can be sampled from ({error})"
             raise ParameterError("checkpoint_path", rule, folder) from error
-        denoiser = quantised(plain) if self.dtype == "int8" else plain
-        batching: Batching = "row" if self.dtype == "int8" else plain.batching
-        pack_where_it_pays(model)
+        batching: Batching = plain.batching
+        if self.backend != "torch":
+            denoiser = handed_over(self.backend, plain, self.dtype)
+        else:
+            denoiser = quantised(plain) if self.dtype == "int8" else plain
+            pack_where_it_pays(model)
+        if self.dtype == "int8":
+            batching = "row"
         name, facts = name or self.path.resolve().name, self.facts
         return Checkpoint(
             name,
@@ -70,6 +77,7 @@ class Unloaded:
             batching,
             facts,
             self.family,
+            self.backend,
         )
 
     def network(self) -> PreTrainedModel:
@@ -91,6 +99,7 @@ def load_checkpoint(
     name: str | None = None,
     device: str = "cpu",
     dtype: str | None = None,
+    backend: str = "torch",
     tokenizer_name: str | os.PathLike[str] | None = None,
 ) -> Checkpoint:
     """Reads a folder that the trainer, or one of the seed's scripts, wrote, or one of a format that others have published.
@@ -99,12 +108,14 @@ def load_checkpoint(
 
     Args:
         dtype: of the weights, one of `DTYPES`; without it they stay bfloat16 where they are that, and are float32 otherwise.
+        backend: who computes the forward passes, one of `BACKENDS`.
         tokenizer_name: folder of the tokenizer, where it is not the checkpoint's own.
 
     Raises:
         ParameterError: not such a folder, or its parts do not fit each other.
     """
-    return open_checkpoint(path, device=device, dtype=dtype, tokenizer_name=tokenizer_name).load(name)
+    unloaded = open_checkpoint(path, device=device, dtype=dtype, backend=backend, tokenizer_name=tokenizer_name)
+    return unloaded.load(name)
 
 
 def open_checkpoint(
@@ -112,6 +123,7 @@ def open_checkpoint(
     *,
     device: str = "cpu",
     dtype: str | None = None,
+    backend: str = "torch",
     tokenizer_name: str | os.PathLike[str] | None = None,
 ) -> Unloaded:
     """The cheap part of `load_checkpoint`: everything that needs no weights is read and checked, of these the headers.
@@ -122,6 +134,8 @@ def open_checkpoint(
     folder = Path(path)
     if dtype is not None and dtype not in DTYPES:
         raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
+    if backend not in BACKENDS:
+        raise ParameterError("backend", f"be one of {', '.join(BACKENDS)}", backend)
     with _available(device):
         torch.empty(0, device=device)
     places, known = find_places(folder, needs_tokenizer=tokenizer_name is None)
@@ -147,7 +161,7 @@ def open_checkpoint(
     check_headers("checkpoint_path", places["model"])
     dtype = dtype or ("bfloat16" if is_bfloat16(places["model"]) else "float32")
     family = None if known is None else known.family
-    return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family)
+    return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family, backend)
 
 
 def _own_scheduler(place: Path, known: Published | None) -> TokenDiffusionScheduler | None:

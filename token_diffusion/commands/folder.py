@@ -7,6 +7,7 @@ import argparse
 import torch
 
 from ..checkpoint import DTYPES, Checkpoint, load_checkpoint
+from ..networks.backends import BACKENDS
 from ..networks.weights.hub import local_folder, tokenizer_folder
 
 
@@ -24,10 +25,11 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
     add("--dtype", choices=list(DTYPES), help="of the weights (default: bfloat16 if they are that, else float32)")
+    add("--backend", choices=BACKENDS, default="torch", help="who computes the forward passes (default: %(default)s)")
 
 
 def load(arguments: argparse.Namespace) -> Checkpoint:
     """What they ask for. Raises `ParameterError`."""
     folder = local_folder("checkpoint_path", arguments.checkpoint_path)
-    options = {name: getattr(arguments, name) for name in ("device", "dtype")}
+    options = {name: getattr(arguments, name) for name in ("device", "dtype", "backend")}
     return load_checkpoint(folder, tokenizer_name=tokenizer_folder(arguments.tokenizer_name), **options)

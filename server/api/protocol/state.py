@@ -43,6 +43,8 @@ class ModelInfo(BaseModel):
     time_input: Literal["none", "t", "sigma"]
     """what the network is told of the time: nothing, t, or -ln alpha(t)"""
     dtype: str
+    backend: str
+    """who computes the forward passes: torch, or another"""
     max_seq_len: int | None
     block_size: int | None
     """positions of a block, of a network in which none sees those of later blocks; null where all see all"""

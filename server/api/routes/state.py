@@ -89,6 +89,7 @@ def _model_info(checkpoint: Checkpoint) -> ModelInfo:
         alpha_schedule=checkpoint.alpha_schedule,
         time_input=checkpoint.time_input,
         dtype=checkpoint.dtype,
+        backend=checkpoint.backend,
         max_seq_len=checkpoint.max_seq_len,
         block_size=checkpoint.block_size,
         num_classes=checkpoint.num_classes,
