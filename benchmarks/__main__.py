@@ -19,13 +19,17 @@ from transformers.utils.logging import disable_progress_bar
 from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
 
-from . import ROOT, determinism, memory, packing, padding, pipeline, precision, preprocessing, samplers, training
+from . import ROOT
 from .decoders import overhead
 from .decoders import part as decoders
 from .environment import provenance
+from .network import memory, packing, padding, precision
 from .page import frames
 from .report import Section, write
+from .sampling import determinism, pipeline, samplers
 from .serving import abuse, crowded, neighbours, overload, server, soak
+from .training import part as training
+from .training import preprocessing
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
@@ -52,7 +56,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
 
 
 JUDGED = {"decoders"}
-"""Parts that need what `benchmarks.judge` trains."""
+"""Parts that need what `benchmarks.decoders.judge` trains."""
 
 
 def make_parser() -> argparse.ArgumentParser:

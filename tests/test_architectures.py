@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.architectures import ARCHITECTURES, Outcome, examine, main, make_workplace, page
+from benchmarks.network.architectures import ARCHITECTURES, Outcome, examine, main, make_workplace, page
 
 REFUSED = {"perceiver": "logits for each position", "reformer": "learn from rows of"}
 """What cannot be asked here, and why; an architecture that needs a package that is not installed is refused, too."""

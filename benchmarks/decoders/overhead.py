@@ -25,9 +25,9 @@ from token_diffusion.text.encoding import OPEN
 
 from ..environment import timed
 from ..figures import median
-from ..limit import Recorder, replay
 from ..models import MASK, PROCESSES, VOCAB_SIZE, as_loaded, random_model
 from ..report import Section, Table
+from ..sampling.limit import Recorder, replay
 from .settings import guided, settings
 
 AIM = 1.15

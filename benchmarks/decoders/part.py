@@ -3,9 +3,9 @@
     python -m benchmarks decoders --judge judge --reference held-out.txt [--checkpoint NAME=DIR ...] [--quick]
 
 On the demo checkpoints and on what `--checkpoint` names: samples of every decoder that fits a model's process, at
-several budgets, under a judge that `python -m benchmarks.judge` trained on the same kind of text (quality.py says what is
-measured). `--judge NAME=DIR` and `--reference NAME=FILE` are for one of the checkpoints, without a name for all others. With
-`--output` a picture goes into `pictures/` beside the page.
+several budgets, under a judge that `python -m benchmarks.decoders.judge` trained on the same kind of text (quality.py says
+what is measured). `--judge NAME=DIR` and `--reference NAME=FILE` are for one of the checkpoints, without a name for all
+others. With `--output` a picture goes into `pictures/` beside the page.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ and nothing else. A low perplexity with an entropy far below that of the text is
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--judge", nargs="+", required=True, metavar="[NAME=]DIR", help="folders of `benchmarks.judge`"
+        "--judge", nargs="+", required=True, metavar="[NAME=]DIR", help="folders of `benchmarks.decoders.judge`"
     )
     parser.add_argument(
         "--reference", nargs="+", required=True, metavar="[NAME=]FILE", help="text held out of everything"

@@ -4,8 +4,8 @@
 
 It takes the requests of our server and answers with the same events, so that one load generator serves both. Requests are
 sampled one at a time, in the order of their arrival, a step at a time in a worker thread, so that the event loop stays free.
-With `--loop textbook` a request is sampled by the loop of its method's authors (textbook.py), with `--loop ours` by our own
-offline sampler: the first shows what the whole is worth, the second what sharing forward passes is worth by itself.
+With `--loop textbook` a request is sampled by the loop of its method's authors (sampling/textbook.py), with `--loop ours` by our
+own offline sampler: the first shows what the whole is worth, the second what sharing forward passes is worth by itself.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from token_diffusion.engine.batch import Batch
 from token_diffusion.text import decode
 
 from ..models import load_all, plain_model
-from ..samplers import full_logits
-from ..textbook import TEXTBOOKS, Task
+from ..sampling.samplers import full_logits
+from ..sampling.textbook import TEXTBOOKS, Task
 from .direct import parameters_of
 from .traffic import Ask
 

@@ -20,20 +20,20 @@ from torch import Tensor
 
 from benchmarks import ROOT
 from benchmarks.__main__ import PARTS, main
-from benchmarks.determinism import compare, make_requests
 from benchmarks.environment import commit, provenance
 from benchmarks.figures import credit, median, percentile, poisson_times
-from benchmarks.limit import Recorder, replay
-from benchmarks.packing import differing
-from benchmarks.pipeline import make_pipeline, run_pipeline
+from benchmarks.network.packing import differing
 from benchmarks.report import Section, Table, merged, text
-from benchmarks.samplers import CASES, Case, count_steps, full_logits, state_at, time_textbook
+from benchmarks.sampling.determinism import compare, make_requests
+from benchmarks.sampling.limit import Recorder, replay
+from benchmarks.sampling.pipeline import make_pipeline, run_pipeline
+from benchmarks.sampling.samplers import CASES, Case, count_steps, full_logits, state_at, time_textbook
+from benchmarks.sampling.textbook import TEXTBOOKS, Task, nucleus, race, subs
 from benchmarks.serving.direct import drive, parameters_of
 from benchmarks.serving.load import Plan, play
 from benchmarks.serving.measure import Trace, summarise
 from benchmarks.serving.plain_server import create_app
 from benchmarks.serving.traffic import Ask, endpoints, mixed
-from benchmarks.textbook import TEXTBOOKS, Task, nucleus, race, subs
 from tests.live_server import LiveServer
 from tests.tiny import PROCESSES, NeighbourDenoiser, tiny_model
 from token_diffusion import TokenDiffusionScheduler

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.judge import held_out, main
+from benchmarks.decoders.judge import held_out, main
 from trainer.evaluation.quality import load_judge
 
 WORDS = "once upon a time there was a cat that saw the moon and a dog that did not"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from benchmarks import large
-from benchmarks.large import SHAPES, save_large
-from benchmarks.memory import watched
+from benchmarks.network import large
+from benchmarks.network.large import SHAPES, save_large
+from benchmarks.network.memory import watched
 from token_diffusion.checkpoint import load_checkpoint
 
 

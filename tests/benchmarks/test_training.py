@@ -16,12 +16,14 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForMaskedLM
 
-from benchmarks import models, steps, training
+from benchmarks import models
 from benchmarks.__main__ import make_parser
-from benchmarks.losses import LOSSES, mdlm
 from benchmarks.report import Table
-from benchmarks.steps import SIDES, Bench, Side, difference
-from benchmarks.training import flops_per_token, loader_speed
+from benchmarks.training import part as training
+from benchmarks.training import steps
+from benchmarks.training.losses import LOSSES, mdlm
+from benchmarks.training.part import flops_per_token, loader_speed
+from benchmarks.training.steps import SIDES, Bench, Side, difference
 from tests.tiny import PROCESSES, tiny_model
 from token_diffusion import TokenDiffusionScheduler
 
@@ -140,7 +142,7 @@ def test_memory_is_the_peak_and_not_what_is_left() -> None:
     """In a process of its own: this one may hold freed memory that a tensor gets without anything becoming resident."""
     code = """
 import torch
-from benchmarks.training import peak_mb
+from benchmarks.training.part import peak_mb
 for mb in (100, 30):
     print(peak_mb(lambda: torch.ones(mb * 2**18).sum(), torch.device("cpu")))
 """

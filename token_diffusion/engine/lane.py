@@ -27,7 +27,7 @@ SHORTEST = 32
 
 GROWTH = {"cpu": math.sqrt(2)}
 """Within a lane the longest row is at most this many times the shortest; 4 on an accelerator, which waits for launches
-before it waits for arithmetic. (Measured for the CPU: benchmarks/padding.py.)"""
+before it waits for arithmetic. (Measured for the CPU: benchmarks/network/padding.py.)"""
 
 
 def bucket(length: int, device: torch.device) -> int:

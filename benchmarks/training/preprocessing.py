@@ -32,8 +32,8 @@ from trainer.data.sequences import tokenize
 from trainer.data.tokenizer import build_tokenizer
 from trainer.data.tokens import BATCH_CHARS
 
-from .figures import median
-from .report import Section, Table
+from ..figures import median
+from ..report import Section, Table
 
 MAX_LENGTH = 256
 NUM_WORDS = 30_000

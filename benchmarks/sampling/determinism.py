@@ -20,8 +20,8 @@ from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Batch
 from token_diffusion.samplers.parameters import SamplingParameters
 
-from .models import DEMOS, load_all
-from .report import Section, Table
+from ..models import DEMOS, load_all
+from ..report import Section, Table
 
 Mode = Literal["fast", "exact"]
 Tokens = list[list[int]]

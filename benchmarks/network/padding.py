@@ -26,12 +26,12 @@ from token_diffusion.engine.batch import Batch
 from token_diffusion.networks.denoiser import as_denoiser
 from token_diffusion.samplers.parameters import SamplingParameters
 
-from .environment import timed
-from .figures import median
-from .models import MASK, VOCAB_SIZE, as_loaded, random_model
-from .report import Section, Table
-from .serving.direct import parameters_of
-from .serving.traffic import mixed
+from ..environment import timed
+from ..figures import median
+from ..models import MASK, VOCAB_SIZE, as_loaded, random_model
+from ..report import Section, Table
+from ..serving.direct import parameters_of
+from ..serving.traffic import mixed
 
 GROWTHS = (math.inf, 4.0, 2.0, math.sqrt(2), 2**0.25)
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks precision [--quick]
 
-The offline samplers at the settings of samplers.py, float32 and the others in turn in one process. How far the answers are
-off is told on a demo, whose answers mean something: the mean absolute difference of the log-probabilities, in nats, of tokens
+The offline samplers at the settings of sampling/samplers.py, float32 and the others in turn in one process. How far the answers
+are off is told on a demo, whose answers mean something: the mean absolute difference of the log-probabilities, in nats, of tokens
 that the float32 network holds for at least as likely as one in a thousand, on half-masked text of its own.
 """
 
@@ -19,11 +19,11 @@ from token_diffusion import sample
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
 from token_diffusion.sampling import run
 
-from .environment import timed
-from .figures import median
-from .models import DEMOS, save_random
-from .report import Section, Table
-from .samplers import CASES
+from ..environment import timed
+from ..figures import median
+from ..models import DEMOS, save_random
+from ..report import Section, Table
+from ..sampling.samplers import CASES
 
 DTYPES = ("bfloat16", "int8")
 

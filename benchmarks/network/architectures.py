@@ -1,7 +1,7 @@
 """Which masked LMs of transformers train, save, load and sample here, and how: each one tiny, through the real trainer.
 
-    python -m benchmarks.architectures                  all of them, into docs/architectures.md
-    python -m benchmarks.architectures bert fnet        some of them, printed
+    python -m benchmarks.network.architectures                  all of them, into docs/architectures.md
+    python -m benchmarks.network.architectures bert fnet        some of them, printed
 
 Each is trained for three steps on lines of different lengths, saved, loaded, sampled from as a whole and block by block, and
 asked for rows of several lengths alone and among others. `tests/test_architectures.py` asks the same of each.
@@ -34,8 +34,8 @@ from token_diffusion.sampling import sample, sample_block
 from trainer.__main__ import main as train
 from trainer.data.tokenizer import build_tokenizer
 
-from . import ROOT
-from .report import Table
+from .. import ROOT
+from ..report import Table
 
 PAGE = ROOT / "docs" / "architectures.md"
 
@@ -265,7 +265,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
     versions = f"transformers {transformers.__version__} and torch {torch.__version__}"
     return f"""# Masked LMs of transformers
 
-Written by `python -m benchmarks.architectures` with {versions}; edit no line by hand.
+Written by `python -m benchmarks.network.architectures` with {versions}; edit no line by hand.
 Each network of `AutoModelForMaskedLM`, tiny, was trained for three steps (`mdlm`), saved, loaded and sampled from: {good} of
 {len(outcomes)} do all of it, the others are refused with the line that is given.
 
@@ -278,7 +278,7 @@ Each network of `AutoModelForMaskedLM`, tiny, was trained for three steps (`mdlm
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.architectures",
+        prog="python -m benchmarks.network.architectures",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -27,8 +27,8 @@ from trainer.output.files import check_output_dir
 from trainer.run.optimizer import make_optimizer
 from trainer.run.train import Run
 
+from ..models import VOCAB_SIZE, random_model, random_tokenizer, save_random
 from .losses import LOSSES
-from .models import VOCAB_SIZE, random_model, random_tokenizer, save_random
 
 COMMANDS: dict[str, tuple[type[TrainingConfig], dict[str, Any]]] = {
     "absorbing": (MDLMConfig, {}),

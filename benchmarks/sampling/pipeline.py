@@ -23,10 +23,10 @@ from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
-from .figures import median
+from ..figures import median
+from ..models import DEMOS, MASK, VOCAB_SIZE, as_loaded, plain_model, random_model
+from ..report import Section, Table
 from .limit import Recorder
-from .models import DEMOS, MASK, VOCAB_SIZE, as_loaded, plain_model, random_model
-from .report import Section, Table
 
 SETTING = SamplingParameters(256, 4, 64, top_p=0.9, block_size=32)
 

@@ -25,17 +25,17 @@ from tempfile import TemporaryDirectory
 
 import httpx2
 
-from . import ROOT
+from .. import ROOT
+from ..report import Section, Table
+from ..serving.process import serving
 from .large import SHAPES, save_large
-from .report import Section, Table
-from .serving.process import serving
 
 EVERY_S = 0.02
 TIMEOUT_S = 1800.0
 REQUEST = {"seq_len": 64, "num_inference_steps": 1, "seed": 0, "stream": False, "timeout_s": 600}
 
 NOTE = """One sample of 64 tokens in one step, the weights in the type that they were published in, all else as it is without a
-flag. GiB; what is measured how: `benchmarks/memory.py`."""
+flag. GiB; what is measured how: `benchmarks/network/memory.py`."""
 COLUMNS = ["process", "anonymous", "of files", "both", "seconds until it was ready", "seconds of the sample"]
 
 

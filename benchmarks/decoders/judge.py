@@ -1,6 +1,6 @@
 """Trains a judge: a small causal language model whose perplexity of samples says how much they read like its text.
 
-    python -m benchmarks.judge --train_file train.txt [...] --validation_file valid.txt --output_dir judge
+    python -m benchmarks.decoders.judge --train_file train.txt [...] --validation_file valid.txt --output_dir judge
 
 GPT-2's network from random weights, and a byte-level BPE tokenizer of the same text unless `--tokenizer_name` names another.
 Each file is one document; windows of `--context` tokens begin with the tokenizer's BOS, wherever in a document they begin, as
@@ -255,7 +255,9 @@ def finish(asked: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.decoders.judge",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--train_file", nargs="+", type=Path, required=True)
     parser.add_argument("--validation_file", type=Path, required=True, help="text that is not trained on")
@@ -288,5 +290,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except ValueError as error:
-        print(f"python -m benchmarks.judge: error: {error}", file=sys.stderr)
+        print(f"python -m benchmarks.decoders.judge: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -19,10 +19,10 @@ import torch
 from token_diffusion.networks.cpu.packing import is_supported, pack, pays
 from token_diffusion.networks.denoiser import Denoiser, MaskedLMDenoiser
 
-from .environment import timed
-from .figures import median
-from .models import DEMOS, plain_model, random_model
-from .report import Section, Table
+from ..environment import timed
+from ..figures import median
+from ..models import DEMOS, plain_model, random_model
+from ..report import Section, Table
 
 SHAPES = ((1, 64, 1), (4, 64, 2), (16, 64, 8), (4, 256, 16), (4, 256, 1024))
 """Rows, tokens, positions of the head."""

@@ -35,11 +35,11 @@ from transformers.utils.logging import disable_progress_bar
 from token_diffusion.networks.cpu.memory import prepare
 from trainer.data.feed import Feed
 
-from .environment import timed
-from .figures import median
+from ..environment import timed
+from ..figures import median
+from ..models import PROCESSES, VOCAB_SIZE, random_model
+from ..report import Section, Table
 from .losses import LOSSES
-from .models import PROCESSES, VOCAB_SIZE, random_model
-from .report import Section, Table
 from .steps import PRECISIONS, SIDES, Bench, Side, difference
 
 MEGABYTE = 2**20
@@ -50,8 +50,9 @@ COLUMNS = ["process", "textbook", "textbook tokens/s", "ours tokens/s", "textboo
 COLUMNS += ["textbook peak MB", "ours peak MB", "textbook MB / ours", "losses differ by"]
 LOADER_COLUMNS = ["process", "text", "loader tokens/s", "loader / ours"]
 
-NOTE = """Textbook: forward pass, the loss as the named authors' code has it (`benchmarks/losses.py`), backward pass, clipping,
-AdamW in a plain loop. Ours: the trainer's own step on the same batches. Peak: what two steps add to what was resident."""
+NOTE = """Textbook: forward pass, the loss as the named authors' code has it (`benchmarks/training/losses.py`), backward pass,
+clipping, AdamW in a plain loop. Ours: the trainer's own step on the same batches. Peak: what two steps add to what was
+resident."""
 
 LOADER_NOTE = """The trainer's loader alone, without workers: it shuffles and noises text that was tokenised before (stored),
 or reads, tokenises and packs it while training as well (streamed)."""

@@ -26,19 +26,19 @@ from token_diffusion.networks.masked_lm import forward_arguments
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import SampleOutput, run
 
-from .environment import synchronize, timed
-from .figures import median
+from ..environment import synchronize, timed
+from ..figures import median
+from ..models import DEMOS, MASK, VOCAB_SIZE, as_loaded, plain_model, random_model
+from ..report import Section, Table
 from .limit import Recorder, replay
-from .models import DEMOS, MASK, VOCAB_SIZE, as_loaded, plain_model, random_model
-from .report import Section, Table
 from .textbook import TEXTBOOKS, Network, Task, Textbook
 
 DRY_VOCAB_SIZE = 64
 MOST_OVER_LIMIT = 1.15
 """Aim for ours / the bare forward passes."""
 
-NOTE = """Textbook: the loop as the named authors' code runs it (which choices are whose: `benchmarks/textbook.py`), on the
-network as transformers loads it, its time extrapolated from a few of its steps. Ours runs whole, on what `load_checkpoint`
+NOTE = """Textbook: the loop as the named authors' code runs it (which choices are whose: `benchmarks/sampling/textbook.py`), on
+the network as transformers loads it, its time extrapolated from a few of its steps. Ours runs whole, on what `load_checkpoint`
 makes of that network. "Forward passes alone" are the very calls of the network that our run made, made again with no sampler
 around them, so that ours / forward passes is our own overhead. `bd3lms` shows the network a window that ends with the active
 block, ours and `diffusers #12911` the whole sequence with the masks to come."""

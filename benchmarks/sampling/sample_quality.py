@@ -1,6 +1,6 @@
 """Do a checkpoint's samples read like its corpus? Words that exist, and variety, beside held-out text measured the same way.
 
-    python -m benchmarks.sample_quality --checkpoint_path checkpoints/mdlm-tinyshakespeare --corpus tinyshakespeare.txt
+    python -m benchmarks.sampling.sample_quality --checkpoint_path checkpoints/mdlm-tinyshakespeare --corpus tinyshakespeare.txt
 
 A word is what stands between white space, lower-cased, punctuation stripped. Held-out text (the corpus' last part) is cut
 into windows of seq_len tokens first, as the samples are, so that cut words count against both.

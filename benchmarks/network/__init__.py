@@ -1,0 +1,1 @@
+"""The network alone: its layers, types of weights, padding, memory, architectures."""

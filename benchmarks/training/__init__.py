@@ -1,0 +1,1 @@
+"""The trainer: its steps, and what it does with text before them."""
