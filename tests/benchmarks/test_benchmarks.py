@@ -283,7 +283,7 @@ def test_differing_counts_the_passes_in_which_a_row_sees_its_neighbours(padded: 
 
 
 def _cpu(checkpoint: Checkpoint, denoiser: Any) -> Checkpoint:
-    return replace(checkpoint, denoiser=denoiser)
+    return replace(checkpoint, denoiser=as_denoiser(denoiser))
 
 
 def test_the_load_generator_and_the_bare_engine_do_the_same_work(
