@@ -20,6 +20,7 @@ from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
 
 from . import ROOT
+from .backends import part as backends
 from .decoders import overhead
 from .decoders import part as decoders
 from .environment import provenance
@@ -40,6 +41,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "pipeline": (pipeline.add_arguments, pipeline.section),
     "padding": (padding.add_arguments, padding.section),
     "packing": (packing.add_arguments, packing.section),
+    "backends": (backends.add_arguments, backends.section),
     "memory": (memory.add_arguments, memory.section),
     "precision": (precision.add_arguments, precision.section),
     "preprocessing": (preprocessing.add_arguments, preprocessing.section),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import time
@@ -37,6 +38,13 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
     work()
     synchronize(device)
     return time.perf_counter() - start
+
+
+def resident_mb(name: str = "VmRSS") -> float:
+    """MB of this process that are in memory (Linux), or with "VmHWM" that were at most."""
+    found = re.search(rf"^{name}:\s*(\d+) kB$", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def commit() -> str:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM, BertTokenizer
 
 from token_diffusion import TokenDiffusionScheduler
@@ -51,6 +51,14 @@ def as_loaded(model: Any) -> MaskedLMDenoiser:
     return MaskedLMDenoiser(own)
 
 
+def asked(rows: int, length: int, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a denoiser of BERT's vocabulary is asked: random tokens [B, L], t [B], valid [B, L], `count` positions of the head."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 30_000, (rows, length), generator=generator)
+    positions = torch.randperm(rows * length, generator=generator)[:count].sort().values
+    return tokens, torch.ones(rows), torch.ones(rows, length, dtype=torch.bool), positions
+
+
 def random_tokenizer() -> BertTokenizer:
     """Made-up words at BERT's size, the mask at BERT's place."""
     special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", MASK: "[MASK]"}
@@ -74,6 +82,7 @@ def folders(given: Sequence[str | os.PathLike[str]], processes: Sequence[str]) -
         yield {f"random-{process}": save_random(Path(root) / process, process) for process in processes}
 
 
-def load_all(paths: dict[str, Path], device: str, dtype: str) -> dict[str, Checkpoint]:
+def load_all(paths: dict[str, Path], device: str, dtype: str, backend: str = "torch") -> dict[str, Checkpoint]:
     """name -> loaded checkpoint."""
-    return {name: load_checkpoint(path, name=name, device=device, dtype=dtype) for name, path in paths.items()}
+    options = {"device": device, "dtype": dtype, "backend": backend}
+    return {name: load_checkpoint(path, name=name, **options) for name, path in paths.items()}

@@ -21,7 +21,7 @@ from token_diffusion.networks.denoiser import Denoiser, MaskedLMDenoiser
 
 from ..environment import timed
 from ..figures import median
-from ..models import DEMOS, plain_model, random_model
+from ..models import DEMOS, asked, plain_model, random_model
 from ..report import Section, Table
 
 SHAPES = ((1, 64, 1), (4, 64, 2), (16, 64, 8), (4, 256, 16), (4, 256, 1024))
@@ -37,11 +37,7 @@ another one. Either all are as long as the row, or one is longer and the row is 
 @torch.inference_mode()
 def measure(plain: Denoiser, packed: Denoiser, shape: tuple[int, int, int], rounds: int) -> tuple[float, float, float]:
     """Seconds of each, and by how much the logits differ."""
-    rows, length, count = shape
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, 30_000, (rows, length), generator=generator)
-    positions = torch.randperm(rows * length, generator=generator)[:count].sort().values
-    arguments = (tokens, torch.ones(rows), torch.ones(rows, length, dtype=torch.bool), positions)
+    arguments = asked(*shape)
     a, b = plain(*arguments), packed(*arguments)
     apart = float((a - b).abs().max() / a.abs().max())
     times: dict[Denoiser, list[float]] = {plain: [], packed: []}

@@ -1,6 +1,6 @@
 """How often do neighbours change a request's tokens? Same requests alone and among others, in both modes of the engine.
 
-    python -m benchmarks determinism [--requests 2000] [--quick]
+    python -m benchmarks determinism [--requests 2000] [--backend openvino] [--quick]
 
 Every draw is a function of the seed, the sample, the step and the position, so that neighbours can only change how the
 network's sums are rounded. In mode "fast" such a rounding may, very rarely, flip a token, and through it later ones; in
@@ -18,6 +18,7 @@ from typing import Literal
 
 from token_diffusion.checkpoint import Checkpoint
 from token_diffusion.engine.batch import Batch
+from token_diffusion.networks.backends import BACKENDS
 from token_diffusion.samplers.parameters import SamplingParameters
 
 from ..models import DEMOS, load_all
@@ -128,6 +129,7 @@ def compare(checkpoint: Checkpoint, mode: Mode, requests: Sequence[SamplingParam
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=2000, help="in mode fast; a quarter of them in mode exact")
     parser.add_argument("--seed", type=int, default=0, help="of the requests")
+    parser.add_argument("--backend", choices=BACKENDS, default="torch", help="who computes the forward passes")
 
 
 def section(arguments: argparse.Namespace) -> Section:
@@ -140,7 +142,7 @@ def section(arguments: argparse.Namespace) -> Section:
     table = Table(["mode", "endpoint", "process", "requests", "differing", "tokens", "differing tokens"])
     total = max(24, arguments.requests // 20 if arguments.quick else arguments.requests)
     modes: dict[Mode, int] = {"fast": total, "exact": max(24, total // 4)}
-    checkpoints = load_all(DEMOS, arguments.device, arguments.dtype)
+    checkpoints = load_all(DEMOS, arguments.device, arguments.dtype, arguments.backend)
     for mode, count in modes.items():
         for number, checkpoint in enumerate(checkpoints.values()):
             requests = make_requests(count * CANCELLED // (CANCELLED - 1) // len(checkpoints), arguments.seed + number)

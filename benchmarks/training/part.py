@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -35,7 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 from token_diffusion.networks.cpu.memory import prepare
 from trainer.data.feed import Feed
 
-from ..environment import timed
+from ..environment import resident_mb, timed
 from ..figures import median
 from ..models import PROCESSES, VOCAB_SIZE, random_model
 from ..report import Section, Table
@@ -133,15 +132,9 @@ def peak_mb(work: Callable[[], object], device: torch.device) -> float:
         work()
         return (torch.cuda.max_memory_allocated(device) - before) / MEGABYTE
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak becomes what is resident now
-    before = _resident_kb("VmRSS")
+    resident = resident_mb()
     work()
-    return (_resident_kb("VmHWM") - before) / 1024
-
-
-def _resident_kb(name: str) -> int:
-    found = re.search(rf"^{name}:\s*(\d+) kB$", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
+    return resident_mb("VmHWM") - resident
 
 
 def peaks(bench: Bench, process: str) -> dict[str, float]:
