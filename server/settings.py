@@ -138,9 +138,10 @@ class Settings(BaseSettings):
     """port to listen on; 0 takes a free one"""
     device: str = "auto"
     """torch device: auto, cpu, cuda, cuda:1, ..."""
-    dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "int8", "auto"] | None = None
     """type of the weights; without it bfloat16 ones stay that, and others are float32. int8 is for the CPU, and gives each row
-    a forward pass of its own"""
+    a forward pass of its own. auto: bfloat16 where the device multiplies it natively, else float32; the log says which, and by
+    how much answers are off"""
     backend: Literal["torch", "openvino", "compile"] = "torch"
     """who computes the forward passes: torch, OpenVINO (on a CPU; `pip install '.[openvino]'`), or torch.compile"""
     num_threads: int | None = Field(default=None, ge=1)

@@ -72,6 +72,17 @@ def test_an_app_loads_what_its_settings_name_and_stops_its_engine(tiny_folders: 
     assert not engine.alive
 
 
+def test_the_type_in_force_is_shown_where_it_was_left_to_us(
+    tiny_folders: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for units, dtype in (("AMX", "bfloat16"), (None, "float32")):
+        monkeypatch.setattr("token_diffusion.checkpoint.precision.units", lambda units=units: units)
+        app = create_app(Settings(checkpoint={"mine": str(tiny_folders["uniform"])}, device="cpu", dtype="auto"))
+        with TestClient(app) as client:
+            shown = [client.get(path).json()["models"][0]["dtype"] for path in ("/models", "/info")]
+            assert [*shown, client.get("/info").json()["dtype"]] == [dtype] * 3
+
+
 def test_an_app_reads_the_environment_without_settings(
     tiny_folders: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

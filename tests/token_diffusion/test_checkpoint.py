@@ -130,7 +130,9 @@ def test_dtypes(good: Path) -> None:
     checkpoint = load_checkpoint(good, dtype="bfloat16")
     assert checkpoint.dtype == "bfloat16" and isinstance(checkpoint.denoiser, MaskedLMDenoiser)
     assert checkpoint.denoiser.gathers
-    with pytest.raises(ParameterError, match="dtype must be one of float32, float16, bfloat16, int8, got 'int4'"):
+    with pytest.raises(
+        ParameterError, match="dtype must be one of float32, float16, bfloat16, int8, auto, got 'int4'"
+    ):
         load_checkpoint(good, dtype="int4")
 
 

@@ -12,10 +12,12 @@ from .checkpoint import DTYPES, Checkpoint
 from .conversion import convert
 from .folder import FILES, SCHEDULER_FILE
 from .loading import Unloaded, load_checkpoint, open_checkpoint
+from .precision import AUTO
 from .saving import save_checkpoint
 from .tokenizer import holds_tokenizer, load_tokenizer
 
 __all__ = [
+    "AUTO",
     "DTYPES",
     "FILES",
     "SCHEDULER_FILE",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,10 @@ from ..networks.weights.files import is_bfloat16
 from ..networks.weights.reading import check_headers, check_logits, read_masked_lm
 from .checkpoint import DTYPES, Checkpoint
 from .folder import SCHEDULER_FILE, find_places, read_part
+from .precision import AUTO, choose
 from .tokenizer import load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,27 @@ class Unloaded:
     dtype: str
     family: str | None = None
     backend: str = "torch"
+    why: str | None = None
+    """this dtype, where that was left to us"""
 
     def load(self, name: str | None = None) -> Checkpoint:
         """The checkpoint, called as its folder if not otherwise. Raises `ParameterError` for what its weights show."""
+        name = name or self.path.resolve().name
+        if self.why is None:
+            return self._load(name)
+        found, why = self, self.why
+        try:
+            checkpoint = self._load(name)
+        except ParameterError as error:  # FNet, for one, has no bfloat16 on a CPU
+            if self.dtype == "float32":
+                raise
+            found, why = replace(self, dtype="float32"), f"as {self.dtype} cannot be: {error}"
+            checkpoint = found._load(name)
+        logger.info("dtype %s for %s: %s, %s", AUTO, name, found.dtype, why)
+        return checkpoint
+
+    def _load(self, name: str) -> Checkpoint:
+        """Raises `ParameterError` as `load` does."""
         model, folder, scheduler = self.network(), str(self.path), self.scheduler.config
         longest = max_positions(model)
         check_frame(self.path, self.facts, scheduler.mask_token_id, longest)
@@ -64,7 +86,6 @@ class Unloaded:
             pack_where_it_pays(model)
         if self.dtype == "int8":
             batching = "row"
-        name, facts = name or self.path.resolve().name, self.facts
         return Checkpoint(
             name,
             self.path,
@@ -75,7 +96,7 @@ class Unloaded:
             longest,
             self.dtype,
             batching,
-            facts,
+            self.facts,
             self.family,
             self.backend,
         )
@@ -108,6 +129,7 @@ def load_checkpoint(
 
     Args:
         dtype: of the weights, one of `DTYPES`; without it they stay bfloat16 where they are that, and are float32 otherwise.
+            "auto" is what is best for the device, which the log says with the reason and the error to expect (precision.py).
         backend: who computes the forward passes, one of `BACKENDS`.
         tokenizer_name: folder of the tokenizer, where it is not the checkpoint's own.
 
@@ -132,8 +154,8 @@ def open_checkpoint(
         ParameterError: as `load_checkpoint` does.
     """
     folder = Path(path)
-    if dtype is not None and dtype not in DTYPES:
-        raise ParameterError("dtype", f"be one of {', '.join(DTYPES)}", dtype)
+    if dtype not in (None, AUTO, *DTYPES):
+        raise ParameterError("dtype", f"be one of {', '.join([*DTYPES, AUTO])}", dtype)
     if backend not in BACKENDS:
         raise ParameterError("backend", f"be one of {', '.join(BACKENDS)}", backend)
     with _available(device):
@@ -159,9 +181,13 @@ def open_checkpoint(
     if known is not None and not facts.known:
         facts = _facts(known, tokenizer)
     check_headers("checkpoint_path", places["model"])
-    dtype = dtype or ("bfloat16" if is_bfloat16(places["model"]) else "float32")
+    stored, why = is_bfloat16(places["model"]), None
+    if dtype == AUTO:
+        choice = choose(device, stored)
+        dtype, why = choice.dtype, choice.why
+    dtype = dtype or ("bfloat16" if stored else "float32")
     family = None if known is None else known.family
-    return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family, backend)
+    return Unloaded(folder, places, tokenizer, scheduler, facts, device, dtype, family, backend, why)
 
 
 def _own_scheduler(place: Path, known: Published | None) -> TokenDiffusionScheduler | None:
