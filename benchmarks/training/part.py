@@ -39,6 +39,7 @@ from ..figures import median
 from ..models import PROCESSES, VOCAB_SIZE, random_model
 from ..report import Section, Table
 from .losses import LOSSES
+from .shares import KINDS, shares
 from .steps import PRECISIONS, SIDES, Bench, Side, difference
 
 MEGABYTE = 2**20
@@ -56,6 +57,9 @@ resident."""
 LOADER_NOTE = """The trainer's loader alone, without workers: it shuffles and noises text that was tokenised before (stored),
 or reads, tokenises and packs it while training as well (streamed)."""
 
+SHARES = [*KINDS, "optimizer", "all else"]
+SHARES_NOTE = "Where the time of our step goes, by torch's profiler:"
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -70,6 +74,8 @@ class Measured:
     flops_per_token: float
     loader: dict[str, float]
     """kind of feed -> tokens/s"""
+    shares: dict[str, float]
+    """of our step's time, on a CPU: shares.py"""
 
 
 def measure(bench: Bench, process: str, rounds: int, steps: int, loader_batches: int) -> Measured:
@@ -90,7 +96,8 @@ def measure(bench: Bench, process: str, rounds: int, steps: int, loader_batches:
     feeds = {"stored": run.feed, "streamed": bench.streamed(run)}
     loader = {name: loader_speed(bench, feed, loader_batches) for name, feed in feeds.items()}
     medians = {name: median(each) for name, each in seconds.items()}
-    return Measured(medians, ratio, apart, flops_per_token(run.model, bench.seq_len), loader)
+    spent = shares(partial(sides["ours"].step, batch)) if device.type == "cpu" else {}
+    return Measured(medians, ratio, apart, flops_per_token(run.model, bench.seq_len), loader, spent)
 
 
 def loader_speed(bench: Bench, feed: Feed, num_batches: int) -> float:
@@ -156,14 +163,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def section(arguments: argparse.Namespace) -> Section:
-    """Both tables, a row a process."""
+    """All tables, a row a process."""
     found = Section("training", "Training: a step and the loader", [NOTE])
     if arguments.dtype not in PRECISIONS:
         found.parts.append(f"Measured in {' or '.join(PRECISIONS)} alone.")
         return found
     repeats = (1, 1, 50) if arguments.quick else (arguments.rounds, arguments.steps, arguments.loader_batches)
     table = Table([*COLUMNS, *(["textbook MFU", "ours MFU"] if arguments.peak_tflops else [])])
-    loaders = Table(LOADER_COLUMNS)
+    loaders, spent = Table(LOADER_COLUMNS), Table(["process", *SHARES])
     with TemporaryDirectory(prefix="token-diffusion-") as folder:
         sizes = arguments.per_device_train_batch_size, arguments.max_length
         bench = Bench(Path(folder), arguments.device, arguments.dtype, *sizes)
@@ -172,9 +179,12 @@ def section(arguments: argparse.Namespace) -> Section:
             memory = peaks(bench, process)
             figures = measure(bench, process, *repeats)
             add_rows(table, loaders, bench, process, figures, memory, arguments.peak_tflops)
+            if figures.shares:
+                spent.add(process, *(f"{figures.shares[kind]:.0%}" for kind in SHARES))
             if arguments.dtype == "float32" and not figures.difference < TOLERANCE:
                 found.failures.append(f"{process}: the losses differ by {figures.difference:.1e}")
     found.parts += [f"**{described(bench)}**", table, LOADER_NOTE, loaders]
+    found.parts += [SHARES_NOTE, spent] if spent.rows else []
     return found
 
 

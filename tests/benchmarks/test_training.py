@@ -23,6 +23,7 @@ from benchmarks.training import part as training
 from benchmarks.training import steps
 from benchmarks.training.losses import LOSSES, mdlm
 from benchmarks.training.part import flops_per_token, loader_speed
+from benchmarks.training.shares import shares
 from benchmarks.training.steps import SIDES, Bench, Side, difference
 from tests.tiny import PROCESSES, tiny_model
 from token_diffusion import TokenDiffusionScheduler
@@ -125,7 +126,9 @@ def test_a_section_tells_both_sides_and_a_wrong_loss_fails_it(small: None, monke
     flat = [word for flag in flags.items() for word in flag]
     found = training.section(make_parser().parse_args(["training", "--quick", "--only", "absorbing", "hybrid", *flat]))
     assert found.failures == ["absorbing: the losses differ by 1.0e-02"]
-    step, loader = (part for part in found.parts if isinstance(part, Table))
+    step, loader, spent = (part for part in found.parts if isinstance(part, Table))
+    for row in spent.rows:
+        assert sum(int(str(cell).rstrip("%")) for cell in row[1:]) == pytest.approx(100, abs=3)
     assert [row[:2] for row in step.rows] == [("absorbing", "<lambda>"), ("hybrid", "gidd")]
     assert [row[5:8] for row in step.rows] == [(12.0, 8.0, 1.5)] * 2
     assert len(loader.rows) == 4
@@ -159,3 +162,12 @@ def test_operations_are_those_that_torch_counts() -> None:
     with FlopCounterMode(display=False) as counter:
         model(input_ids=tokens).logits.sum().backward()
     assert flops_per_token(model, 80) == pytest.approx(counter.get_total_flops() / 80, rel=0.01)
+
+
+def test_time_is_told_apart_by_what_takes_it() -> None:
+    weight = torch.randn(600, 600, requires_grad=True)
+    products = shares(lambda: [weight @ weight for _ in range(20)])
+    assert products["products"] > 0.5 and sum(products.values()) == pytest.approx(1)
+    weight.grad, optimizer = torch.ones_like(weight), torch.optim.AdamW([weight])
+    moves = shares(lambda: [optimizer.step() for _ in range(20)])
+    assert moves["optimizer"] > 0.9 and moves["products"] == 0
