@@ -30,13 +30,16 @@ class Certainty:
     entropy: Tensor
 
 
-def certainty_of_logits(logits: Tensor, mask_token_id: int, margin: bool = True, entropy: bool = True) -> Certainty:
+def certainty_of_logits(
+    logits: Tensor, mask_token_id: int, margin: bool = True, entropy: bool = True, unmask: bool = False
+) -> Certainty:
     """Of the softmax of logits [n, V] without the mask, at least in float32. `logits` is left as it is.
 
     Args:
         margin: whether `second` is wanted, entropy: whether that is.
+        unmask: the mask's own may be set to -inf in `logits`, which saves a copy of all.
     """
-    logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=not unmask)
     logits[:, mask_token_id] = -torch.inf
     theta = logits.softmax(-1)
     token, first, next_one = largest_of(logits, margin)
@@ -45,7 +48,7 @@ def certainty_of_logits(logits: Tensor, mask_token_id: int, margin: bool = True,
     if margin:
         second = largest * (next_one - first).exp()
     if entropy:
-        below = logits.sub_(first.unsqueeze(-1)).clamp_(min=torch.finfo(logits.dtype).min)  # 0 * -inf is no 0
+        below = (logits - first.unsqueeze(-1)).clamp_(min=torch.finfo(logits.dtype).min)  # 0 * -inf is no 0
         nats = (-largest.log() - _sums(theta.mul_(below))).clamp(min=0)
     return Certainty(token, largest, second, nats)
 

@@ -27,8 +27,10 @@ def probabilities(
     min_p: Tensor | None = None,
     max_top_k: int | None = None,
     greedy: bool = True,
+    overwrite: bool = False,
 ) -> Tensor:
-    """Shaped theta [n, V], at least float32, each row summing to 1, with 0 at the mask. `logits` is left as it is.
+    """Shaped theta [n, V], at least float32, each row summing to 1, with 0 at the mask. `logits` is left as it is, unless it may
+    be overwritten: then it may be what is returned.
 
     A row without a distribution in it (NaN, +inf, or -inf everywhere) is NaN throughout.
 
@@ -38,13 +40,15 @@ def probabilities(
         max_top_k: the largest of top_k where the caller knows it, which saves asking the device.
         greedy: whether a temperature may be 0; to look for the most probable token is most of what a temperature takes.
     """
-    logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32, copy=True)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=not overwrite)
     logits[:, mask_token_id] = -torch.inf
     if temperature is not None:
         _divide(logits, temperature, greedy)
     if top_k is not None:
         _keep_top(logits, top_k, int(top_k.max()) if max_top_k is None else max_top_k)
-    theta = logits.softmax(-1)
+    # To a CPU new memory costs about as much as the softmax. Each of its rows is read before it is written.
+    in_place = logits.device.type == "cpu" and not logits.requires_grad
+    theta = torch.softmax(logits, -1, out=logits) if in_place else logits.softmax(-1)
     if top_p is not None:
         theta = _nucleus(theta, top_p)
     return theta if min_p is None else _likely(theta, min_p)

@@ -13,7 +13,15 @@ import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
-from ..networks.denoiser import as_denoiser, block_size_of, ends_of, forbidden_by, in_pieces, num_classes_of
+from ..networks.denoiser import (
+    as_denoiser,
+    block_size_of,
+    ends_of,
+    forbidden_by,
+    gives_logits,
+    in_pieces,
+    num_classes_of,
+)
 from ..networks.rowwise import Rowwise
 from ..samplers import Samplers
 from ..samplers.blocks import check_fixed
@@ -164,7 +172,7 @@ class Batch:
         chosen = self.shares.choose(turn, everyone)
         self.stepped, self.rows = lane.keys(chosen), sum(count for _, count in chosen)
         try:
-            return lane.step(chosen, in_pieces(self.denoiser), self.device)
+            return lane.step(chosen, in_pieces(self.denoiser), self.device, gives_logits(self.denoiser))
         finally:
             self.tokens = lane.tokens
             self._tidy()

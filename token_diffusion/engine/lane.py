@@ -16,6 +16,7 @@ from torch import Tensor
 from ..networks.denoiser import Denoiser
 from ..samplers import Outcome, Plan, Sampler
 from ..samplers.draws import split
+from ..samplers.sampler import Given
 from .request import Request
 from .residents import Residents
 from .shares import Shares
@@ -139,15 +140,20 @@ class Lane:
         if member is not None:
             self._finish(member, member.slots)
 
-    def step(self, chosen: Sequence[tuple[Share, int]], denoiser: Denoiser, device: torch.device) -> list[Update]:
-        """One tick of so many rows of some requests: plan, one forward pass, commit. An update for each; finished rows leave."""
+    def step(
+        self, chosen: Sequence[tuple[Share, int]], denoiser: Denoiser, device: torch.device, gives_logits: bool = False
+    ) -> list[Update]:
+        """One tick of so many rows of some requests: plan, one forward pass, commit. An update for each; finished rows leave.
+
+        gives_logits: whether the denoiser's logits are its caller's to write over.
+        """
         parts = self._parts(chosen)
         width = max(part.width for part in parts)
         self.tokens = width * sum(len(part.plan.t) for part in parts)
         logits = iter(_ask([part for part in parts if part.asks], width, denoiser, device))
         updates: list[Update] = []
         for part in parts:
-            updates += self._tell(part, _commit(part, next(logits)) if part.asks else None)
+            updates += self._tell(part, _commit(part, next(logits), gives_logits) if part.asks else None)
         return updates
 
     def _parts(self, chosen: Sequence[tuple[Share, int]]) -> list[Part]:
@@ -239,11 +245,12 @@ def _on(device: torch.device, *asked: Tensor) -> Sequence[Tensor]:
     return [each.to(device) for each in (asked if bool((labels >= 0).any()) else others)]
 
 
-def _commit(part: Part, logits: Tensor) -> Outcome:
+def _commit(part: Part, logits: Tensor, are_given: bool) -> Outcome:
     """What came of logits [n, V] in the rows of a part, each asked view counted for its row."""
     asked = torch.div(part.plan.positions, part.width, rounding_mode="floor").unique_consecutive()
     over = part.rows.finished.clone()
-    outcome = part.residents.sampler.commit(part.rows, part.plan, logits)
+    given = Given(logits) if are_given and isinstance(logits, Tensor) else logits
+    outcome = part.residents.sampler.commit(part.rows, part.plan, given)
     if bool(over.any()):
         part.rows.end(over)  # it was others that were asked
     if part.plan.view_of is None:

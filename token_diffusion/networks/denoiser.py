@@ -32,7 +32,8 @@ class Denoiser(Protocol):
     """What the samplers call. `device` is where it wants its tokens.
 
     It may have `forbidden`, ids that no sample may hold; `ends`, ids that it has learnt to end a text with; `num_classes`, how
-    many labels it knows; and `block_size`, the positions of a block where none sees those of later blocks (`block_size_of`).
+    many labels it knows; `block_size`, the positions of a block where none sees those of later blocks (`block_size_of`); and
+    `gives_logits`, whether those of a call are its caller's to write over, made for it alone. Others are left as they are.
     """
 
     @property
@@ -75,6 +76,8 @@ class MaskedLMDenoiser:
     Raises:
         ParameterError: the network cannot be asked, see `behaviour`.
     """
+
+    gives_logits = True
 
     def __init__(self, model: Any, forbidden: Sequence[int] = (), ends: Collection[int] = ()) -> None:
         self.model, self.forbidden, self.ends = model.eval(), tuple(forbidden), tuple(sorted(ends))
@@ -153,6 +156,11 @@ def ends_of(denoiser: Any) -> tuple[int, ...]:
 def in_pieces(denoiser: Any) -> Any:
     """What a denoiser is asked with by who reads logits in slices: its own `in_pieces`, if its class has one, or else itself."""
     return denoiser.in_pieces if hasattr(type(denoiser), "in_pieces") else denoiser
+
+
+def gives_logits(denoiser: Any) -> bool:
+    """Whether the logits of a call are its caller's to write over."""
+    return bool(getattr(denoiser, "gives_logits", False))
 
 
 def num_classes_of(denoiser: Any) -> int:

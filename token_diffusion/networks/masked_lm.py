@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import cache, partial
 from itertools import accumulate, pairwise
@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from .last_layer import Stretch, find_stretch
 
 TimeInput = Literal["none", "t", "sigma"]
 
@@ -22,19 +24,25 @@ class Head:
     It is reached without knowing the architecture: a hook on the body (`base_model`) hands the head only the hidden states
     at those positions. Whether this model allows it is tried once, on a few tokens, against its plain forward pass.
 
-    gathers: whether it does; if not, all logits have to be computed.
+    gathers: whether it does; if not, all logits have to be computed. stretch: of the body's last layer, what is run at those
+    positions alone too, where no gradients are wanted: on the way back a layer may be computed again, with no hook around it.
     """
 
     def __init__(self, model: Any) -> None:
         self._body = getattr(model, "base_model", model)
+        self.stretch: Stretch | None = None
         self.gathers = self._body is not model and self._is_exact(model)
+        if self.gathers:
+            self.stretch = self._find_stretch(model)
 
     @contextmanager
     def at(self, positions: Tensor) -> Iterator[None]:
         """In here the model's logits are [1, n, V], those at `positions` int64 [n], indices into the flattened [B * L]."""
         handle = self._body.register_forward_hook(partial(_gather, positions))
+        stretch = None if torch.is_grad_enabled() else self.stretch
         try:
-            yield
+            with stretch.at(positions) if stretch else nullcontext():
+                yield
         finally:
             handle.remove()
 
@@ -64,19 +72,42 @@ class Head:
     @torch.inference_mode()
     def _is_exact(self, model: Any) -> bool:
         """One batch through both ways. A model that this breaks, which raises whatever its own code raises, does not allow it."""
-        inputs, was_training = probe(model), model.training
+        inputs = probe(model)
         positions = torch.tensor([1, 6, 11], device=inputs["input_ids"].device)
-        model.eval()
         try:
-            plain = model(**inputs).logits.flatten(0, 1)[positions].float()
-            with self.at(positions):
-                gathered = model(**inputs).logits.flatten(0, -2).float()
+            with evaluated(model):
+                plain = model(**inputs).logits.flatten(0, 1)[positions].float()
+                with self.at(positions):
+                    gathered = model(**inputs).logits.flatten(0, -2).float()
         except Exception:
             return False
-        finally:
-            model.train(was_training)
         tolerance = 2e-2 * plain.abs().max().item()
         return gathered.shape == plain.shape and torch.allclose(gathered, plain, rtol=0, atol=tolerance)
+
+    @torch.inference_mode()
+    def _find_stretch(self, model: Any) -> Stretch | None:
+        vocab_size = model.config.get_text_config().vocab_size
+
+        def ask(tokens: Tensor, mask: Tensor) -> Any:
+            t = torch.tensor([0.25, 0.75], device=tokens.device)
+            return model(**forward_arguments(model, tokens % vocab_size, t, mask))
+
+        try:
+            with evaluated(model):
+                return find_stretch(self._body, ask)
+        except Exception:  # whatever its own code raises, for instance of more than six tokens
+            return None
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """In here it is in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> Any:

@@ -12,7 +12,7 @@ from ..diffusion.certainty import largest_of
 from ..diffusion.shaping import inverse_cdf, probabilities
 from .randomness import Purpose, uniform
 from .rows import SampleRows
-from .sampler import Logits, Outcome, Plan, Vocabulary, own
+from .sampler import Given, Logits, Outcome, Plan, Vocabulary, own
 
 MAX_ELEMENTS = {"cpu": 1 << 22}
 """Logits that are shaped together: shaping needs a few copies of them, which should neither fill the memory nor, on a CPU,
@@ -47,9 +47,12 @@ def draw(
     z = rows.tokens.view(-1)[plan.positions]
     u = uniform(rows.seed[row], rows.sample[row], step[row], column, Purpose.TOKEN)
     parts, is_told = [], bool(rows.logprobs.any())
+    is_spare = isinstance(logits, (Given, Some)) and not is_told
     for some in pieces(logits):
         piece = logits[some]
-        theta = shaped(rows, row[some], allowed(rows, row[some], piece, vocabulary), vocabulary.mask_token_id)
+        ours = piece.to(torch.promote_types(piece.dtype, torch.float32), copy=not is_spare)
+        allow(rows, row[some], ours, vocabulary)
+        theta = shaped(rows, row[some], ours, vocabulary.mask_token_id, overwrite=True)
         there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
         tokens = inverse_cdf(theta, u[some].to(theta.device))
         drawn = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
@@ -80,7 +83,10 @@ def pieces(logits: Logits, on_cpu: int | None = None) -> list[slice]:
 
 
 class Some:
-    """Logits at some positions alone, ascending `index` int64 [m] into all of them, to be looked at in slices as those are."""
+    """Logits at some positions alone, ascending `index` int64 [m] into all of them, to be looked at in slices as those are.
+
+    A slice is made anew, and so is its reader's to write over.
+    """
 
     def __init__(self, logits: Logits, index: Tensor) -> None:
         self.device, self.shape = logits.device, (len(index), logits.shape[1])
@@ -105,14 +111,21 @@ class Some:
 
 
 def allowed(rows: SampleRows, row: Tensor, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """The same [n, V], of positions in rows `row` [n], -inf for what those may not hold; the mask is dealt with in shaping."""
+    """The same [n, V] after `allow`; what was given is left as it is."""
+    if vocabulary.forbidden.numel() or bool(rows.suppress_end[row].any()):
+        logits = logits.clone()
+        allow(rows, row, logits, vocabulary)
+    return logits
+
+
+def allow(rows: SampleRows, row: Tensor, logits: Tensor, vocabulary: Vocabulary) -> None:
+    """-inf, in place, for what positions [n] in rows `row` [n] may not hold; the mask is dealt with in shaping."""
     if vocabulary.forbidden.numel():
-        logits = logits.index_fill(-1, vocabulary.forbidden.to(logits.device), -torch.inf)
+        logits.index_fill_(-1, vocabulary.forbidden.to(logits.device), -torch.inf)
     suppressed = rows.suppress_end[row]
     if bool(suppressed.any()):
         ends, endless = vocabulary.ends.to(logits.device), suppressed.to(logits.device).unsqueeze(-1)
-        logits = logits.index_copy(-1, ends, logits[:, ends].masked_fill(endless, -torch.inf))
-    return logits
+        logits.index_copy_(-1, ends, logits[:, ends].masked_fill(endless, -torch.inf))
 
 
 def own_logprob(rows: SampleRows, row: Tensor, logits: Tensor, tokens: Tensor, mask_token_id: int) -> Tensor:
@@ -126,8 +139,11 @@ def own_logprob(rows: SampleRows, row: Tensor, logits: Tensor, tokens: Tensor, m
     return found
 
 
-def shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) -> Tensor:
-    """theta [n, V] with each position's own temperature, top-k, top-p and min-p; a stage that no row uses is not computed."""
+def shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int, overwrite: bool = False) -> Tensor:
+    """theta [n, V] with each position's own temperature, top-k, top-p and min-p; a stage that no row uses is not computed.
+
+    overwrite: whether `logits` may be written over.
+    """
     temperature, top_k, top_p, min_p = rows.temperature[row], rows.top_k[row], rows.top_p[row], rows.min_p[row]
     max_top_k = int(top_k.max())
     return probabilities(
@@ -139,6 +155,7 @@ def shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int) ->
         min_p.to(logits.device) if bool((min_p > 0).any()) else None,
         max_top_k,
         greedy=bool((temperature == 0).any()),
+        overwrite=overwrite,
     )
 
 

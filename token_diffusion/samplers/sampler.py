@@ -81,6 +81,16 @@ def own(logits: Logits) -> Logits:
     return found
 
 
+class Given:
+    """Logits [n, V] that nobody else has: who reads a slice of them last may write over it. All others are left as they are."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.device, self.shape, self._logits = logits.device, logits.shape, logits
+
+    def __getitem__(self, some: slice) -> Tensor:
+        return self._logits[some]
+
+
 class Sampler(Protocol):
     """What a kind of row needs. Stateless: all that a sampler remembers is in the rows, which are of the class that it makes.
 
@@ -109,7 +119,7 @@ class Sampler(Protocol):
         """
 
     def commit(self, rows: Any, plan: Plan, logits: Logits) -> Outcome:
-        """Applies the events with logits [n, V], in place.
+        """Applies the events with logits [n, V], in place. Only those that are `Given` may be written over.
 
         `left` of each row is what it may still need after this evaluation, `finished` that it needs none.
         A row for which the logits hold no distribution is marked as failed, and its tokens stay.

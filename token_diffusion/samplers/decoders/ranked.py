@@ -31,12 +31,12 @@ from ...diffusion.shaping import inverse_cdf
 from ...diffusion.times import time_of_count
 from ...errors import ParameterError
 from ..blocks import blocks_of
-from ..draws import Some, allowed, draw, pieces, put, shaped, split
+from ..draws import Some, allow, allowed, draw, pieces, put, shaped, split
 from ..options import Options, option
 from ..parameters import SamplingParameters
 from ..randomness import Purpose, uniform
 from ..rows import NEVER, SampleRows
-from ..sampler import AbsorbingDecoder, Logits, Outcome, Plan
+from ..sampler import AbsorbingDecoder, Given, Logits, Outcome, Plan
 from .rules import chosen, due_steps, perturbed
 
 CONFIDENCE, MARGIN, ENTROPY, RANDOM = range(4)
@@ -243,9 +243,14 @@ class Ranked(AbsorbingDecoder):
         u, is_deep, parts = None, rows.ranked_by[row] != LARGEST, []
         if bool(is_deep.any()):
             u = uniform(rows.seed[row], rows.sample[row], rows.step[row] + 1, column, Purpose.TOKEN)
+        is_spare = isinstance(logits, Given) and not bool(rows.logprobs.any())
         for some in pieces(logits, CACHED):
-            piece = allowed(rows, row[some], logits[some], self.vocabulary)
-            found = certainty_of_logits(piece, self.mask_token_id, **wanted)
+            piece = logits[some]
+            if is_spare:  # a draw after this one would do the same
+                allow(rows, row[some], piece, self.vocabulary)
+            else:
+                piece = allowed(rows, row[some], piece, self.vocabulary)
+            found = certainty_of_logits(piece, self.mask_token_id, **wanted, unmask=is_spare)
             told = torch.stack([each.double() for each in (found.token, found.largest, found.second, found.entropy)])
             if u is not None and (deep := is_deep[some].nonzero().squeeze(1)).numel():
                 at = deep.to(piece.device)
