@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..diffusion.devices import sent
 from ..networks.denoiser import Denoiser
 from ..samplers import Outcome, Plan, Sampler
 from ..samplers.draws import split
@@ -242,7 +243,7 @@ def _ask(parts: Sequence[Part], width: int, denoiser: Denoiser, device: torch.de
 def _on(device: torch.device, *asked: Tensor) -> Sequence[Tensor]:
     """What a denoiser is asked with, the last of it the labels: not where no row has one, as most know none."""
     *others, labels = asked
-    return [each.to(device) for each in (asked if bool((labels >= 0).any()) else others)]
+    return [sent(each, device) for each in (asked if bool((labels >= 0).any()) else others)]
 
 
 def _commit(part: Part, logits: Tensor, are_given: bool) -> Outcome:

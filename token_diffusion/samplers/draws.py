@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.certainty import largest_of
+from ..diffusion.devices import sent
 from ..diffusion.shaping import inverse_cdf, probabilities
 from .randomness import Purpose, uniform
 from .rows import SampleRows
@@ -53,8 +54,8 @@ def draw(
         ours = piece.to(torch.promote_types(piece.dtype, torch.float32), copy=not is_spare)
         allow(rows, row[some], ours, vocabulary)
         theta = shaped(rows, row[some], ours, vocabulary.mask_token_id, overwrite=True)
-        there = theta.gather(-1, z[some].to(theta.device).unsqueeze(-1)).squeeze(-1)
-        tokens = inverse_cdf(theta, u[some].to(theta.device))
+        there = theta.gather(-1, sent(z[some], theta.device).unsqueeze(-1)).squeeze(-1)
+        tokens = inverse_cdf(theta, sent(u[some], theta.device))
         drawn = theta.gather(-1, tokens.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         unshaped = own(logits)[some] if is_told else piece
         logprob = own_logprob(rows, row[some], unshaped, tokens, vocabulary.mask_token_id)
@@ -100,13 +101,14 @@ class Some:
     def __getitem__(self, some: slice) -> Tensor:
         index, parts = self._index[some], []
         if not hasattr(self._logits, "slices"):
-            found: Tensor = self._logits[index]
+            plain = isinstance(self._logits, Tensor)  # else a mixture of them, which looks up its own
+            found: Tensor = self._logits[sent(index, self.device) if plain else index]
             return found
         for each in self._logits.slices:
             start, stop, _ = each.indices(self._logits.shape[0])
             inside = index[(index >= start) & (index < stop)] - start
             if inside.numel():
-                parts.append(self._logits[each][inside.to(self.device)])
+                parts.append(self._logits[each][sent(inside, self.device)])
         return torch.cat(parts)
 
 
@@ -121,21 +123,23 @@ def allowed(rows: SampleRows, row: Tensor, logits: Tensor, vocabulary: Vocabular
 def allow(rows: SampleRows, row: Tensor, logits: Tensor, vocabulary: Vocabulary) -> None:
     """-inf, in place, for what positions [n] in rows `row` [n] may not hold; the mask is dealt with in shaping."""
     if vocabulary.forbidden.numel():
-        logits.index_fill_(-1, vocabulary.forbidden.to(logits.device), -torch.inf)
+        logits.index_fill_(-1, sent(vocabulary.forbidden, logits.device), -torch.inf)
     suppressed = rows.suppress_end[row]
     if bool(suppressed.any()):
-        ends, endless = vocabulary.ends.to(logits.device), suppressed.to(logits.device).unsqueeze(-1)
+        ends, endless = sent(vocabulary.ends, logits.device), sent(suppressed, logits.device).unsqueeze(-1)
         logits.index_copy_(-1, ends, logits[:, ends].masked_fill(endless, -torch.inf))
 
 
 def own_logprob(rows: SampleRows, row: Tensor, logits: Tensor, tokens: Tensor, mask_token_id: int) -> Tensor:
     """float64 [n]: of tokens [n] by the network's softmax of logits [n, V] without the mask; NaN where no row `row` [n] asks."""
-    asked = rows.logprobs[row].to(logits.device)
+    asked = rows.logprobs[row].nonzero().squeeze(1)
     found = torch.full(tokens.shape, torch.nan, dtype=torch.float64, device=logits.device)
-    if bool(rows.logprobs[row].any()):
-        some = logits[asked].float().index_fill(-1, torch.tensor([mask_token_id], device=logits.device), -torch.inf)
-        token = tokens[asked].clamp(min=0).unsqueeze(-1)
-        found[asked] = some.gather(-1, token).squeeze(-1).double() - some.logsumexp(-1).double()
+    if asked.numel():
+        at = sent(asked, logits.device)
+        some = logits[at].float()
+        some[:, mask_token_id] = -torch.inf
+        token = tokens[at].clamp(min=0).unsqueeze(-1)
+        found[at] = some.gather(-1, token).squeeze(-1).double() - some.logsumexp(-1).double()
     return found
 
 
@@ -149,10 +153,10 @@ def shaped(rows: SampleRows, row: Tensor, logits: Tensor, mask_token_id: int, ov
     return probabilities(
         logits,
         mask_token_id,
-        temperature.to(logits.device) if bool((temperature != 1).any()) else None,
-        top_k.to(logits.device) if max_top_k > 0 else None,
-        top_p.to(logits.device) if bool((top_p < 1).any()) else None,
-        min_p.to(logits.device) if bool((min_p > 0).any()) else None,
+        sent(temperature, logits.device) if bool((temperature != 1).any()) else None,
+        sent(top_k, logits.device) if max_top_k > 0 else None,
+        sent(top_p, logits.device) if bool((top_p < 1).any()) else None,
+        sent(min_p, logits.device) if bool((min_p > 0).any()) else None,
         max_top_k,
         greedy=bool((temperature == 0).any()),
         overwrite=overwrite,

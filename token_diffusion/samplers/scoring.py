@@ -21,6 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..diffusion.devices import sent
 from ..diffusion.processes import Absorbing, Process, forward
 from ..diffusion.scheduler import MIN_T
 from ..diffusion.times import time_of_count, time_power
@@ -125,7 +126,7 @@ class Scoring:
         row, _ = split(at, rows.tokens.shape[1])
         x, z, t, weight = (each.view(-1)[at] for each in (rows.tokens, rows.noisy, rows.t, rows.weight))
         weights = self.process.weights(x, z, t)["elbo"] * weight
-        on_device = [each.unsqueeze(0).to(logits.device) for each in (x, z, t)]
+        on_device = [sent(each.unsqueeze(0), logits.device) for each in (x, z, t)]
         parts = [
             self.process.divergence(logits[some].unsqueeze(0), *(each[:, some] for each in on_device))[0]
             for some in slices(logits)

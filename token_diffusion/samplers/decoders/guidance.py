@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...diffusion.devices import sent
 from ...diffusion.processes import Masses, Process, leave_probability
 from ...diffusion.shaping import inverse_cdf
 from ...errors import ParameterError
@@ -165,7 +166,7 @@ class Branches:
 
     def pair(self, some: slice | Tensor) -> Tensor:
         """Those of both, [2, m, V], which the caller may change."""
-        both: Tensor = self._logits[self._places[:, some].to(self.device)]
+        both: Tensor = self._logits[sent(self._places[:, some], self.device)]
         return both
 
 
@@ -201,7 +202,7 @@ class BranchesInPieces(Branches):
                 if inside.numel():
                     piece = self._logits[each]
                     block = block if block.numel() else piece.new_empty(len(places), piece.shape[1])
-                    block[inside.to(self.device)] = piece[(places[inside] - each.start).to(self.device)]
+                    block[sent(inside, self.device)] = piece[sent(places[inside] - each.start, self.device)]
             self._number, self._block = number, block.unflatten(0, (2, -1))
         return self._block
 
@@ -212,7 +213,7 @@ def mixed(pair: Tensor, scale: Tensor) -> Tensor:
     gamma: `scale` [n], not 0.
     """
     pair = pair.to(torch.float64 if pair.dtype == torch.float64 else torch.float32)
-    gamma = scale.to(pair.device, pair.dtype).unsqueeze(-1)
+    gamma = sent(scale.to(pair.dtype), pair.device).unsqueeze(-1)
     without = pair[1].sub_(pair[1].amax(-1, keepdim=True)).clamp_(min=FLOOR)
     return pair[0].mul_(gamma).add_(without.mul_(1 - gamma))
 
@@ -242,10 +243,10 @@ class GuidedThinning(Thinning):
             theta = (
                 shaped(shaping, its, allowed(rows, its, each, self.vocabulary), self.mask_token_id) for each in pair
             )
-            now, then = (self.process.masses(time[its].to(device)) for time in (t, s))
-            posteriors = [log_posterior(self.process, z[some].to(device), each, now, then) for each in theta]
+            now, then = (self.process.masses(sent(time[its], device)) for time in (t, s))
+            posteriors = [log_posterior(self.process, sent(z[some], device), each, now, then) for each in theta]
             law = mixed(torch.stack(posteriors), logits.scale[some]).softmax(-1)
-            tokens = inverse_cdf(law, u[some].to(device))
+            tokens = inverse_cdf(law, sent(u[some], device))
             logprob = own_logprob(rows, its, pair[0], tokens, self.mask_token_id)
             parts.append(torch.stack([tokens.double(), logprob]))
         drawn, logprob = torch.cat(parts, dim=1).cpu()

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.certainty import certainty_of, certainty_of_logits
+from ...diffusion.devices import sent
 from ...diffusion.shaping import inverse_cdf
 from ...diffusion.times import time_of_count
 from ...errors import ParameterError
@@ -253,7 +254,7 @@ class Ranked(AbsorbingDecoder):
             found = certainty_of_logits(piece, self.mask_token_id, **wanted, unmask=is_spare)
             told = torch.stack([each.double() for each in (found.token, found.largest, found.second, found.entropy)])
             if u is not None and (deep := is_deep[some].nonzero().squeeze(1)).numel():
-                at = deep.to(piece.device)
+                at = sent(deep, piece.device)
                 told[:, at] = self._drawn(rows, row[some][deep], piece[at], u[some][deep], told[:, at], wanted)
             parts.append(told)
         token, largest, second, entropy = torch.cat(parts, 1).cpu()
@@ -269,14 +270,14 @@ class Ranked(AbsorbingDecoder):
         warm = replace(rows, temperature=rows.temperature.masked_fill(rows.temperature == 0, 1.0))
         theta = shaped(warm, row, logits, self.mask_token_id)
         best, largest, second, entropy = told
-        greedy = (rows.temperature[row] == 0).to(logits.device)
-        token = torch.where(greedy, best.long(), inverse_cdf(theta, u.to(logits.device))).clamp(min=0).unsqueeze(1)
+        greedy = sent(rows.temperature[row] == 0, logits.device)
+        token = torch.where(greedy, best.long(), inverse_cdf(theta, sent(u, logits.device))).clamp(min=0).unsqueeze(1)
         below = logits.gather(1, token).double() - logits.gather(1, best.long().unsqueeze(1)).double()
         largest = largest * below.squeeze(1).exp()
         if bool((rows.ranked_by[row] == SHAPED).any()):
-            of, by_margin = certainty_of(theta, **wanted), (rows.ranking[row] == MARGIN).to(logits.device)
+            of, by_margin = certainty_of(theta, **wanted), sent(rows.ranking[row] == MARGIN, logits.device)
             its = torch.where(by_margin, of.largest, theta.gather(1, token).squeeze(1)), of.second, of.entropy
-            here = (rows.ranked_by[row] == SHAPED).to(logits.device)
+            here = sent(rows.ranked_by[row] == SHAPED, logits.device)
             both = zip(its, (largest, second, entropy), strict=True)
             largest, second, entropy = (torch.where(here, shape.double(), other) for shape, other in both)
         return torch.stack([token.squeeze(1).double(), largest, second, entropy])
