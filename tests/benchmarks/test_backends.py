@@ -10,10 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForMaskedLM
 
+from benchmarks import models
+from benchmarks.__main__ import make_parser
 from benchmarks.backends import contenders, loading, part, passes, seeds
 from benchmarks.backends.contenders import PLAIN, Contender, willing
 from benchmarks.backends.products import Products, products_of, run
+from benchmarks.report import Table
 from tests.tiny import tiny_model
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.errors import ParameterError
@@ -69,25 +73,54 @@ def test_a_network_without_products_cannot_be_measured() -> None:
         products_of(lambda *arguments: torch.zeros(2, 50), small(1, 4, 2))  # type: ignore[arg-type]
 
 
-def test_a_backend_that_refuses_says_so_and_the_others_are_measured(
+def test_passes_are_of_those_that_can_be_measured(
     tiny_folders: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contenders, "load_checkpoint", refusing)
     monkeypatch.setattr(passes, "asked", small)
-    monkeypatch.setattr(loading, "asked", small)
-    for module in (passes, loading):
-        monkeypatch.setattr(module, "SHAPES", ((2, 8, 3),))
-    monkeypatch.setattr(part, "cost", lambda *arguments: loading._cost(Contender(*arguments)))
+    monkeypatch.setattr(passes, "SHAPES", ((2, 8, 3),))
     found = [Contender(tiny_folders["absorbing"], who, "float32") for who in (PLAIN, "torch", "openvino")]
     assert [each.backend for each in willing(found)] == [PLAIN, "torch"]
     table = passes.passes(found, rounds=2)
     assert list(table.columns)[3:] == ["torch, plain ms", "torch ms"]
     assert table.rows[0][0] == "2 x 8, 3" and all("(" in str(cell) for cell in table.rows[0][3:])
 
-    failures: list[str] = []
-    plain, packed, refused = part.answers(found, 24, failures).rows
+
+def small_model(device: str = "cpu", dtype: str = "float32") -> Any:
+    """The random model with one narrow layer."""
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return BertForMaskedLM(BertConfig(**sizes)).to(getattr(torch, dtype)).eval()
+
+
+def test_a_section_has_every_table_and_who_refuses_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contenders, "load_checkpoint", refusing)
+    for module in (models, seeds):
+        monkeypatch.setattr(module, "random_model", small_model)
+    for module in (part, seeds):
+        monkeypatch.setattr(module, "DTYPES", ("float32",))
+    for module in (passes, loading):
+        monkeypatch.setattr(module, "SHAPES", ((2, 8, 3),))
+    monkeypatch.setattr(part, "cost", lambda *arguments: loading._cost(Contender(*arguments)))
+    words = ["backends", "--quick", "--backends", "torch", "openvino", "--only", "mdlm"]
+    found = part.section(make_parser().parse_args(words))
+    _, samples, costs = (each for each in found.parts if isinstance(each, Table))
+    assert not found.failures
+
+    row: dict[str, Any] = dict(zip(samples.columns, *samples.rows, strict=True))
+    assert (row["sampler"], row["by"], row["type"], row["torch float32 / ours"]) == ("mdlm", "torch", "float32", 1.0)
+    assert all(row[name] > 0 for name in ("textbook s", "ours s", "textbook / ours", "ours / forward passes"))
+
+    plain, packed, refused = costs.rows
     assert plain[2] == "0e+00" and float(str(packed[2])) < 1e-4
-    assert packed[3] == pytest.approx(0, abs=1e-5) and packed[5] == "0 of 24" and not failures
+    assert packed[3] == pytest.approx(0, abs=1e-5) and packed[5] == "0 of 24"
+    assert all(cell >= 0 for cell in packed[6:])  # type: ignore[operator]
     assert refused[:3] == ("openvino", "float32", "backend must be installed, got 'openvino'")
 
 
