@@ -17,7 +17,7 @@ from torch import Tensor
 _MASK, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
 _KEY_STEPS = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)
-_ROUNDS = 10
+_ROUNDS = np.arange(10, dtype=np.uint64)
 
 
 class Purpose(IntEnum):
@@ -43,11 +43,13 @@ def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     """
     even, odd = counter[::2], counter[1::2]
     along = (2,) + (1,) * (counter.ndim - 1)
-    multipliers, key_steps = _MULTIPLIERS.reshape(along), _KEY_STEPS.reshape(along)
-    for _ in range(_ROUNDS):
+    multipliers = _MULTIPLIERS.reshape(along)
+    for of_round in key + np.multiply.outer(_ROUNDS, _KEY_STEPS).reshape(-1, *along) & _MASK:
         products = even * multipliers
-        even, odd = (products >> _HALF)[::-1] ^ odd ^ key, (products & _MASK)[::-1]
-        key = (key + key_steps) & _MASK
+        even = (products >> _HALF)[::-1] ^ odd
+        even ^= of_round
+        products &= _MASK
+        odd = products[::-1]
     return np.stack([even[0], odd[0], even[1], odd[1]])
 
 
