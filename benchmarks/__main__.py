@@ -23,6 +23,7 @@ from . import ROOT, determinism, memory, packing, padding, pipeline, precision, 
 from .decoders import overhead
 from .decoders import part as decoders
 from .environment import provenance
+from .gpu import part as gpu
 from .page import frames
 from .report import Section, write
 from .serving import abuse, crowded, neighbours, overload, server, soak
@@ -47,6 +48,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "abuse": (abuse.add_arguments, abuse.section),
     "page": (frames.add_arguments, frames.section),
     "crowded": (crowded.add_arguments, crowded.section),
+    "gpu": (gpu.add_arguments, gpu.section),
     "soak": (soak.add_arguments, soak.section),
 }
 
