@@ -28,18 +28,20 @@ from .notes import Notes, Setting
 from .one import MEASURES
 
 SECONDS = {
-    "tests": 100,
-    "seeds": 80,
-    "waits": 60,
-    "rows": 140,
-    "scale": 50,
-    "samplers": 90,
-    "training": 45,
-    "compiled": 60,
+    "tests": 75,
+    "seeds": 55,
+    "waits": 50,
+    "rows": 100,
+    "scale": 40,
+    "samplers": 75,
+    "training": 35,
+    "compiled": 45,
 }
-SECONDS |= {"server": 100}
-"""After which each is ended; three quarters of it are over when it begins nothing more."""
-ALL_S = 570.0
+SECONDS |= {"server": 65}
+"""What each may take, 540 together, and beside it what those before it have left; three quarters over, it begins nothing more."""
+
+LEAST_S = 10.0
+"""With less nothing is begun: as much goes by before torch is there."""
 
 NOTE = """Correct first: the tests that are marked `gpu` there, and the same seed on the CPU and there, alone and among others.
 Then: textbook, ours and our forward passes alone, as in the section on samplers; rows a second through `Batch` beside the bare
@@ -66,11 +68,11 @@ def section(arguments: argparse.Namespace) -> Section:
         return found
     if not on_gpu:
         found.parts.append(TRIAL)
-    names, end, raw = arguments.only or list(MEASURES), time.monotonic() + ALL_S, {}
-    for name in names:
+    names, end, raw = arguments.only or list(MEASURES), time.monotonic() + sum(SECONDS.values()), {}
+    for number, name in enumerate(names, start=1):
         print(f"gpu: {name} ...", file=sys.stderr, flush=True)
-        own = SECONDS[name] * (1.0 if on_gpu else 2.5)  # a compiler takes its time on a small CPU
-        raw[name] = measure(name, arguments, min(own, end - time.monotonic()))
+        later = sum(SECONDS[each] for each in names[number:])
+        raw[name] = measure(name, arguments, end - time.monotonic() - later)
         add(found, raw[name]["notes"])
     path = arguments.raw or (None if arguments.output is None else arguments.output.with_name("gpu.json"))
     if path is not None:
@@ -81,7 +83,7 @@ def section(arguments: argparse.Namespace) -> Section:
 
 def measure(name: str, arguments: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """One of them, ended after so many seconds: its notes, how long it took, how it ended and its last words."""
-    if seconds < 10:
+    if seconds < LEAST_S:
         return {"notes": [{"say": f"No time was left for {name}."}]}
     start = time.monotonic()
     setting = Setting(arguments.device, arguments.quick, 0.75 * seconds, time.time())

@@ -222,16 +222,17 @@ class Recorded:
 
     def __init__(self, forward: Any, given: dict[str, Tensor], beside: Recorded | None) -> None:
         self.given = {name: each.clone() for name, each in given.items()}
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            for _ in range(2):  # what is compiled, chosen or allocated once is so before the recording
-                forward(**self.given)
-        here.wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
         pool = None if beside is None else beside.graph.pool()
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
-            self.logits = forward(**self.given)
+        with torch.cuda.device(given["positions"].device):
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                for _ in range(2):  # what is compiled, chosen or allocated once is so before the recording
+                    forward(**self.given)
+            here.wait_stream(aside)
+            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+                self.logits = forward(**self.given)
 
     def __call__(self, given: dict[str, Tensor]) -> Tensor:
         """The logits are the caller's own."""
