@@ -24,6 +24,7 @@ from .backends import part as backends
 from .decoders import overhead
 from .decoders import part as decoders
 from .environment import provenance
+from .gpu import part as gpu
 from .network import memory, packing, padding, precision
 from .page import frames
 from .report import Section, write
@@ -53,6 +54,7 @@ PARTS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argp
     "abuse": (abuse.add_arguments, abuse.section),
     "page": (frames.add_arguments, frames.section),
     "crowded": (crowded.add_arguments, crowded.section),
+    "gpu": (gpu.add_arguments, gpu.section),
     "soak": (soak.add_arguments, soak.section),
 }
 

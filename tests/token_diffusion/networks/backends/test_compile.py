@@ -225,6 +225,7 @@ def test_the_same_seed_gives_the_same_tokens_alone_and_among_others(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler has some of its own
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_compiled_in_earnest(tmp_path: Path, dtype: str) -> None:
     folder = save_tiny(tmp_path / "tiny", "absorbing")
