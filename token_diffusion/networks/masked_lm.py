@@ -61,7 +61,7 @@ class Head:
 
         def head(number: int) -> Tensor:
             some = slice(number * size, (number + 1) * size)
-            self._body.forward = lambda *arguments, **named: _replaced(output, output[0][:, some])
+            self._body.forward = lambda *arguments, **named: replaced(output, output[0][:, some])
             try:
                 return ask()
             finally:
@@ -112,16 +112,16 @@ def evaluated(model: nn.Module) -> Iterator[None]:
 
 def _gather(positions: Tensor, body: nn.Module, arguments: Any, output: Any) -> Any:
     """A hook: replaces the body's hidden states [B, L, H] by [1, n, H]."""
-    return _replaced(output, output[0].flatten(0, 1)[positions].unsqueeze(0))
+    return replaced(output, output[0].flatten(0, 1)[positions].unsqueeze(0))
 
 
 def _keep(outputs: list[Any], positions: Tensor, size: int, body: nn.Module, arguments: Any, output: Any) -> Any:
     """The same, but the head is given the first `size` of them; all are kept in `outputs`."""
     outputs.append(_gather(positions, body, arguments, output))
-    return _replaced(outputs[0], outputs[0][0][:, :size])
+    return replaced(outputs[0], outputs[0][0][:, :size])
 
 
-def _replaced(output: Any, hidden: Tensor) -> Any:
+def replaced(output: Any, hidden: Tensor) -> Any:
     """A body's output with other hidden states."""
     if isinstance(output, tuple):
         return (hidden, *output[1:])

@@ -89,7 +89,7 @@ class TokenDiffusionModel(TokenDiffusionPreTrainedModel):
     def _condition(self, timesteps: Tensor | None, class_labels: Tensor | None, input_ids: Tensor) -> Tensor | None:
         if self.embed_time is None:
             return None
-        rows = len(input_ids)
+        rows = input_ids.shape[0]  # which a traced graph leaves open, as it does not the result of len
         if self.config.time_conditioning == "zero":
             timesteps = torch.zeros(rows, device=input_ids.device)
         elif timesteps is None or timesteps.shape != (rows,) or not timesteps.is_floating_point():
