@@ -353,6 +353,7 @@ def test_the_server_describes_itself(live: LiveServer) -> None:
         "alpha_schedule": "log_linear",
         "time_input": "none",
         "dtype": "float32",
+        "backend": "torch",
         "max_seq_len": MAX_POSITIONS,
         "block_size": None,
         "num_classes": 0,
