@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 
 from ..diffusion.scheduler import TokenDiffusionScheduler
 from ..errors import ParameterError
+from ..networks.cpu.threads import one_thread
 from ..networks.denoiser import (
     as_denoiser,
     block_size_of,
@@ -21,6 +23,7 @@ from ..networks.denoiser import (
     gives_logits,
     in_pieces,
     num_classes_of,
+    own_threads,
 )
 from ..networks.rowwise import Rowwise
 from ..samplers import Samplers
@@ -172,7 +175,8 @@ class Batch:
         chosen = self.shares.choose(turn, everyone)
         self.stepped, self.rows = lane.keys(chosen), sum(count for _, count in chosen)
         try:
-            return lane.step(chosen, in_pieces(self.denoiser), self.device, gives_logits(self.denoiser))
+            with one_thread() if own_threads(self.denoiser) else nullcontext():
+                return lane.step(chosen, in_pieces(self.denoiser), self.device, gives_logits(self.denoiser))
         finally:
             self.tokens = lane.tokens
             self._tidy()

@@ -32,8 +32,9 @@ class Denoiser(Protocol):
     """What the samplers call. `device` is where it wants its tokens.
 
     It may have `forbidden`, ids that no sample may hold; `ends`, ids that it has learnt to end a text with; `num_classes`, how
-    many labels it knows; `block_size`, the positions of a block where none sees those of later blocks (`block_size_of`); and
-    `gives_logits`, whether those of a call are its caller's to write over, made for it alone. Others are left as they are.
+    many labels it knows; `block_size`, the positions of a block where none sees those of later blocks (`block_size_of`);
+    `gives_logits`, whether those of a call are its caller's to write over, made for it alone (others are left as they are); and
+    `own_threads`, whether it computes in threads that are not torch's.
     """
 
     @property
@@ -156,6 +157,11 @@ def ends_of(denoiser: Any) -> tuple[int, ...]:
 def in_pieces(denoiser: Any) -> Any:
     """What a denoiser is asked with by who reads logits in slices: its own `in_pieces`, if its class has one, or else itself."""
     return denoiser.in_pieces if hasattr(type(denoiser), "in_pieces") else denoiser
+
+
+def own_threads(denoiser: Any) -> bool:
+    """Whether a denoiser computes in threads of its own, beside torch's."""
+    return bool(getattr(denoiser, "own_threads", False))
 
 
 def gives_logits(denoiser: Any) -> bool:

@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser, block_size_of, ends_of, forbidden_by, gives_logits, in_pieces, num_classes_of
+from .denoiser import (
+    Denoiser,
+    block_size_of,
+    ends_of,
+    forbidden_by,
+    gives_logits,
+    in_pieces,
+    num_classes_of,
+    own_threads,
+)
 from .groups import Grouping, in_groups
 
 
@@ -22,7 +31,7 @@ class Rowwise:
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser, self.forbidden, self.ends = denoiser, forbidden_by(denoiser), ends_of(denoiser)
         self.num_classes, self.block_size = num_classes_of(denoiser), block_size_of(denoiser)
-        self.gives_logits = gives_logits(denoiser)
+        self.gives_logits, self.own_threads = gives_logits(denoiser), own_threads(denoiser)
 
     @property
     def device(self) -> torch.device:

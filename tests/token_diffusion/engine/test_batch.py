@@ -13,8 +13,9 @@ from torch import Tensor
 from tests.laws import make_law
 from tests.tiny import PROCESSES, NeighbourDenoiser, tiny_model
 from token_diffusion import ParameterError, TokenDiffusionScheduler
-from token_diffusion.engine.batch import Batch, Result, Update
+from token_diffusion.engine.batch import Batch, Determinism, Result, Update
 from token_diffusion.engine.table import Table
+from token_diffusion.networks.denoiser import CallableDenoiser
 from token_diffusion.samplers import Samplers, price
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.samplers.rows import Rows
@@ -456,3 +457,27 @@ def test_rows_for_which_there_is_no_memory_leave_no_trace(length: int, monkeypat
     while not batch.idle:
         record(histories, batch.step())
     assert histories == alone(NeighbourDenoiser(VOCAB), scheduler, requests)
+
+
+@pytest.mark.parametrize("determinism", ["fast", "exact"])
+def test_beside_a_network_with_threads_of_its_own_torch_computes_on_one(determinism: Determinism) -> None:
+    class Elsewhere(CallableDenoiser):
+        own_threads = True
+
+    seen = []
+
+    def network(tokens: Tensor, t: Tensor) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return torch.zeros(*tokens.shape, 5)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for denoiser in (Elsewhere(network), CallableDenoiser(network)):
+            batch = Batch(denoiser, TokenDiffusionScheduler(5, 4), determinism=determinism)
+            batch.add(0, [OPEN] * 4, SamplingParameters(4, num_inference_steps=2))
+            batch.step()
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 3]

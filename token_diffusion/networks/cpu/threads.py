@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -30,6 +31,22 @@ def set_threads(asked: int | None = None) -> int:
     if asked is not None and asked != torch.get_num_threads():
         torch.set_num_threads(asked)
     return torch.get_num_threads()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In here torch computes in the caller's thread alone, which is where another library has threads of its own for the most.
+
+    Torch's go on waiting for milliseconds after what they computed, busily: the others would find half of two cores taken.
+    """
+    before = torch.get_num_threads()
+    if before > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if before > 1:
+            torch.set_num_threads(before)
 
 
 def available_cpus(root: Path = Path("/")) -> float:

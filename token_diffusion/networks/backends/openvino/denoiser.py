@@ -25,7 +25,7 @@ class OpenVINODenoiser:
     """
 
     device = torch.device("cpu")
-    gives_logits = True
+    gives_logits = own_threads = True
 
     def __init__(
         self, plain: MaskedLMDenoiser, embedded: Embedded | None, body: Compiled, head: Compiled | None
