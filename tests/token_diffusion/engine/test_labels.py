@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.batches import together
 from tests.laws import Laws, chi_square_p, counts
 from tests.tiny import PROCESSES, Labelled, NeighbourDenoiser, save_labelled
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sample_block, sample_hybrid
@@ -25,16 +25,6 @@ LABELS = (None, 0, 2, None, 1, 2)
 
 def asked(label: int | None, length: int = 8, **fields: Any) -> SamplingParameters:
     return SamplingParameters(length, 2, 6, seed=5, label=label, **fields)
-
-
-def together(denoiser: Any, scheduler: Any, requests: Sequence[SamplingParameters], **options: Any) -> list[Any]:
-    """The tokens of requests in one batch."""
-    batch, found = Batch(denoiser, scheduler, **options), dict[Any, Any]()
-    for key, parameters in enumerate(requests):
-        batch.add(key, [-1] * parameters.seq_len, parameters)
-    while not batch.idle:
-        found |= {update.key: update.result for update in batch.step() if update.result is not None}
-    return [found[key].tokens for key in range(len(requests))]
 
 
 @pytest.mark.parametrize("label", [None, 0, 1])

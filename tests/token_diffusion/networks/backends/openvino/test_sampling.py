@@ -6,22 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import httpx2
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.batches import together
 from tests.laws import Law, chi_square_p, counts, make_law
 from tests.live_server import serving
 from tests.tiny import PROCESSES, save_labelled, save_tiny
 from token_diffusion import ParameterError, TokenDiffusionScheduler, sample, sample_block, score
 from token_diffusion.checkpoint import load_checkpoint
-from token_diffusion.engine.batch import Batch
 from token_diffusion.networks.backends import handed_over
 from token_diffusion.networks.denoiser import MaskedLMDenoiser
 from token_diffusion.samplers.parameters import SamplingParameters
@@ -63,16 +61,6 @@ def test_samples_follow_the_law(steps: int | None) -> None:
     assert chi_square_p(counts(law, blocks.sequences), law.probability) > P
     other = make_law(4, 3, 3, seed=1)  # the test can tell
     assert chi_square_p(counts(other, output.sequences), other.probability) < 1e-9
-
-
-def together(denoiser: Any, scheduler: Any, requests: Sequence[SamplingParameters], **options: Any) -> list[Any]:
-    """The tokens of requests in one batch."""
-    batch, found = Batch(denoiser, scheduler, **options), dict[Any, Any]()
-    for key, parameters in enumerate(requests):
-        batch.add(key, [-1] * parameters.seq_len, parameters)
-    while not batch.idle:
-        found |= {update.key: update.result for update in batch.step() if update.result is not None}
-    return [found[key].tokens for key in range(len(requests))]
 
 
 @pytest.mark.parametrize("determinism", ["fast", "exact"])
