@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ParameterError, in_short
 from .groups import SHARED, Grouping
-from .masked_lm import forward_arguments, max_positions
+from .masked_lm import evaluated, forward_arguments, max_positions
 
 LENGTHS, LONGER = (16, 9, 5), (200, 33, 7)
 """Tokens of the rows that are asked: odd ones too, so that pooling shows. Networks whose configuration speaks of hashing do it
@@ -113,19 +113,17 @@ class _Asked:
     @torch.inference_mode()
     def __call__(self, rows: Sequence[Sequence[int]], padding: int = 0) -> list[Tensor]:
         """Logits float32 [length, V] of each row, the rows in one forward pass, padded with this token to `shortest` at least."""
-        device, was_training = next(self.model.parameters()).device, self.model.training
+        device = next(self.model.parameters()).device
         longest = max(self.shortest, *map(len, rows))
         tokens = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
         t = torch.full((len(rows),), 0.5, device=device)
-        self.model.eval()
         try:
-            logits = self.model(**forward_arguments(self.model, tokens, t, mask)).logits
+            with evaluated(self.model):
+                logits = self.model(**forward_arguments(self.model, tokens, t, mask)).logits
         except Exception as error:  # whatever a network's own code raises
             rule = f"take rows of {longest} tokens ({in_short(error)})"
             raise ParameterError("network", rule, self.name) from error
-        finally:
-            self.model.train(was_training)
         if logits.shape != (*tokens.shape, self.vocab_size):
             rule = f"give logits of shape {(*tokens.shape, self.vocab_size)} for tokens of shape {tuple(tokens.shape)}"
             raise ParameterError("network", rule, tuple(logits.shape))

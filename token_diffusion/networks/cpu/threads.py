@@ -40,13 +40,11 @@ def one_thread() -> Iterator[None]:
     Torch's go on waiting for milliseconds after what they computed, busily: the others would find half of two cores taken.
     """
     before = torch.get_num_threads()
-    if before > 1:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        if before > 1:
-            torch.set_num_threads(before)
+        torch.set_num_threads(before)
 
 
 def available_cpus(root: Path = Path("/")) -> float:
