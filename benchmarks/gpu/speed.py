@@ -11,7 +11,7 @@ from torch import Tensor
 
 from token_diffusion.engine.batch import Batch
 from token_diffusion.networks.backends.compile import Asked
-from token_diffusion.networks.masked_lm import forward_arguments
+from token_diffusion.networks.masked_lm import Head, forward_arguments
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
 
@@ -126,7 +126,7 @@ def rows(setting: Setting, notes: Notes) -> None:
 @torch.inference_mode()
 def bare_pass(model: Any, count: int, length: int, positions: int, setting: Setting) -> float:
     """Seconds of a forward pass with the head at so many positions, compiled for this one shape, passes queued without a wait."""
-    asked = Asked(model)
+    asked = Asked(model, Head(model).gathers)
     try:
         forward = torch.compile(asked, dynamic=False)
         tokens = torch.zeros(count, length, dtype=torch.int64, device=setting.where)

@@ -67,7 +67,7 @@ class CallableDenoiser:
 class MaskedLMDenoiser:
     """A masked LM of transformers (`forward(input_ids, attention_mask).logits`), in evaluation mode.
 
-    A forward pass with a `timesteps` parameter is told t, float32 [B] (`time_arguments`). `gathers` says whether the head can
+    A forward pass with a `timesteps` parameter is told t, float32 [B] (`time_arguments`). `gathers` says whether the `head` can
     be run at the asked positions alone (`Head`); where it cannot, full logits are computed and gathered. `batching` says which
     rows may share a forward pass; others are asked one after the other, each at its own length.
 
@@ -82,11 +82,11 @@ class MaskedLMDenoiser:
 
     def __init__(self, model: Any, forbidden: Sequence[int] = (), ends: Collection[int] = ()) -> None:
         self.model, self.forbidden, self.ends = model.eval(), tuple(forbidden), tuple(sorted(ends))
-        self._head, self._behaviour = Head(model), behaviour(model)
+        self.head, self._behaviour = Head(model), behaviour(model)
 
     @property
     def gathers(self) -> bool:
-        return self._head.gathers
+        return self.head.gathers
 
     @property
     def batching(self) -> Batching:
@@ -124,7 +124,7 @@ class MaskedLMDenoiser:
 
         def ask(tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor | None = None) -> Any:
             forward = partial(self._forward, tokens, t, valid, labels)
-            return self._head.in_pieces(lambda: forward().flatten(0, -2), positions, size)
+            return self.head.in_pieces(lambda: forward().flatten(0, -2), positions, size)
 
         grouping = self._behaviour.grouping
         if grouping == SHARED:
@@ -136,7 +136,7 @@ class MaskedLMDenoiser:
     ) -> Tensor:
         if not self.gathers:
             return self._forward(tokens, t, valid, labels).flatten(0, 1)[positions]
-        with self._head.at(positions):
+        with self.head.at(positions):
             return self._forward(tokens, t, valid, labels).flatten(0, -2)
 
     def _forward(self, tokens: Tensor, t: Tensor, valid: Tensor, labels: Tensor | None) -> Tensor:

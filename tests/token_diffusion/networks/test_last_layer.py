@@ -53,7 +53,7 @@ def test_logits_are_those_of_the_plain_last_layer(architecture: str, dtype: torc
     model: Any = tiny_model(architecture)
     model.to(dtype)
     denoiser, (tokens, t, valid, positions) = MaskedLMDenoiser(model), batch()
-    head = denoiser._head
+    head = denoiser.head
     assert names(model, head.stretch) == STRETCHES[architecture]
     found = denoiser(tokens, t, valid, positions)
     head.stretch = None
@@ -66,9 +66,9 @@ def test_logits_are_those_of_the_plain_last_layer(architecture: str, dtype: torc
 def test_networks_that_mix_padding_have_such_a_stretch_too(name: str) -> None:
     model = mixer(name)
     denoiser, (tokens, t, valid, positions) = MaskedLMDenoiser(model), batch()
-    assert denoiser._head.stretch is not None
+    assert denoiser.head.stretch is not None
     found = denoiser(tokens, t, valid, positions)
-    denoiser._head.stretch = None
+    denoiser.head.stretch = None
     torch.testing.assert_close(found, denoiser(tokens, t, valid, positions), rtol=1e-4, atol=1e-4)
 
 
@@ -83,7 +83,7 @@ def test_a_row_is_told_its_own_time_in_the_last_layer() -> None:
     denoiser = MaskedLMDenoiser(model)
     found = denoiser(tokens, t, valid, positions)
     assert not torch.allclose(found, denoiser(tokens, t.flip(0), valid, positions), atol=0.1)
-    denoiser._head.stretch = None
+    denoiser.head.stretch = None
     torch.testing.assert_close(found, denoiser(tokens, t, valid, positions), rtol=1e-4, atol=1e-4)
 
 

@@ -22,7 +22,7 @@ from ...errors import ParameterError, in_short
 from ..behaviour import ROUNDING
 from ..denoiser import PIECE_BYTES, MaskedLMDenoiser
 from ..groups import Batching
-from ..masked_lm import Head, forward_arguments, max_positions
+from ..masked_lm import forward_arguments, max_positions, replaced
 from .recorded import Recorded, Shape, bucket
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,9 @@ class Asked(nn.Module):
     The body keeps a hook, which does nothing in any other pass: one that is put there for each pass would have each compiled.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, gathers: bool) -> None:
         super().__init__()
-        self.model, self.gathers = model, Head(model).gathers
+        self.model, self.gathers = model, gathers
         self.positions: Tensor | None = None
         self.ran_as_python = False
         body = getattr(model, "base_model", model)
@@ -97,11 +97,7 @@ class Asked(nn.Module):
     def _gather(self, body: nn.Module, arguments: Any, output: Any) -> Any:
         if self.positions is None:
             return None
-        hidden = output[0].flatten(0, 1)[self.positions].unsqueeze(0)
-        if isinstance(output, tuple):
-            return (hidden, *output[1:])
-        output.last_hidden_state = hidden
-        return output
+        return replaced(output, output[0].flatten(0, 1)[self.positions].unsqueeze(0))
 
 
 class Compiled:
@@ -110,7 +106,7 @@ class Compiled:
     def __init__(self, plain: MaskedLMDenoiser) -> None:
         self.plain, self.forbidden, self.ends = plain, plain.forbidden, plain.ends
         self.num_classes, self.block_size = plain.num_classes, plain.block_size
-        self._asked, self._longest = Asked(plain.model), max_positions(plain.model)
+        self._asked, self._longest = Asked(plain.model, plain.gathers), max_positions(plain.model)
         self._forward = torch.compile(self._asked, dynamic=True)
         self._graphs: dict[Shape, Recorded | None] = {}
         self.records, self._stance = plain.device.type == "cuda", "default"

@@ -45,7 +45,7 @@ def body_graph(plain: MaskedLMDenoiser, embedded: Embedded | None) -> Compiled:
             _shapes(len(tokens), max(tokens.shape[1], shortest), len(positions), inputs["t"].shape[1:])
             for tokens, _, _, positions, *_ in questions(plain)
         ]
-        return _compiled(_Body(plain.model, embedded is not None), inputs, shapes)
+        return _compiled(_Body(plain.model, plain.head, embedded is not None), inputs, shapes)
 
 
 def head_graph(plain: MaskedLMDenoiser) -> Compiled:
@@ -92,9 +92,9 @@ def _shapes(rows: int, length: int, count: int, told: Sequence[int]) -> dict[str
 class _Body(nn.Module):
     """What the head is given at the positions; what it makes of that is left out of the graph, as nothing follows of it."""
 
-    def __init__(self, model: Any, embedded: bool) -> None:
+    def __init__(self, model: Any, head: Head, embedded: bool) -> None:
         super().__init__()
-        self.model, self._head, self._embedded = model, Head(model), embedded
+        self.model, self._head, self._embedded = model, head, embedded
 
     def forward(self, tokens: Tensor, t: Tensor, valid: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
         times = tokens[:, 0].float() if self._embedded else t
