@@ -83,9 +83,9 @@ class Examiner:
         frame = checkpoint.facts.frame
         self.canvas = encode(checkpoint.tokenizer, seq_len=seq_len, frame=frame)
         self.given = [position for position, token in enumerate(self.canvas) if token >= 0]
-        pieces = held_out(checkpoint, reference, 2 * count, seq_len - len(frame))
-        self._pieces = [frame.around(piece) for piece in pieces[::2]]
-        self._features = features(judge, self._texts([frame.around(piece) for piece in pieces[1::2]]))
+        found = held_out(checkpoint, reference, 2 * count, seq_len - len(frame))
+        self._pieces = [frame.around(piece) for piece in found[::2]]
+        self._features = features(judge, self._texts([frame.around(piece) for piece in found[1::2]]))
 
     def text(self) -> Quality:
         """Of held-out text."""
@@ -124,11 +124,18 @@ class Examiner:
 
 def held_out(checkpoint: Checkpoint, file: Path, count: int, length: int) -> list[list[int]]:
     """So many pieces of the text's tokens, spread evenly. Raises `ParameterError` if it is shorter than all of them."""
-    documents = read_documents("reference", [file], packing=True)
+    return pieces(checkpoint, "reference", [file], count, length, ", twice as many as the samples have")
+
+
+def pieces(
+    checkpoint: Checkpoint, flag: str, files: Sequence[Path], count: int, length: int, why: str = ""
+) -> list[list[int]]:
+    """The same of several files, end to end; `why` they should be so long stands in the error."""
+    documents = read_documents(flag, files, packing=True)
     tokens = [token for ids in token_ids(checkpoint.tokenizer, list(documents)) for token in ids]
     if len(tokens) < count * length:
-        rule = f"hold at least {count * length} tokens of {checkpoint.name}, twice as many as the samples have"
-        raise ParameterError("reference", rule, f"{len(tokens)} in {file.name}")
+        rule = f"hold at least {count * length} tokens of {checkpoint.name}{why}"
+        raise ParameterError(flag, rule, f"{len(tokens)} in {', '.join(file.name for file in files)}")
     return windows(tokens, length, count)
 
 
