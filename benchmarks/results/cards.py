@@ -1,0 +1,224 @@
+"""What the card of a demo has beside what the trainer writes: how it reads, what it has learnt under which licence, in what time.
+
+    python -m benchmarks.results.cards checkpoints/mdlm-english \\
+        --stage runs/mdlm-english/final/README.md 7.5 "one core of an AMD EPYC" --stories storybooks-ccby/stories.tsv
+
+`--stage`: a run that it was trained in: the card of its end, hours, machine; again for each. They are kept in the folder as
+`training.json`. `--stories`: who wrote the stories of storybooks-ccby, a file that is put into the folder, as their licence asks.
+What `benchmarks.results.reading --output` has found lies there as `reading.json`. The command without flags writes the card anew
+after any of these has changed, or the trainer has written another: all of it stands between two marks, and is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import ModelCard
+
+from token_diffusion.errors import ParameterError
+from trainer.output.files import write_whole
+from trainer.report.card import COMMANDS
+from trainer.report.visible import visible
+
+from .english import note, table
+
+CARD, READING, TRAINING, STORIES = "README.md", "reading.json", "training.json", "stories.tsv"
+BEGIN, END, BEFORE = "<!-- reading -->", "<!-- end of reading -->", "## Use\n"
+STORYBOOKS = "storybooks-ccby"
+
+
+class Licence(NamedTuple):
+    """Of a text: what it is, under which terms, and the words that these ask for."""
+
+    text: str
+    terms: str
+    attribution: str
+
+
+LICENCES = {
+    "gutenberg-simple": Licence(
+        "easy passages of children's books of the 19th and early 20th century, from Project Gutenberg's e-books",
+        "public domain in the USA; elsewhere it depends on the life of the author",
+        "none is asked for",
+    ),
+    STORYBOOKS: Licence(
+        "picture-book stories of Pratham Books' StoryWeaver and of the African Storybook",
+        "CC BY 4.0 (StoryWeaver) and CC BY 3.0 (African Storybook), each as its own page says; one is in the public domain",
+        f"title and author of every story: [{STORIES}]({STORIES})",
+    ),
+    "tatoeba-english": Licence(
+        "English sentences of Tatoeba, by way of manythings.org/anki",
+        "CC BY 2.0 FR",
+        "Sentences from tatoeba.org, CC BY 2.0 FR",
+    ),
+}
+
+TERMS = """The weights and this card are given under Apache-2.0, as the repository is: that is our own part. The texts were
+cleaned and put together, and stay under their terms. None of them lies in this folder, but a model can repeat what it has learnt
+(the table above says how much it does): what it repeats of a text is that text, and who passes it on owes the attribution."""
+
+HEAD = {
+    "license": "other",
+    "license_name": "apache-2.0-texts-with-attribution",
+    "license_link": "#texts-and-licences",
+    "language": "en",
+}
+
+
+class Stage(NamedTuple):
+    """A run: what was typed, tokens seen in it, hours, and on what."""
+
+    command: str
+    tokens: int
+    hours: float
+    machine: str
+
+
+def stage(card: Path, hours: str, machine: str) -> dict[str, Any]:
+    """As the trainer's card tells it. Raises `ParameterError` for a file that is none."""
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    tokens = re.search(r"^\| Tokens seen \| ([\d,]+)", text, re.MULTILINE)
+    command = re.search(r"^## How it was made\n\n```\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    if tokens is None or command is None:
+        raise ParameterError("stage", "begin with a card that the trainer has written", str(card))
+    try:
+        took = float(hours)
+    except ValueError as error:
+        raise ParameterError("stage", "have a number of hours behind its card", hours) from error
+    return Stage(command[1], int(tokens[1].replace(",", "")), took, machine)._asdict()
+
+
+def rewrite(folder: Path) -> None:
+    """The card of a folder that has all it is made of. Raises `ParameterError`."""
+    for name, maker in {CARD: "the trainer", READING: "benchmarks.results.reading", TRAINING: "--stage"}.items():
+        if not (folder / name).is_file():
+            raise ParameterError("checkpoint_path", f"hold {name}, which {maker} writes", str(folder))
+    read, runs = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (READING, TRAINING))
+    stages = [Stage(**each) for each in runs]
+    card = ModelCard((folder / CARD).read_text(encoding="utf-8"))
+    for name, value in HEAD.items():
+        card.data[name] = value
+    parts = [samples(read), figures(read), licences(folder, read), training(stages)]
+    card.text = with_block(card.text, "\n\n".join(parts))
+    write_whole(folder / CARD, str(card))
+
+
+def with_block(text: str, block: str) -> str:
+    """The card's text with the block between its marks: where it was, else before how the model is used, else at the end."""
+    marked = f"{BEGIN}\n\n{block}\n\n{END}\n"
+    before, found, rest = text.partition(BEGIN)
+    if found:
+        return before + marked + rest.partition(f"{END}\n")[2]
+    before, found, rest = text.partition(BEFORE)
+    return before.rstrip("\n") + f"\n\n{marked}" + (f"\n{found}{rest}" if found else "")
+
+
+def samples(read: dict[str, Any]) -> str:
+    """Ten free ones, the first prompted and the first infilled one."""
+    kinds = {
+        each["kind"]: each for each in read["measured"]
+    }  # the last free ones are first-hitting, where there is that
+    free = kinds["free"]
+    steps = free["num_inference_steps"]
+    typed = f"{COMMANDS[read['process']]} --checkpoint_path THIS_FOLDER --seq_len {read['seq_len']} --num_samples 1"
+    typed += f" --num_inference_steps {steps or 'none'}"
+    how = "first-hitting" if steps is None else f"{steps} steps"
+    first, last = read["seed"], read["seed"] + len(free["examples"]) - 1
+    parts = [
+        f"## What it writes\n\nNot chosen: seeds {first} to {last}, {how}, {read['seq_len']} tokens, temperature 1.",
+        f"```\npython -m token_diffusion {typed} --seed {first}\n```",
+    ]
+    for index, (_, text, _) in enumerate(free["examples"]):
+        parts += [f"Seed {first + index}:", quoted(text)]
+    if (prompted := kinds.get("prompted")) is not None:
+        (before, drawn, _), *_ = prompted["examples"]
+        parts += [
+            "Prompted, the first of the table's; given, from held-out text:",
+            quoted(before),
+            "drawn:",
+            quoted(drawn),
+        ]
+    if (infilled := kinds.get("infilled")) is not None:
+        (before, drawn, behind), *_ = infilled["examples"]
+        parts += ["Infilled, the first of the table's; given:", quoted(before), "drawn:", quoted(drawn)]
+        parts += ["given:", quoted(behind)]
+    return "\n\n".join(parts)
+
+
+def quoted(text: str) -> str:
+    """As it is, in a block."""
+    return "\n".join(f"    {line}" for line in visible(text).splitlines() or [""])
+
+
+def figures(read: dict[str, Any]) -> str:
+    texts = " ".join("--text " + " ".join(each) for each in read["texts"])
+    typed = (
+        f"python -m benchmarks.results.reading --checkpoint_path THIS_FOLDER --judge {read['judge']['name']} {texts}"
+    )
+    parts = ["## Its samples beside held-out text", note(read), table({read["checkpoint"]: read}).markdown()]
+    return "\n\n".join([*parts, f"```\n{typed}\n```"])
+
+
+def licences(folder: Path, read: dict[str, Any]) -> str:
+    """Of each text that was learnt. Raises `ParameterError` where one of them, or what it asks for, is not known."""
+    lines = ["| text | what | terms | attribution |", "|---|---|---|---|"]
+    for learnt, *_ in read["texts"]:
+        name = learnt.partition("/")[0]
+        if name not in LICENCES:
+            raise ParameterError("text", f"be one whose licence is known ({', '.join(LICENCES)})", name)
+        if name == STORYBOOKS and not (folder / STORIES).is_file():
+            raise ParameterError("stories", f"be given, as its licence asks for the authors of {name}", None)
+        lines.append(f"| {name} | {' | '.join(LICENCES[name])} |")
+    return "\n\n".join(["## Texts and licences", "\n".join(lines), TERMS])
+
+
+def training(stages: Sequence[Stage]) -> str:
+    """Tokens, hours, commands, in all and run by run."""
+    tokens, hours = sum(each.tokens for each in stages), sum(each.hours for each in stages)
+    rows = [f"| {run} | {each.tokens:,} | {each.hours:g} | {each.machine} |" for run, each in enumerate(stages, 1)]
+    total = f"In all {tokens:,} tokens seen, in {hours:g} hours; the last run is the one that the rest of this card is about."
+    commands = "\n".join(each.command for each in stages)
+    lines = ["| run | tokens seen | hours | on |", "|---|---|---|---|", *rows]
+    return "\n\n".join(["## All of its training", total, "\n".join(lines), f"```\n{commands}\n```"])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results.cards",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint_path", type=Path)
+    parser.add_argument(
+        "--stage", nargs=3, action="append", metavar=("CARD", "HOURS", "MACHINE"), help="in their order"
+    )
+    parser.add_argument("--stories", type=Path, help="stories.tsv of storybooks-ccby")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Keeps what is given in the folder, and writes its card."""
+    asked = make_parser().parse_args(arguments)
+    folder: Path = asked.checkpoint_path
+    if asked.stage:
+        runs = [stage(Path(card), hours, machine) for card, hours, machine in asked.stage]
+        write_whole(folder / TRAINING, json.dumps(runs, indent=1) + "\n")
+    if asked.stories is not None:
+        shutil.copyfile(asked.stories, folder / STORIES)
+    rewrite(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (ValueError, OSError) as error:
+        print(f"python -m benchmarks.results.cards: error: {error}", file=sys.stderr)
+        sys.exit(2)
