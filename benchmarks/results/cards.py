@@ -42,27 +42,31 @@ class Licence(NamedTuple):
     attribution: str
 
 
+BY = "[CC BY {0}](https://creativecommons.org/licenses/by/{1}/)"
 LICENCES = {
     "gutenberg-simple": Licence(
-        "easy passages of children's books of the 19th and early 20th century, from Project Gutenberg's e-books",
+        "easy passages of children's books of the 19th and early 20th century, from e-books of Project Gutenberg; "
+        "paragraphs joined, quotes and dashes turned to ASCII",
         "public domain in the USA; elsewhere it depends on the life of the author",
         "none is asked for",
     ),
     STORYBOOKS: Licence(
-        "picture-book stories of Pratham Books' StoryWeaver and of the African Storybook",
-        "CC BY 4.0 (StoryWeaver) and CC BY 3.0 (African Storybook), each as its own page says; one is in the public domain",
-        f"title and author of every story: [{STORIES}]({STORIES})",
+        "picture-book stories of Pratham Books' StoryWeaver (`pb-source`) and of the African Storybook (`asp-source`); "
+        "page marks cut, pages joined, quotes turned to ASCII",
+        f"{BY.format('4.0', '4.0')} (StoryWeaver) and {BY.format('3.0', '3.0')} (African Storybook); one is in the public domain",
+        f"title, author and source of every story: [{STORIES}]({STORIES})",
     ),
     "tatoeba-english": Licence(
-        "English sentences of Tatoeba, by way of manythings.org/anki",
-        "CC BY 2.0 FR",
+        "English sentences of Tatoeba, by way of manythings.org/anki; repeats cut, quotes turned to ASCII",
+        BY.format("2.0 FR", "2.0/fr"),
         "Sentences from tatoeba.org, CC BY 2.0 FR",
     ),
 }
 
 TERMS = """The weights and this card are given under Apache-2.0, as the repository is: that is our own part. The texts were
-cleaned and put together, and stay under their terms. None of them lies in this folder, but a model can repeat what it has learnt
-(the table above says how much it does): what it repeats of a text is that text, and who passes it on owes the attribution."""
+cleaned and put together, and stay under their terms. But for what prompted and infilled samples are given of them, they do not
+lie in this folder; but a model can repeat what it has learnt (the table above says how much it does). What it repeats of a text
+is that text, and who passes it on owes the attribution."""
 
 HEAD = {
     "license": "other",

@@ -85,7 +85,7 @@ def test_a_card_has_samples_figures_licences_and_training(demo: Path) -> None:
         "drawn:\n\n     sat down.\n",
         "| held-out text |  | 99.0 ± 0.4 % | 50.0 ± 4.0 |  | 5.00 | 4.00 | 0.800 | 2.0 ± 1.0 % |  |",
         "(its own perplexity of x/valid.txt: 60.0)",
-        "CC BY 2.0 FR | Sentences from tatoeba.org, CC BY 2.0 FR |",
+        "[CC BY 2.0 FR](https://creativecommons.org/licenses/by/2.0/fr/) | Sentences from tatoeba.org, CC BY 2.0 FR |",
         "In all 400 tokens seen, in 9.5 hours",
         "| 1 | 200 | 7.5 | one core |",
         "python -m trainer hybrid --train_file input.txt\npython -m trainer hybrid --train_file input.txt\n",
