@@ -3,16 +3,14 @@
 import { byId, element } from "../view/element.js";
 import { fits } from "./schema.js";
 
-/** Whether a server of other models is asked for Shakespeare: their names tell what they have read. */
-const PLAYS = /shakespeare/i;
-
 /** What each example is called, and what there is to see in it. */
 const TOLD = {
-  blanks: ["Out of blanks", "All tokens begin blank. Each step fills in a few of them, anywhere; what is set stays."],
-  beginning: ["Go on with a beginning", "The beginning is given; all that follows it is filled in at once, in any order."],
+  beginning: ["Go on with a beginning", "The beginning is given, the rest is blank. Each step fills in a few tokens, anywhere; what is set stays."],
+  blanks: ["Out of blanks", "All tokens begin blank, and are filled in in any order: the text has no beginning before it has one."],
   gaps: ["Fill in the gaps", "Only the gaps are blank: the model sees the text on both sides of each of them."],
   words: ["Out of random words", "All tokens begin as random words. Each step rewrites a few, until they fit each other."],
   mind: ["Change its mind", "Blanks are filled in, and what is set may still be rewritten: those tokens are underlined."],
+  right: ["Put it right", "When all is set, the token that fits least is drawn anew, again and again: those are underlined."],
   blocks: ["Block by block", "Blocks are finished from left to right; within a block the order is free."],
   steps: ["Few steps or many", "The same seed twice. In few steps many tokens are set at once, without knowing each other."],
   surest: ["The surest first", "What the model is surest of is set first. The colours say how sure it was of each token."],
@@ -68,12 +66,12 @@ function examplesFor(endpoints, models) {
     const decodes = ({ parameters: { sampler } }) => sampler === undefined || model.samplers?.some(({ name }) => name === sampler);
     if (settings.every(decodes)) found.push({ title, lesson, settings });
   };
-  const opening = models.some(({ name }) => PLAYS.test(name)) ? "ROMEO:\n" : "Once upon a time";
-  offer(TOLD.blanks, "/sample", "absorbing", () => ({ seq_len: 64, num_inference_steps: 48 }));
-  offer(TOLD.beginning, "/sample", "absorbing", () => ({ prompt: opening, seq_len: 96, num_inference_steps: 64 }));
+  offer(TOLD.beginning, "/sample", "absorbing", () => ({ prompt: "Once upon a time", seq_len: 96, num_inference_steps: 96 }));
+  offer(TOLD.blanks, "/sample", "absorbing", () => ({ seq_len: 64, num_inference_steps: 64 }));
   offer(TOLD.gaps, "/sample", "absorbing", ({ mask_token: mask }) => ({ template: gaps(mask), num_inference_steps: 24 }));
   offer(TOLD.words, "/sample", "uniform", () => ({ seq_len: 64, num_inference_steps: 64 }));
   offer(TOLD.mind, "/sample/hybrid", "hybrid", () => ({ seq_len: 64, num_inference_steps: 64 }));
+  offer(TOLD.right, "/sample/hybrid", "hybrid", () => ({ sampler: "self_correction", seq_len: 64, num_inference_steps: 32 }));
   offer(TOLD.blocks, "/sample/block", "absorbing", ({ block_size: own }) => ({ seq_len: 96, num_inference_steps: 16, block_size: own ?? 16 }));
   offer(
     TOLD.steps,
@@ -90,5 +88,5 @@ function examplesFor(endpoints, models) {
 
 function gaps(mask) {
   const hole = mask.repeat(6);
-  return `KING HENRY:\nMy lord,${hole}, and${hole}.\n\nQUEEN:\n${hole} the crown.`;
+  return `Once upon a time there was a little girl who${hole}. One day she${hole} in the forest, and${hole} home.`;
 }
