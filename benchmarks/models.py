@@ -25,7 +25,7 @@ VOCAB_SIZE, MASK = 30522, 103
 """BERT's, as in the original scripts."""
 
 PROCESSES = ("absorbing", "uniform", "hybrid")
-DEMOS = {name: ROOT / "checkpoints" / f"{name}-tinyshakespeare" for name in ("mdlm", "udlm", "hybrid")}
+DEMOS = {name: ROOT / "checkpoints" / f"{name}-english" for name in ("mdlm", "udlm", "hybrid")}
 """name -> folder."""
 
 

@@ -22,7 +22,7 @@ from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
 from token_diffusion.checkpoint.adapter import Adapter
 
-DEMOS = dict(zip(("mdlm-tinyshakespeare", "udlm-tinyshakespeare", "hybrid-tinyshakespeare"), PROCESSES, strict=True))
+DEMOS = dict(zip(("mdlm-english", "udlm-english", "hybrid-english"), PROCESSES, strict=True))
 POSITIONS = 256
 HOST = "127.0.0.1:8000"
 SMILES = "albert_heads_8_uspto_all_1310k"
@@ -49,13 +49,13 @@ class Workplace:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("checkout")
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "mdlm-tinyshakespeare")
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "checkpoints" / "mdlm-english")
     for demo, process in DEMOS.items():
         model = tiny_model("bert", len(tokenizer), max_position_embeddings=POSITIONS)
         scheduler = TokenDiffusionScheduler(len(tokenizer), tokenizer.mask_token_id, forward_process=process)
         save_checkpoint(folder / "checkpoints" / demo, model, tokenizer, scheduler)
     (folder / "my-run").mkdir()
-    (folder / "my-run" / "final").symlink_to(folder / "checkpoints" / "mdlm-tinyshakespeare")
+    (folder / "my-run" / "final").symlink_to(folder / "checkpoints" / "mdlm-english")
     (folder / "clients").symlink_to(ROOT / "clients")
     chat = publish(folder)
     (folder / SMILES).mkdir()

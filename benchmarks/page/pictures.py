@@ -33,8 +33,8 @@ MAX_BYTES = 150_000
 DESKTOP = {"viewport": {"width": 1280, "height": 960}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
 
-ROMEO = {
-    "prompt": "ROMEO:\n",
+TALE = {
+    "prompt": "Once upon a time",
     "model": "mdlm",
     "seq_len": 128,
     "num_inference_steps": 64,
@@ -68,12 +68,12 @@ class Shot:
 
 
 PICTURES: dict[str, Shot] = {
-    "desktop-light.png": Shot([ROMEO]),
-    "desktop-dark.png": Shot([ROMEO], scheme="dark", at=0.6),
-    "phone.png": Shot([ROMEO | {"seq_len": 64}], screen=PHONE),
-    "side-by-side.png": Shot([ROMEO | {"seq_len": 64, "num_inference_steps": steps} for steps in (8, 64)], at=0.5),
-    "step-map.png": Shot([ROMEO | {"block_size": 16}], endpoint="/sample/block", colouring="Step map", at=1.0),
-    "denoising.svg": Shot([ROMEO | {"seq_len": 96}], at=1.0),
+    "desktop-light.png": Shot([TALE]),
+    "desktop-dark.png": Shot([TALE], scheme="dark", at=0.6),
+    "phone.png": Shot([TALE | {"seq_len": 64}], screen=PHONE),
+    "side-by-side.png": Shot([TALE | {"seq_len": 64, "num_inference_steps": steps} for steps in (8, 64)], at=0.5),
+    "step-map.png": Shot([TALE | {"block_size": 16}], endpoint="/sample/block", colouring="Step map", at=1.0),
+    "denoising.svg": Shot([TALE | {"seq_len": 96}], at=1.0),
 }
 """name in docs/pictures/ -> what it shows; a name that ends in .svg is an animation that the page saves."""
 

@@ -2,11 +2,11 @@
 redrawn in place while it denoises; what was set anew is underlined.
 
 picture = Picture(client.tokens("mdlm"))
-picture.follow(client.stream_sample("ROMEO:", model="mdlm"))    # live; with an AsyncClient `await` it
+picture.follow(client.stream_sample("Once upon a time", model="mdlm"))    # live; with an AsyncClient `await` it
 picture                                                         # what it has come to
 
-Picture.of(client.sample("ROMEO:", model="mdlm"), client.tokens("mdlm"))
-Picture.of(client.sample("ROMEO:", model="mdlm", logprobs=True), client.tokens("mdlm"), color="confidence")
+Picture.of(client.sample("Once upon a time", model="mdlm"), client.tokens("mdlm"))
+Picture.of(client.sample("Once upon a time", model="mdlm", logprobs=True), client.tokens("mdlm"), color="confidence")
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
 def test_its_python_runs(live: LiveServer, snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = snippet.replace("http://127.0.0.1:8000", live.url).replace("ROMEO:", "w3")
+    code = snippet.replace("http://127.0.0.1:8000", live.url).replace("Once upon a time", "w3")
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     if isinstance(client := names.get("client"), Client):

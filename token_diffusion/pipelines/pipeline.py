@@ -36,8 +36,8 @@ class TokenDiffusionPipeline(DiffusionPipeline):
     The process is the scheduler's, and `block_size` makes it block-wise, so one class stands where the seed had three. It
     drives the batch that `sample`, the shell and the server drive: the same seed gives the same tokens.
 
-        pipe = TokenDiffusionPipeline.from_pretrained("checkpoints/mdlm-tinyshakespeare").to("cuda")
-        pipe("ROMEO:", seq_len=64, num_samples=4, seed=0).texts
+        pipe = TokenDiffusionPipeline.from_pretrained("checkpoints/mdlm-english").to("cuda")
+        pipe("Once upon a time", seq_len=64, num_samples=4, seed=0).texts
 
     Args:
         model: a masked LM of transformers. scheduler: of its width. tokenizer: None where only tokens go in and out.

@@ -3,7 +3,7 @@
  *
  *     import { Client } from "./client.js";
  *     const client = new Client({ baseUrl: "http://127.0.0.1:8000" });
- *     console.log((await client.sample({ prompt: "ROMEO:", seq_len: 48 })).samples[0].text);
+ *     console.log((await client.sample({ prompt: "Once upon a time", seq_len: 48 })).samples[0].text);
  *     for await (const event of client.stream({ seq_len: 64 })) console.log(event.event, event.data);
  *
  * A stream whose connection breaks is read on where it broke, and a server that is busy is asked again when it said.

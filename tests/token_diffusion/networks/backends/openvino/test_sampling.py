@@ -92,15 +92,15 @@ def test_labels_and_scores_are_those_of_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_server_answers_with_it(dtype: str) -> None:
-    folder = DEMOS / "mdlm-tinyshakespeare"
+    folder = DEMOS / "mdlm-english"
     checkpoint = load_checkpoint(folder, backend="openvino", dtype=dtype)
     with serving({checkpoint.name: checkpoint}) as server, httpx2.Client(base_url=server.url, timeout=60) as client:
         assert client.get("/models").json()["models"][0]["backend"] == "openvino"
-        asked = {"prompt": "ROMEO:", "seq_len": 24, "num_inference_steps": 8, "seed": 3, "stream": False}
+        asked = {"prompt": "Once upon a time", "seq_len": 24, "num_inference_steps": 8, "seed": 3, "stream": False}
         answers = [client.post("/sample", json=asked) for _ in range(2)]
         assert answers[0].status_code == 200, answers[0].text
         assert answers[0].json()["samples"] == answers[1].json()["samples"]
-        scored = client.post("/score", json={"texts": ["ROMEO: I am."], "num_times": 4})
+        scored = client.post("/score", json={"texts": ["I am here."], "num_times": 4})
         assert scored.status_code == 200, scored.text
 
 
