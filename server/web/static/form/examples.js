@@ -3,6 +3,9 @@
 import { byId, element } from "../view/element.js";
 import { fits } from "./schema.js";
 
+/** Below 1, as a small model's tails are noise: words that are none, above all. */
+const TEMPERATURE = 0.8;
+
 /** What each example is called, and what there is to see in it. */
 const TOLD = {
   beginning: ["Go on with a beginning", "The beginning is given, the rest is blank. Each step fills in a few tokens, anywhere; what is set stays."],
@@ -62,7 +65,7 @@ function examplesFor(endpoints, models) {
     const endpoint = endpoints.find((each) => each.path === path);
     const model = endpoint && models.find((each) => each.process === process && fits(endpoint, each));
     if (!model) return;
-    const settings = all.map((make) => ({ endpoint: path, parameters: { model: model.name, ...make(model) } }));
+    const settings = all.map((make) => ({ endpoint: path, parameters: { model: model.name, temperature: TEMPERATURE, ...make(model) } }));
     const decodes = ({ parameters: { sampler } }) => sampler === undefined || model.samplers?.some(({ name }) => name === sampler);
     if (settings.every(decodes)) found.push({ title, lesson, settings });
   };
