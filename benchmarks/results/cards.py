@@ -32,6 +32,7 @@ from .english import note, table
 CARD, READING, TRAINING, STORIES = "README.md", "reading.json", "training.json", "stories.tsv"
 BEGIN, END, BEFORE = "<!-- reading -->", "<!-- end of reading -->", "## Use\n"
 STORYBOOKS = "storybooks-ccby"
+ASKED = {"sampler": "ancestral", "temperature": 1.0, "top_p": 1.0}
 
 
 class Licence(NamedTuple):
@@ -106,6 +107,9 @@ def rewrite(folder: Path) -> None:
             raise ParameterError("checkpoint_path", f"hold {name}, which {maker} writes", str(folder))
     read, runs = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (READING, TRAINING))
     stages = [Stage(**each) for each in runs]
+    for name, value in ASKED.items():
+        if read[name] != value:
+            raise ParameterError(READING, f"be of {name} {value}, as the aims are", read[name])
     card = ModelCard((folder / CARD).read_text(encoding="utf-8"))
     for name, value in HEAD.items():
         card.data[name] = value
@@ -162,10 +166,12 @@ def quoted(text: str) -> str:
 
 
 def figures(read: dict[str, Any]) -> str:
-    texts = " ".join("--text " + " ".join(each) for each in read["texts"])
-    typed = (
-        f"python -m benchmarks.results.reading --checkpoint_path THIS_FOLDER --judge {read['judge']['name']} {texts}"
-    )
+    flags = {name: read[name] for name in ("num_samples", "seq_len", "seed")}
+    flags |= {"judge": read["judge"]["name"], "num_inference_steps": read["measured"][0]["num_inference_steps"]}
+    asked = [f"--{name} {value}" for name, value in flags.items()] + [
+        f"--text {' '.join(each)}" for each in read["texts"]
+    ]
+    typed = f"python -m benchmarks.results.reading --checkpoint_path THIS_FOLDER {' '.join(asked)}"
     parts = ["## Its samples beside held-out text", note(read), table({read["checkpoint"]: read}).markdown()]
     return "\n\n".join([*parts, f"```\n{typed}\n```"])
 

@@ -43,6 +43,9 @@ READ = {
     "num_samples": 64,
     "seq_len": 128,
     "seed": 0,
+    "sampler": "ancestral",
+    "temperature": 1.0,
+    "top_p": 1.0,
     "judge": {"name": "judge", "num_parameters": 5_000_000, "perplexity": 60.0, "validation_file": "x/valid.txt"},
     "measured": [
         measured("free", 128, ("", "of the grid", "")),
@@ -118,7 +121,8 @@ def test_written_again_it_is_the_same_and_what_has_changed_takes_its_place(demo:
     assert card_of(demo) == once
     (demo / "reading.json").write_text(json.dumps(READ | {"num_samples": 32}), encoding="utf-8")
     assert main([str(demo)]) == 0
-    assert card_of(demo) == once.replace("64 samples of", "32 samples of") != once
+    changed = once.replace("64 samples of", "32 samples of").replace("--num_samples 64", "--num_samples 32")
+    assert card_of(demo) == changed != once
     (demo / "README.md").write_text(model_card(FACTS).replace("## Use\n", "## How\n"), encoding="utf-8")
     assert main([str(demo)]) == 0
     assert card_of(demo).count(BEGIN) == card_of(demo).count(END) == 1  # at the end of another kind of card
@@ -134,6 +138,9 @@ def test_what_is_missing_is_said_in_a_line(demo: Path) -> None:
     with pytest.raises(ValueError, match=r"^stories must be given, as its licence asks for the authors"):
         main([str(demo), "--stage", str(demo / "README.md"), "1", "here"])
     make(demo)
+    (demo / "reading.json").write_text(json.dumps(READ | {"temperature": 0.7}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^reading\.json must be of temperature 1\.0, as the aims are, got 0\.7"):
+        main([str(demo)])
     (demo / "reading.json").write_text(
         json.dumps(READ | {"texts": [["mine/train.txt", "mine/x.txt"]]}), encoding="utf-8"
     )
