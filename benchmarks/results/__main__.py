@@ -21,6 +21,7 @@ from token_diffusion.errors import ParameterError
 
 from .. import ROOT
 from ..report import Section, write
+from . import ablations
 from .data import MD5, Data
 from .provenance import provenance
 from .run import Failed, Run
@@ -33,7 +34,7 @@ Written by `python -m benchmarks.results`; edit no figure by hand. Each section 
 took.
 """
 
-PARTS: dict[str, Callable[[Run], Section]] = {}
+PARTS: dict[str, Callable[[Run], Section]] = {"ablations": ablations.section}
 """What a part measures: name on the page and in the shell, and its work."""
 
 
