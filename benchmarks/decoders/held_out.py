@@ -52,7 +52,7 @@ def held_out(judge: Judge, flag: str, file: Path) -> dict[str, Any]:
     return {name: whole[name] for name in named} | {"pieces": pieces}
 
 
-def figures(judge: Judge, rows: Sequence[Sequence[int]], num_bytes: int) -> dict[str, Any]:
+def figures(judge: Judge, rows: Sequence[list[int]], num_bytes: int) -> dict[str, Any]:
     """Of rows that begin with BOS, which is given, and together are a text of so many bytes; one row has no error (None)."""
     bos = bos_of(judge.tokenizer)
     perplexity, num_tokens = generative_perplexity(judge, [Text(row, [token != bos for token in row]) for row in rows])

@@ -21,7 +21,7 @@ from token_diffusion.errors import ParameterError
 
 from .. import ROOT
 from ..report import Section, write
-from . import ablations
+from . import ablations, scripts, wikitext
 from .data import MD5, Data
 from .provenance import provenance
 from .run import Failed, Run
@@ -34,7 +34,11 @@ Written by `python -m benchmarks.results`; edit no figure by hand. Each section 
 took.
 """
 
-PARTS: dict[str, Callable[[Run], Section]] = {"ablations": ablations.section}
+PARTS: dict[str, Callable[[Run], Section]] = {
+    "wikitext": wikitext.section,
+    "scripts": scripts.section,
+    "ablations": ablations.section,
+}
 """What a part measures: name on the page and in the shell, and its work."""
 
 

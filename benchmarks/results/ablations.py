@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..report import Section, Table
-from .figures import Spread, overrides, parameters
+from .figures import Spread, overrides, words
 from .run import Run, Size
 
 SEEDS = (0, 1)
@@ -85,15 +85,15 @@ RECIPE = [
 SMALL = ("base", "count")
 
 SAID = """\
-ModernBERT of 1.2 M parameters (4 layers of 128, 4,096 tokens; where a row says nothing else), {tokens:,} tokens of simple English
-seen in {steps} steps, held out `{held_out}`; seeds {seeds}. The bound is in bits a byte, which compares across
+ModernBERT of 1.2 M parameters (4 layers of 128, 4,096 tokens; where a row says nothing else), {tokens:,} tokens of simple
+English seen in {steps} steps, held out `{held_out}`; seeds {seeds}. The bound is in bits a byte, which compares across
 vocabularies: its mean over the seeds ± half of what lies between them. Of the row compared with, the run of the same seed
-counts; below zero is better. This is early in training, and two seeds are few: a difference that is not several times its ± says
-nothing."""
+counts; below zero is better. This is early in training, and two seeds are few: a difference that is not several times its ±
+says nothing."""
 
 LENGTHS = """\
-Bounds at other lengths are measured at that length: a longer piece has more context. Of another depth the layers cost the same;
-the vocabulary's part grows with the width."""
+Bounds at other lengths are measured at that length: a longer piece has more context. Of another depth the layers cost the
+same; the vocabulary's part grows with the width."""
 
 
 def section(run: Run) -> Section:
@@ -131,7 +131,7 @@ def measure(run: Run, row: Row, seed: int) -> dict[str, Any]:
         name, "--checkpoint_path", folder, "--validation_file", run.data.file(HELD_OUT), "--packing",
         "--max_length", given["max_length"], "--num_times", 4, "--mixed_precision", "bf16",
     )  # fmt: skip
-    return found | {"parameters": parameters(folder)}
+    return found["validation"] | {"parameters": found["num_parameters"]}
 
 
 def framed(run: Run, name: str, given: dict[str, object]) -> dict[str, object]:
@@ -144,11 +144,6 @@ def framed(run: Run, name: str, given: dict[str, object]) -> dict[str, object]:
     del start["lr_warmup_ratio"]
     folder = run.trainer(f"{name}-start", "mdlm", *words(start))
     return {key: value for key, value in given.items() if key not in MODERN} | {"model_name_or_path": folder}
-
-
-def words(flags: dict[str, object]) -> list[object]:
-    """Flags as a command line has them."""
-    return [word for name, value in flags.items() for word in (f"--{name}", value)]
 
 
 def table(rows: Sequence[Row], measured: dict[str, list[dict[str, Any]]]) -> Table:

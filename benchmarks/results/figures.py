@@ -1,13 +1,11 @@
-"""Figures as the tables have them: spreads over seeds, values with errors, what a folder's model weighs."""
+"""Flags as commands take them, and figures as tables show them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from safetensors import safe_open
+from trainer.evaluation.bound import Estimate
 
 
 def overrides(**values: object) -> str:
@@ -15,14 +13,16 @@ def overrides(**values: object) -> str:
     return ",".join(f"{name}={value}" for name, value in values.items())
 
 
-def parameters(folder: Path) -> int:
-    """Numbers in a folder's weights; what is tied counts once."""
-    with safe_open(folder / "model.safetensors", "pt") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118 - no dict
+def words(flags: Mapping[str, object]) -> list[object]:
+    """Flags as a command line has them; True for one that takes no value."""
+    return [
+        word for name, value in flags.items() for word in ([f"--{name}"] if value is True else [f"--{name}", value])
+    ]
 
 
-def with_error(value: float, error: float, digits: int = 2) -> str:
-    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+def shown(estimate: Estimate, digits: int) -> str:
+    """value ± standard error."""
+    return f"{estimate.value:,.{digits}f} ± {estimate.error:,.{digits}f}"
 
 
 @dataclass(frozen=True)

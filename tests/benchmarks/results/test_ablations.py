@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from benchmarks.results import ablations
-from benchmarks.results.ablations import ABLATIONS, BASE, RECIPE, Row, framed, table, words
+from benchmarks.results.ablations import ABLATIONS, BASE, RECIPE, Row, framed, table
 from benchmarks.results.data import Data
-from benchmarks.results.figures import Spread, overrides, parameters
+from benchmarks.results.figures import Spread, overrides, words
 from benchmarks.results.run import Run
 from trainer.__main__ import main, parse
 
@@ -61,9 +59,8 @@ def test_differences_are_those_of_the_same_seed() -> None:
     assert Spread([1.0]).text(2) == "1.00 ± 0.00" and Spread([0.25, 0.75]).text(1, signed=True) == "+0.5 ± 0.2"
 
 
-def test_parameters_that_are_tied_count_once(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, tmp_path / "model.safetensors")
-    assert parameters(tmp_path) == 22
+def test_flags_as_they_are_typed() -> None:
+    assert words({"packing": True, "seed": 1}) == ["--packing", "--seed", 1]
     assert overrides(a=1, b="x") == "a=1,b=x"
 
 
