@@ -39,7 +39,7 @@ REFERENCE_STEPS, REFERENCE_WARMUP, REFERENCE_DECAY = 1_000_000, 2500, 0.9999
 """Of the recipe of kuleshov-group/mdlm (`configs/`): steps, those of warm-up, EMA."""
 
 SAID = """\
-{tokens:,} tokens seen in pieces of {length} (about {epochs:.1f} times the train split), byte-level BPE of {vocabulary:,}
+{tokens:,} tokens seen in pieces of {length} (about {epochs:,.1f} times the train split), byte-level BPE of {vocabulary:,}
 tokens made of it, one seed. Bounds for the three processes, at {num_times} times a piece, the likelihood itself for the
 autoregressive model (GPT-2's network, by transformers' Trainer; its best weights on valid). The ± are standard errors over
 pieces: not those of another seed. A word is what white space divides, and the end of a line is one, as in the literature. A
@@ -77,7 +77,7 @@ def section(run: Run) -> Section:
             found = bound(run, plan, folder, name)
             add(
                 table,
-                f"{model} ≤",
+                f"{model}, bound",
                 found["num_parameters"],
                 name,
                 Figures.of(found["validation"], "nelbo"),
