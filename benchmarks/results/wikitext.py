@@ -73,28 +73,25 @@ def section(run: Run) -> Section:
     }
     table = Table(["model", "parameters", "text", "nats a token", "perplexity a token", "a word", "bits a byte"])
     for model, folder in folders.items():
-        for name, file in SETS.items():
+        for name in splits(run):
             found = bound(run, plan, folder, name)
-            add(
-                table,
-                f"{model}, bound",
-                found["num_parameters"],
-                name,
-                Figures.of(found["validation"], "nelbo"),
-                count(run.data.file(file)),
-            )
+            figures = Figures.of(found["validation"], "nelbo")
+            table.add(f"{model}, bound", f"{found['num_parameters']:,}", name, *figures.cells(words_of(run, name)))
     judge = autoregressive(run, plan, tokenizer)
-    splits = {"valid": judge, "test": judge["tests"]["test.txt"]}
-    for name, file in SETS.items():
-        add(
-            table,
-            "autoregressive",
-            judge["num_parameters"],
-            name,
-            Figures.of(splits[name]["pieces"], "nats"),
-            count(run.data.file(file)),
-        )
-    return Section("wikitext", "WikiText-2", [said(run, plan, splits), table, BESIDE])
+    read = {"valid": judge, "test": judge["tests"]["test.txt"]}
+    for name in splits(run):
+        figures = Figures.of(read[name]["pieces"], "nats")
+        table.add("autoregressive", f"{judge['num_parameters']:,}", name, *figures.cells(words_of(run, name)))
+    return Section("wikitext", "WikiText-2", [said(run, plan, read), table, BESIDE])
+
+
+def splits(run: Run) -> list[str]:
+    """Those that are measured."""
+    return list(SETS) if run.size == "full" else ["valid"]
+
+
+def words_of(run: Run, name: str) -> int:
+    return count(run.data.file({**SETS, "train": TRAIN}[name]))
 
 
 def make_tokenizer(run: Run) -> Path:
@@ -211,6 +208,11 @@ class Figures:
         """exp(nats of the text / words), by the delta method."""
         return self.nats.scaled(self.num_tokens / num_words).exp()
 
+    def cells(self, num_words: int) -> tuple[str, ...]:
+        """As the table has them."""
+        perplexity, word = shown(self.nats.exp(), 1), shown(self.per_word(num_words), 0)
+        return shown(self.nats, 3), perplexity, word, shown(self.bits_per_byte, 3)
+
 
 def count(file: Path) -> int:
     """Words, and one more a line: 217,646 of valid and 245,569 of test, as is published."""
@@ -218,23 +220,16 @@ def count(file: Path) -> int:
     return len(text.split()) + text.count("\n")
 
 
-def add(table: Table, model: str, num_parameters: int, name: str, found: Figures, num_words: int) -> None:
-    perplexity, word = shown(found.nats.exp(), 1), shown(found.per_word(num_words), 0)
-    figures = (shown(found.nats, 3), perplexity, word, shown(found.bits_per_byte, 3))
-    table.add(model, f"{num_parameters:,}", name, *figures)
-
-
-def said(run: Run, plan: Plan, splits: dict[str, dict[str, Any]]) -> str:
+def said(run: Run, plan: Plan, read: dict[str, dict[str, Any]]) -> str:
     """What the table is of."""
     tokens = plan.steps * plan.batch * LENGTH
-    words_of = {name: count(run.data.file(file)) for name, file in {**SETS, "train": TRAIN}.items()}
-    words_a_token = words_of["valid"] / splits["valid"]["num_tokens"]
-    sliding = [found["perplexity"] ** (found["num_tokens"] / words_of[name]) for name, found in splits.items()]
+    words_a_token = words_of(run, "valid") / read["valid"]["num_tokens"]
+    sliding = [found["perplexity"] ** (found["num_tokens"] / words_of(run, name)) for name, found in read.items()]
     warmup, decay = scaled(plan.steps)
     return SAID.format(
         tokens=tokens,
         length=LENGTH,
-        epochs=tokens * words_a_token / words_of["train"],
+        epochs=tokens * words_a_token / words_of(run, "train"),
         vocabulary=VOCABULARY,
         num_times=plan.num_times,
         sliding=" and ".join(f"{each:,.0f}" for each in sliding),
