@@ -128,7 +128,7 @@ def measure(run: Run, row: Row, seed: int) -> dict[str, Any]:
     given |= {"max_train_steps": steps, "checkpointing_steps": steps, "train_file": run.data.file(TRAIN)}
     folder = run.trainer(name, row.command, "--packing", *words(given))
     found = run.evaluate(
-        name, "--checkpoint_path", folder, "--validation_file", run.data.file(HELD_OUT), "--packing",
+        f"{name}-bound", "--checkpoint_path", folder, "--validation_file", run.data.file(HELD_OUT), "--packing",
         "--max_length", given["max_length"], "--num_times", 4, "--mixed_precision", "bf16",
     )  # fmt: skip
     return found["validation"] | {"parameters": found["num_parameters"]}

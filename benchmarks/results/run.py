@@ -72,6 +72,8 @@ class Run:
     output: Path
     size: Size
     commands: list[Command] = field(default_factory=list)
+    _names: dict[str, str] = field(default_factory=dict)
+    """The command of each name: one record cannot be of two."""
 
     def trainer(self, name: str, command: str, *flags: object) -> Path:
         """What `python -m trainer COMMAND` makes under `name` (the folder `output/name`), made once; its last folder.
@@ -99,8 +101,9 @@ class Run:
     def _once(self, name: str, words: list[object]) -> str:
         """The stdout of `python -m WORDS`; a record of the same words is read instead. Raises `Failed`."""
         typed = shlex.join(["python", "-m", *map(self._word, words)])
-        kind = words[1] if words[0] == "trainer" else str(words[0]).rpartition(".")[2]
-        record = self.output / "records" / f"{name.replace('/', '-')}.{kind}.json"
+        record = self.output / "records" / f"{name.replace('/', '-')}.json"
+        if self._names.setdefault(name, typed) != typed:
+            raise ValueError(f"{name} is the name of {self._names[name]}, and cannot be that of {typed}")
         found = Command(**json.loads(record.read_text("utf-8"))) if record.exists() else Command(typed)
         if found.command != typed:
             found = Command(typed)

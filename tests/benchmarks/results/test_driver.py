@@ -36,7 +36,7 @@ def test_a_command_is_run_once_and_told_as_it_would_be_typed(run: Run) -> None:
     file.write_text('{"value": 2}', encoding="utf-8")
     later = again(run)
     assert later.module("one", TOOL, file) == {"value": 1} and later.commands == [first]
-    assert later.module("one", TOOL, "--indent", 1, file) == {"value": 2}  # another command of that name
+    assert again(run).module("one", TOOL, "--indent", 1, file) == {"value": 2}  # another command of that name
 
 
 def test_a_command_that_fails_says_its_last_lines_and_is_run_again(run: Run) -> None:
@@ -52,17 +52,22 @@ def test_a_command_that_fails_says_its_last_lines_and_is_run_again(run: Run) -> 
     assert run.commands[0].seconds > broken["seconds"] > 0  # of both attempts
 
 
-def test_a_tokenizer_and_a_measure_of_one_name_have_records_of_their_own(run: Run) -> None:
+def test_what_a_tokenizers_command_makes_is_a_folder_and_made_once(run: Run) -> None:
     text = run.data.root / "a.txt"
     text.write_text("the cat saw the moon\n" * 30, encoding="utf-8")
-    folder = run.trainer("tok", "tokenizer", "--train_file", text, "--vocab_size", 270)
-    assert folder == run.output / "tok" and (folder / "tokenizer.json").is_file()
-    run.module("tok", TOOL, folder / "tokenizer_config.json")
+    flags = ("--train_file", text, "--vocab_size", 270)
+    folder = run.trainer("tok", "tokenizer", *flags)
+    assert folder == run.output / "tok"
     (folder / "tokenizer.json").unlink()
-    later = again(run)
-    later.module("tok", TOOL, folder / "tokenizer_config.json")
-    later.trainer("tok", "tokenizer", "--train_file", text, "--vocab_size", 270)
-    assert not (folder / "tokenizer.json").exists()  # nothing was run again
+    again(run).trainer("tok", "tokenizer", *flags)
+    assert not (folder / "tokenizer.json").exists()  # it was not run again
+
+
+def test_one_name_is_of_one_command(run: Run) -> None:
+    """Else the record of one would make the other be run again, each time."""
+    run.module("one", TOOL, run.data.root / "a.json")
+    with pytest.raises(ValueError, match=r"one is the name of python -m json\.tool DATA/a\.json"):
+        run.module("one", TOOL, "--indent", 1, run.data.root / "a.json")
 
 
 def test_what_was_run_is_told_under_the_table(run: Run) -> None:
