@@ -23,7 +23,10 @@ TRAIN = "wikitext-2/train.txt"
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is made: optimizer steps of `batch` pieces, and a network's width and depth (`reference`: of the reference's)."""
+    """How much is made: optimizer steps of `batch` pieces; a network's width and depth (`reference`: of the reference's).
+
+    num_times: at which a piece's bound is measured. evaluations: among which the autoregressive model's best weights are.
+    """
 
     steps: int
     batch: int
@@ -31,9 +34,10 @@ class Plan:
     layers: int
     reference: int
     num_times: int
+    evaluations: int
 
 
-PLANS: dict[Size, Plan] = {"small": Plan(5, 8, 64, 2, 1, 1), "full": Plan(1600, 32, 256, 7, 5, 2)}
+PLANS: dict[Size, Plan] = {"small": Plan(5, 8, 64, 2, 1, 1, 1), "full": Plan(1600, 32, 256, 7, 5, 2, 4)}
 
 REFERENCE_STEPS, REFERENCE_WARMUP, REFERENCE_DECAY = 1_000_000, 2500, 0.9999
 """Of the recipe of kuleshov-group/mdlm (`configs/`): steps, those of warm-up, EMA."""
@@ -44,7 +48,7 @@ tokens made of it, one seed. Bounds for the three processes, at {num_times} time
 autoregressive model (GPT-2's network, by transformers' Trainer; its best weights on valid). The ± are standard errors over
 pieces: not those of another seed. A word is what white space divides, and the end of a line is one, as in the literature. A
 piece is read without what stands before it; with at least half a piece before each token the autoregressive model has
-{sliding} a word on valid and test.
+{sliding} a word.
 
 *Ours* is the recipe that the demos were trained by: ModernBERT, AdamW with a cosine, `--estimator count` for masks.
 *Reference* is that of the reference implementation, with its network (DiT, told sigma for UDLM), learning rate 3e-4,
@@ -78,7 +82,7 @@ def section(run: Run) -> Section:
             figures = Figures.of(found["validation"], "nelbo")
             table.add(f"{model}, bound", f"{found['num_parameters']:,}", name, *figures.cells(words_of(run, name)))
     judge = autoregressive(run, plan, tokenizer)
-    read = {"valid": judge, "test": judge["tests"]["test.txt"]}
+    read = {"valid": judge} | {file.removesuffix(".txt"): found for file, found in judge["tests"].items()}
     for name in splits(run):
         figures = Figures.of(read[name]["pieces"], "nats")
         table.add("autoregressive", f"{judge['num_parameters']:,}", name, *figures.cells(words_of(run, name)))
@@ -158,10 +162,10 @@ def reference(run: Run, plan: Plan, tokenizer: Path, command: str, time_conditio
 
 def autoregressive(run: Run, plan: Plan, tokenizer: Path) -> dict[str, Any]:
     """Its figures; of valid at the top, of test under `tests`."""
-    given = {
+    tests = {"test_file": run.data.file(SETS["test"])} if "test" in splits(run) else {}
+    given = tests | {
         "train_file": run.data.file(TRAIN),
         "validation_file": run.data.file(SETS["valid"]),
-        "test_file": run.data.file(SETS["test"]),
         "tokenizer_name": tokenizer,
         "context": LENGTH,
         "hidden_size": plan.width,
@@ -169,7 +173,7 @@ def autoregressive(run: Run, plan: Plan, tokenizer: Path) -> dict[str, Any]:
         "max_train_steps": plan.steps,
         "batch_size": plan.batch,
         "learning_rate": 1.5e-3,
-        "eval_steps": max(1, plan.steps // 4),
+        "eval_steps": plan.steps // plan.evaluations,
         "bf16": True,
     }
     flags = [*words(given), "--output_dir", run.output / "wikitext" / "autoregressive"]
@@ -224,7 +228,10 @@ def said(run: Run, plan: Plan, read: dict[str, dict[str, Any]]) -> str:
     """What the table is of."""
     tokens = plan.steps * plan.batch * LENGTH
     words_a_token = words_of(run, "valid") / read["valid"]["num_tokens"]
-    sliding = [found["perplexity"] ** (found["num_tokens"] / words_of(run, name)) for name, found in read.items()]
+    sliding = [
+        f"{found['perplexity'] ** (found['num_tokens'] / words_of(run, name)):,.0f} ({name})"
+        for name, found in read.items()
+    ]
     warmup, decay = scaled(plan.steps)
     return SAID.format(
         tokens=tokens,
@@ -232,7 +239,7 @@ def said(run: Run, plan: Plan, read: dict[str, dict[str, Any]]) -> str:
         epochs=tokens * words_a_token / words_of(run, "train"),
         vocabulary=VOCABULARY,
         num_times=plan.num_times,
-        sliding=" and ".join(f"{each:,.0f}" for each in sliding),
+        sliding=" and ".join(sliding),
         warmup=warmup,
         decay=decay,
         steps=plan.steps,

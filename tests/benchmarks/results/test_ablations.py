@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,26 @@ def test_a_framed_run_starts_from_random_weights_in_a_frame(tmp_path: Path, monk
         assert "config_name" not in flags and '"prefix"' in (folder / "token_diffusion.json").read_text("utf-8")
         weights.append((folder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_every_row_trains_and_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As published but for the steps, on a text of a few lines."""
+
+    def in_this_process(typed: str, words: list[object], log: Path) -> str:
+        output = tmp_path / "figures.json"
+        asked = [str(word) for word in words[1:]]
+        assert main([*asked, *(["--output_file", str(output)] if asked[0] == "evaluate" else [])]) == 0, typed
+        return json.dumps(json.loads(output.read_text("utf-8"))) if asked[0] == "evaluate" else ""
+
+    for file in (ablations.TRAIN, ablations.HELD_OUT):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("the cat saw the moon and did not know what it was\n" * 300, encoding="utf-8")
+    monkeypatch.setattr("benchmarks.results.run._stdout", in_this_process)
+    monkeypatch.setattr(Data, "file", lambda self, name: self.root / name)
+    monkeypatch.setitem(ablations.STEPS, "full", 2)
+    monkeypatch.setattr(ablations, "SEEDS", (0,))
+    section = ablations.section(Run(Data(tmp_path), tmp_path / "work", "full"))
+    tables = [part for part in section.parts if isinstance(part, ablations.Table)]
+    assert [len(table.rows) for table in tables] == [len(ABLATIONS), len(RECIPE)]
+    assert all(1 < float(str(row[2]).partition(" ")[0]) < 9 for table in tables for row in table.rows)

@@ -96,7 +96,7 @@ def test_all_of_wikitext_sees_the_same_tokens_and_is_measured_alike(run: Command
     assert rows["MDLM, bound", "valid"][3:] == ("0.693 ± 0.001", "2.0 ± 0.0", "16 ± 0", "0.500 ± 0.010")
     assert rows["autoregressive", "test"][3:6] == ("0.347 ± 0.001", "1.4 ± 0.0", "4 ± 0")
     said = " ".join(said.split())
-    assert "has 4 and 4 a word on valid and test" in said
+    assert "has 4 (valid) and 4 (test) a word." in said
     assert "(about 16,384.0 times the train split)" in said  # 6,553,600 tokens, four a word, of 100 words
 
 
