@@ -90,7 +90,7 @@ class Run:
     def module(self, name: str, module: str, *flags: object) -> Any:
         """The JSON that `python -m MODULE` prints last, asked for once. `name` is that of its record."""
         text = self._once(name, [module, *flags])
-        return json.loads(text[text.index("{") :])
+        return json.loads(text[f"\n{text}".rindex("\n{") :])
 
     def evaluate(self, name: str, *flags: object) -> dict[str, Any]:
         """The JSON of `python -m trainer evaluate`, measured once."""

@@ -39,6 +39,13 @@ def test_a_command_is_run_once_and_told_as_it_would_be_typed(run: Run) -> None:
     assert again(run).module("one", TOOL, "--indent", 1, file) == {"value": 2}  # another command of that name
 
 
+def test_what_is_printed_before_the_figures_is_passed_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' Trainer prints its logs, too."""
+    said = "{'loss': 1.5}\n" + json.dumps({"value": {"nested": [{}]}}, indent=2) + "\n"
+    monkeypatch.setattr("benchmarks.results.run._stdout", lambda typed, words, log: said)
+    assert run.module("one", TOOL) == {"value": {"nested": [{}]}}
+
+
 def test_a_command_that_fails_says_its_last_lines_and_is_run_again(run: Run) -> None:
     file = run.data.root / "a.json"
     file.write_text("no json", encoding="utf-8")
