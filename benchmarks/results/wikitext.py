@@ -58,7 +58,7 @@ and {decay:.3f}, where it has 2,500 and 0.9999 for a million steps, with which n
 
 BESIDE = """\
 Beside what is published: AWD-LSTM (33 M parameters, 750 epochs; arXiv:1708.02182) has 68.6 a word on valid and 65.8 on test,
-carrying its state on from word to word. Of papers on diffusion none trains on WikiText-2; on LM1B, a thousand times as long
+carrying its state on from word to word. Of papers on diffusion none trains on WikiText-2; on LM1B, ten thousand times as long
 (a million steps of 512 x 128 tokens, 110 M parameters), they have 22.3 a token (autoregressive), 27.0 (MDLM), 31.3 (UDLM)
 (arXiv:2506.10892, table 1): MDLM is 1.21 times and UDLM 1.40 times the autoregressive model. Those tokens are
 bert-base-uncased's, so only such ratios compare with this table, and only roughly, as these models have seen little and are
