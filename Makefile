@@ -4,10 +4,12 @@
 #   make serve PORT=9000 ARGS='--checkpoint_path my-run/final'
 #   make test  ARGS='-k nelbo'
 #   make test  WORKERS=0
+#   make results-small DATA=DIR
 #
 # PYTHON         the interpreter that .venv is made from
 # TORCH_BACKEND  which build of torch: empty takes the one that pip finds (on Linux usually CUDA, several GB);
 #                cpu, cu130, auto, ... takes the build of that name, found by uv
+# DATA           the folder of texts and molecules that docs/results.md names
 # WORKERS        processes that share the tests, a file at a time: one a core and at most four, as each takes 1.5 GB; 0 for none
 PYTHON ?= python3
 TORCH_BACKEND ?=
@@ -16,11 +18,12 @@ WORKERS ?= logical
 HOST =
 PORT =
 ARGS =
+DATA =
 
 python := .venv/bin/python
 pip := $(python) -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test test-slow test-browser pictures lint format lock clean
+.PHONY: serve test test-slow test-browser pictures results-small data-given lint format lock clean
 .DELETE_ON_ERROR:
 
 serve: .venv/.installed-server,clients
@@ -38,6 +41,13 @@ test-browser: .venv/.installed-dev
 
 pictures: .venv/.installed-dev
 	$(python) -m benchmarks.page.pictures $(ARGS)
+
+# ARGS='wikitext ablations' for some of the tables.
+results-small: data-given .venv/.installed-trainer,molecules
+	$(python) -m benchmarks.results --data '$(DATA)' $(ARGS)
+
+data-given:
+	@test -d '$(DATA)' || { echo 'make results-small must have DATA=DIR, a folder as docs/results.md tells, got "$(DATA)"' >&2; exit 2; }
 
 lint: .venv/.installed-dev
 	$(python) -m ruff check

@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,14 +84,22 @@ def _version(package: str) -> str:
         return "absent"
 
 
+def versions(packages: Sequence[str]) -> str:
+    """Of Python and these packages."""
+    return ", ".join([f"Python {platform.python_version()}", *(f"{each} {_version(each)}" for each in packages)])
+
+
+def thread_variables() -> list[str]:
+    """How many threads this process and those it starts may have, as it would be typed before a command."""
+    return [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
+
+
 def provenance(arguments: list[str], device: str, dtype: str, seconds: float) -> str:
     """One paragraph under a section; `arguments` are those that `python -m benchmarks` got."""
-    variables = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    versions = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
     return (
-        f"`{' '.join([*variables, command])}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}, "
+        f"`{' '.join([*thread_variables(), command])}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}, "
         f"{seconds:.0f} s. {hardware(device)}, load average {LOAD_AT_START:.1f} when it began; "
         f"{torch.get_num_threads()} threads of torch in this process; {device}, {dtype}. "
-        f"Python {platform.python_version()}, {versions}."
+        f"{versions(PACKAGES)}."
     )

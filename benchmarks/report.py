@@ -77,8 +77,8 @@ def merged(page: str, name: str, section: str) -> str:
     return "\n".join(part.strip("\n") + "\n" for part in parts if part.strip("\n"))
 
 
-def write(path: Path, name: str, section: str) -> None:
-    """Put a section into the file, which is made if it is not there."""
-    page = path.read_text(encoding="utf-8") if path.exists() else HEADER
+def write(path: Path, name: str, section: str, header: str = HEADER) -> None:
+    """Put a section into the file, which begins with `header` if it is not there."""
+    page = path.read_text(encoding="utf-8") if path.exists() else header
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(merged(page, name, section), encoding="utf-8")

@@ -6,7 +6,8 @@ GPT-2's network from random weights, and a byte-level BPE tokenizer of the same 
 Each file is one document; windows of `--context` tokens begin with the tokenizer's BOS, wherever in a document they begin, as
 the windows of samples do. The best weights on the validation text are kept, and training ends when they have not become better
 for `--patience` evaluations. The same command again goes on from the last evaluation. The folder's card and `judge.json` say
-what the judge makes of text that it has not seen.
+what the judge makes of text that it has not seen, and `judge.json` also what it makes of each `--test_file`, which has no say
+in the weights: so it is the autoregressive baseline beside a diffusion model of the same tokenizer.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from token_diffusion.diffusion.values import check_int
 from token_diffusion.errors import ParameterError, in_short
-from token_diffusion.facts import Frame
 from token_diffusion.networks.weights.reading import quiet
 from trainer.data.corpus import read_documents
-from trainer.data.sequences import tokenize
 from trainer.data.tokenizer import build_tokenizer
-from trainer.evaluation.quality import Judge, Text, generative_perplexity, load_judge
+from trainer.evaluation.quality import load_judge
 from trainer.output.files import check_output_dir, write_whole
+
+from .held_out import bos_of, held_out, rows_of
 
 CHECKPOINTS, SETTINGS, FIGURES = "checkpoints", "settings.json", "judge.json"
 
@@ -75,24 +76,6 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {"input_ids": self.rows[index], "labels": self.rows[index]}
-
-
-def bos_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What goes before a text, as `quality.retokenize` has it. Raises `ParameterError` where there is nothing."""
-    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if token_id is not None:
-            return int(token_id)
-    raise ParameterError("tokenizer_name", "have a BOS or an EOS token", type(tokenizer).__name__)
-
-
-def rows_of(tokenizer: PreTrainedTokenizerBase, flag: str, files: Sequence[Path], context: int) -> list[Any]:
-    """The windows of files, the last of which may be shorter. Raises `ParameterError` for what cannot be read."""
-    documents = read_documents(flag, files, packing=True)
-    frame = Frame(prefix=(bos_of(tokenizer),))
-    return [
-        row.tolist()
-        for row in tokenize(tokenizer, documents, flag=flag, packing=True, max_length=context, frame=frame).ids
-    ]
 
 
 def make_tokenizer(asked: argparse.Namespace) -> PreTrainedTokenizerBase:
@@ -206,6 +189,7 @@ def settings_of(asked: argparse.Namespace) -> dict[str, Any]:
     """What was asked for; a run goes on as it began. Raises `ParameterError` for another one in the same folder."""
     settings = {name: value for name, value in vars(asked).items() if name != "output_dir"}
     settings |= {"train_file": [path.name for path in asked.train_file], "validation_file": asked.validation_file.name}
+    del settings["test_file"]  # has no part in the run
     settings["tokenizer_name"] = asked.tokenizer_name and asked.tokenizer_name.name
     path = asked.output_dir / SETTINGS
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
@@ -214,23 +198,6 @@ def settings_of(asked: argparse.Namespace) -> dict[str, Any]:
             rule = f"be {before.get(name)!r}, as in the run that {asked.output_dir.name} holds"
             raise ParameterError(name, rule, value)
     return settings
-
-
-def held_out(judge: Judge, flag: str, file: Path) -> dict[str, Any]:
-    """What a judge makes of text: perplexity a token and bits a byte, each token scored once (`generative_perplexity`)."""
-    (text,) = read_documents(flag, [file], packing=True)
-    bos = bos_of(judge.tokenizer)
-    rows = rows_of(judge.tokenizer, flag, [file], sys.maxsize)
-    texts = [Text(row, [token != bos for token in row]) for row in rows]
-    perplexity, num_tokens = generative_perplexity(judge, texts)
-    num_bytes = len(text.encode())
-    bits = torch.tensor(perplexity.value).log2().item() * num_tokens
-    return {
-        "perplexity": perplexity.value,
-        "bits_per_byte": bits / num_bytes,
-        "num_tokens": num_tokens,
-        "num_bytes": num_bytes,
-    }
 
 
 def finish(asked: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
@@ -246,6 +213,7 @@ def finish(asked: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
         "batch_size": asked.batch_size,
         **run,
         **held_out(judge, "validation_file", asked.validation_file),
+        "tests": {path.name: held_out(judge, "test_file", path) for path in asked.test_file},
     }
     write_whole(asked.output_dir / FIGURES, json.dumps(figures, indent=2) + "\n")
     card = CARD.format(**figures | {"train_files": ", ".join(figures["train_files"])})
@@ -261,6 +229,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--train_file", nargs="+", type=Path, required=True)
     parser.add_argument("--validation_file", type=Path, required=True, help="text that is not trained on")
+    parser.add_argument("--test_file", nargs="+", type=Path, default=[], help="more such text, only measured")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--tokenizer_name", type=Path, help="a folder with a tokenizer, instead of a new one")
     parser.add_argument("--vocab_size", type=int, default=4096, help="of a new tokenizer")

@@ -19,6 +19,8 @@ MD5 = {
     "tatoeba-english/valid.txt": "f4be7f94e4b9b7b173470b5765ae6df7",
     "tatoeba-english/test.txt": "13d4addd8e62e2b54c63721e2c262fa0",
     "wikitext-2/train.txt": "c311e632ddd73dad465aab3237e77095",
+    "wikitext-2/valid.txt": "d756d22ab2310e7e60c094bea5c5a8eb",
+    "wikitext-2/test.txt": "781c9418ab9414bd09e4aad825aae752",
     "qm9/train.txt": "1043d2756391406d914a1c6eb6943809",
     "qm9/valid.txt": "d7d6d9068879c0ddaefbeb844da1b230",
     "qm9/test.txt": "7a0d2d1ba8b0db3424ac82d8b571f4c4",

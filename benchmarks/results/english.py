@@ -26,7 +26,7 @@ MODEL = """--packing --max_length 64 --config_name modernbert --per_device_train
 
 JUDGE = {
     "small": "--context 64 --hidden_size 128 --num_layers 2 --max_train_steps 150 --eval_steps 50",
-    "full": """--context 128 --hidden_size 256 --num_layers 5 --dropout 0.05 --max_train_steps 1600 --batch_size 32
+    "full": """--context 128 --hidden_size 256 --num_layers 5 --dropout 0.05 --max_train_steps 800 --batch_size 32
     --eval_steps 200 --bf16""",
 }
 READING = {"small": "--num_samples 32 --seq_len 64 --num_inference_steps 32", "full": ""}

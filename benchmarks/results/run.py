@@ -4,36 +4,76 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from .. import ROOT
+from ..environment import commit, thread_variables
 from .data import Data
 
 Size = Literal["small", "full"]
 
 
 class Failed(RuntimeError):
-    """A command ended with an error; the message is its last lines."""
+    """A command ended with an error; the message is the command and the last lines that it said."""
+
+
+@dataclass
+class Command:
+    """What was typed, and what came of it.
+
+    `seconds` are those of the clock and `cpu_seconds` those of the processor (a run that is stopped for a while has few of
+    them), of all attempts together. `load` is the machine's when it began. stdout: None where it was broken off.
+    """
+
+    command: str
+    commit: str = field(default_factory=commit)
+    date: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    threads: str = field(default_factory=lambda: " ".join(thread_variables()))
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    stdout: str | None = None
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Adds what happens inside to its seconds."""
+        start, cpu = time.perf_counter(), _children()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+            self.cpu_seconds += _children() - cpu
+
+
+def _children() -> float:
+    """Seconds of the processor that the processes took that this one has started, and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @dataclass
 class Run:
     """Where the files are, where what is made goes, and how much is made.
 
-    `commands` are those that were needed, as they would be typed in the repository, with the seconds that each took when it
-    was run, in this call or in one before.
+    `commands` are those that were needed, as they would be typed in the repository, run in this call or in one before.
     """
 
     data: Data
     output: Path
     size: Size
-    commands: list[tuple[str, float]] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+    _names: dict[str, str] = field(default_factory=dict)
+    """The command of each name: one record cannot be of two."""
 
     def trainer(self, name: str, command: str, *flags: object) -> Path:
         """What `python -m trainer COMMAND` makes under `name` (the folder `output/name`), made once; its last folder.
@@ -60,25 +100,23 @@ class Run:
 
     def _once(self, name: str, words: list[object]) -> str:
         """The stdout of `python -m WORDS`; a record of the same words is read instead. Raises `Failed`."""
-        command = shlex.join(["python", "-m", *map(self._word, words)])
+        typed = shlex.join(["python", "-m", *map(self._word, words)])
         record = self.output / "records" / f"{name.replace('/', '-')}.json"
-        if record.exists() and (found := json.loads(record.read_text("utf-8")))["command"] == command:
-            self.commands.append((command, found["seconds"]))
-            return str(found["stdout"])
-        start = time.perf_counter()
-        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
-        print(command, file=sys.stderr, flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", *map(str, words)], cwd=ROOT, capture_output=True, text=True, env=environment
-        )
-        seconds = time.perf_counter() - start
-        if done.returncode:
-            raise Failed(f"{command}\n{done.stderr[-2000:]}")
-        record.parent.mkdir(parents=True, exist_ok=True)
-        what = {"command": command, "seconds": seconds, "stdout": done.stdout}
-        record.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
-        self.commands.append((command, seconds))
-        return done.stdout
+        if self._names.setdefault(name, typed) != typed:
+            raise ValueError(f"{name} is the name of {self._names[name]}, and cannot be that of {typed}")
+        found = Command(**json.loads(record.read_text("utf-8"))) if record.exists() else Command(typed)
+        if found.command != typed:
+            found = Command(typed)
+        if found.stdout is None:
+            print(typed, file=sys.stderr, flush=True)  # its own messages are in the log beside the record
+            record.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with found.timed():
+                    found.stdout = _stdout(typed, words, record.with_suffix(".log"))
+            finally:
+                record.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
+        self.commands.append(found)
+        return found.stdout
 
     def _word(self, word: object) -> str:
         """A word of a command as a reader would type it: the data's folder as DATA, the output's as OUT."""
@@ -86,3 +124,15 @@ class Run:
         for path, name in ((self.data.root, "DATA"), (self.output, "OUT")):
             text = text.replace(str(path), name)
         return text
+
+
+def _stdout(typed: str, words: list[object], log: Path) -> str:
+    """Of the command, whose stderr goes into `log` as it is written. Raises `Failed`."""
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-m", *map(str, words)]
+    with log.open("w", encoding="utf-8") as errors:
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
+    if done.returncode:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise Failed("\n".join([typed, *said[-3:]]))
+    return done.stdout

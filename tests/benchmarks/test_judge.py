@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.decoders.judge import held_out, main
+from benchmarks.decoders.held_out import held_out
+from benchmarks.decoders.judge import main
 from trainer.evaluation.quality import load_judge
 
 WORDS = "once upon a time there was a cat that saw the moon and a dog that did not"
@@ -70,6 +71,42 @@ def test_held_out_figures_are_those_of_a_loop_over_single_tokens(trained: Path, 
     assert found["num_tokens"] == len(ids)
     assert found["perplexity"] == pytest.approx(math.exp(nats / len(ids)), rel=1e-4)
     assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / found["num_bytes"], rel=1e-4)
+
+
+def test_pieces_are_read_each_by_itself(trained: Path, text: Path) -> None:
+    judge = load_judge(str(trained))
+    found = held_out(judge, "test_file", text / "train.txt")["pieces"]
+    ids = judge.tokenizer((text / "train.txt").read_text(encoding="utf-8"), add_special_tokens=False)["input_ids"]
+    sums, counts = [], []
+    for start in range(0, len(ids), judge.context - 1):
+        row = [judge.tokenizer.bos_token_id, *ids[start : start + judge.context - 1]]
+        with torch.inference_mode():
+            logits = judge.model(input_ids=torch.tensor([row])).logits[0, :-1]
+        sums.append(-logits.log_softmax(-1)[torch.arange(len(row) - 1), row[1:]].sum().item())
+        counts.append(len(row) - 1)
+    assert len(sums) > 2 and found["num_tokens"] == len(ids)
+    nats = sum(sums) / len(ids)
+    assert (found["nats"], found["perplexity"]) == (
+        pytest.approx(nats, rel=1e-4),
+        pytest.approx(math.exp(nats), rel=1e-3),
+    )
+    assert found["bits_per_byte"] == pytest.approx(sum(sums) / math.log(2) / found["num_bytes"], rel=1e-4)
+    # The error of a ratio of sums, by the delta method over pieces.
+    rest = torch.tensor(sums) - nats * torch.tensor(counts)
+    error = (rest.square().sum() / (len(sums) - 1) * len(sums)).sqrt().item() / len(ids)
+    assert found["nats_error"] == pytest.approx(error, rel=1e-3)
+
+
+def test_files_that_are_only_measured_change_no_weight(trained: Path, text: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "judge", ignore=shutil.ignore_patterns("judge.json"))
+    more = ["--test_file", str(text / "train.txt"), str(text / "valid.txt")]
+    assert main([*flags(text, tmp_path / "judge"), *more]) == 0
+    before, after = (
+        json.loads((folder / "judge.json").read_text("utf-8")) for folder in (trained, tmp_path / "judge")
+    )
+    assert set(after["tests"]) == {"train.txt", "valid.txt"} and before["tests"] == {}
+    assert after["tests"]["valid.txt"]["perplexity"] == before["perplexity"] == after["perplexity"]
+    assert after["tests"]["train.txt"]["num_bytes"] == len((text / "train.txt").read_bytes())
 
 
 def test_the_same_command_goes_on_and_another_one_is_refused(trained: Path, text: Path) -> None:

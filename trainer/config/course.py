@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -19,6 +20,8 @@ class CourseFlags(CommandLine):
     """checkpoint-N/ and final/ are written here, each a complete folder that serves."""
     seed: int = Field(0, ge=0, le=MAX_SEED)
     """Weights, data order, times and noise follow from it."""
+    time_sampling: Literal["stratified", "independent"] = "stratified"
+    """The times of an optimizer step's examples: spread evenly over (0, 1], or each drawn by itself (more variance)."""
     max_train_steps: PositiveInt = 1000
     """Optimizer steps."""
     num_train_epochs: PositiveFloat | None = Field(None, allow_inf_nan=False)

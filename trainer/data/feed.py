@@ -67,6 +67,7 @@ class Feed:
         self.tokenizer, self.scheduler = tokenizer, scheduler
         micro_batches = config.gradient_accumulation_steps * accelerator.num_processes
         self.window = config.per_device_train_batch_size * micro_batches
+        self.drawn = Window(self.window, config.seed, stratified=config.time_sampling == "stratified")
         self.pad_token_id = padding(tokenizer)
         self.validation = self.tokenize("validation_file", corpus.validation)
         self.spelling = self._spell()
@@ -160,9 +161,8 @@ class StoredFeed(Feed):
         batches = TrainingBatches(
             num_sequences=len(self.training.ids),
             batch_size=config.per_device_train_batch_size,
-            window=self.window,
+            window=self.drawn,
             num_steps=config.max_train_steps,
-            seed=config.seed,
             first_step=first_step,
         )
         yield from self.loader(self.examples(self.training), batches)
@@ -249,9 +249,9 @@ class StreamedFeed(Feed):
         told = self.facts, self.labels
         stream = iter(SequenceStream(*shared, position, accelerator.is_main_process, *told))
         examples, collate = self.examples(None), Collate(self.pad_token_id)
-        window, size = Window(self.window, config.seed), config.per_device_train_batch_size
+        size = config.per_device_train_batch_size
         for step in count(first_step):
-            times, seeds = window.noise(step)
+            times, seeds = self.drawn.noise(step)
             for micro_step in range(config.gradient_accumulation_steps):
                 start = (micro_step * num_processes + process) * size
                 batch = []

@@ -183,17 +183,21 @@ class Window:
     """The noise of optimizer steps of `size` examples each: what the examples are is another matter.
 
     The window counts the examples of all processes and accumulation steps, and the times are stratified over it:
-    u_i = (i + offset) / size with one offset a step, dealt out in random order.
+    u_i = (i + offset) / size with one offset a step, dealt out in random order. Without `stratified` each is drawn by itself.
     """
 
     size: int
     seed: int
+    stratified: bool = True
 
     def noise(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Times float64 [size] in (0, 1] and seeds int64 [size] of a step (the first is 0)."""
         generator = np.random.default_rng([self.seed, TRAINING, step])
-        strata = generator.permutation(self.size)
-        times = 1 - (strata + generator.random()) / self.size
+        if self.stratified:
+            strata = generator.permutation(self.size)
+            times = 1 - (strata + generator.random()) / self.size
+        else:
+            times = 1 - generator.random(self.size)
         return times, generator.integers(2**63, size=self.size)
 
 
@@ -201,10 +205,10 @@ class TrainingBatches(Batches):
     """The draws of the optimizer steps `first_step` (0 at the start) to `num_steps` - 1: shuffled epochs."""
 
     def __init__(
-        self, *, num_sequences: int, batch_size: int, window: int, num_steps: int, seed: int, first_step: int = 0
+        self, *, num_sequences: int, batch_size: int, window: Window, num_steps: int, first_step: int = 0
     ) -> None:
         super().__init__(batch_size)
-        self.num_sequences, self.window, self.seed = num_sequences, Window(window, seed), seed
+        self.num_sequences, self.window = num_sequences, window
         self.steps = range(first_step, num_steps)
 
     def __len__(self) -> int:
@@ -220,7 +224,7 @@ class TrainingBatches(Batches):
     def _order(self, start: int) -> Iterator[int]:
         epoch, start = divmod(start, self.num_sequences)
         while True:
-            order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.num_sequences)
+            order = np.random.default_rng([self.window.seed, ORDER, epoch]).permutation(self.num_sequences)
             yield from order[start:].tolist()
             epoch, start = epoch + 1, 0
 

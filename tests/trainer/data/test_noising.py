@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
+from scipy.stats import kstest
 
 from tests.laws import make_law
 from token_diffusion.diffusion.scheduler import TokenDiffusionScheduler
@@ -20,6 +21,7 @@ from trainer.data.noising import (
     NoisyExamples,
     TrainingBatches,
     ValidationBatches,
+    Window,
     mask_count,
 )
 
@@ -78,7 +80,7 @@ def draws(batches: Batches) -> list[Draw]:
 
 
 def plan(batch_size: int, seed: int = 0) -> TrainingBatches:
-    return TrainingBatches(num_sequences=5, batch_size=batch_size, window=12, num_steps=3, seed=seed)
+    return TrainingBatches(num_sequences=5, batch_size=batch_size, window=Window(12, seed), num_steps=3)
 
 
 def test_times_are_stratified_over_the_window_whatever_the_batch_size() -> None:
@@ -91,6 +93,31 @@ def test_times_are_stratified_over_the_window_whatever_the_batch_size() -> None:
         assert sorted(np.ceil(times * 12)) == list(range(1, 13))
         np.testing.assert_allclose(np.diff(np.sort(times)), 1 / 12)
         assert (np.sort(times) != times).any()
+
+
+def test_stratified_times_are_those_that_they_always_were() -> None:
+    times, seeds = Window(5, 7).noise(3)
+    expected = ["0x1.a187ce1f8de50p-2", "0x1.a97602a582308p-3", "0x1.9d90b3dc93bf5p-1", "0x1.372a4d762d58fp-1"]
+    assert [time.hex() for time in times.tolist()] == [*expected, "0x1.fb8d217d12d80p-8"]
+    assert seeds.tolist()[:2] == [291970237489378395, 1998641885420391600]
+
+
+def test_independent_times_are_uniform_and_do_not_know_each_other() -> None:
+    drawn = Window(4, 0, stratified=False)
+    times = np.array([drawn.noise(step)[0] for step in range(4000)])
+    assert ((times > 0) & (times <= 1)).all()
+    assert kstest(times.ravel(), "uniform").pvalue > 0.01
+    # Stratified, each window has one time in each quarter; independent ones do in 4! of 4^4 cases.
+    shares = [(np.sort(np.ceil(4 * each), axis=1) == [1, 2, 3, 4]).all(1).mean() for each in (times, stratified())]
+    assert shares == [pytest.approx(24 / 256, abs=0.02), 1]
+    assert abs(np.corrcoef(times.T)[np.triu_indices(4, 1)]).max() < 0.06  # three standard errors are 0.047
+    some, again = (TrainingBatches(num_sequences=5, batch_size=n, window=drawn, num_steps=3) for n in (2, 4))
+    assert draws(some) == draws(again)
+
+
+def stratified() -> np.ndarray:
+    """Times [400, 4] of as many windows."""
+    return np.array([Window(4, 0).noise(step)[0] for step in range(400)])
 
 
 def test_every_epoch_visits_every_sequence_once() -> None:
@@ -143,7 +170,7 @@ def test_validation_tells_hybrids_whole_bound_and_training_keeps_its_margin() ->
 def test_a_plan_goes_on_from_any_step() -> None:
     whole = draws(plan(4))
     for first_step in range(4):
-        rest = TrainingBatches(num_sequences=5, batch_size=4, window=12, num_steps=3, seed=0, first_step=first_step)
+        rest = TrainingBatches(num_sequences=5, batch_size=4, window=Window(12, 0), num_steps=3, first_step=first_step)
         assert draws(rest) == whole[12 * first_step :] and len(rest) == 3 * (3 - first_step)
 
 
@@ -152,7 +179,7 @@ def test_processes_and_accumulation_steps_share_one_stratified_window(num_proces
     """What accelerate deals to the processes in a step is, in all, the step's window: each stratum of time once."""
     size = 4
     window = size * num_processes * accumulation
-    batches = TrainingBatches(num_sequences=50, batch_size=size, window=window, num_steps=3, seed=0)
+    batches = TrainingBatches(num_sequences=50, batch_size=size, window=Window(window, 0), num_steps=3)
     shares = [list(BatchSamplerShard(batches, num_processes, process)) for process in range(num_processes)]
     assert all(len(share) == 3 * accumulation for share in shares)
     for step in range(3):
@@ -197,14 +224,17 @@ def test_a_sequence_of_special_tokens_alone_is_left_as_it_is() -> None:
     assert torch.equal(noisy, clean) and 0 < t <= 1 and weight.isfinite()
 
 
-def estimates(counted: bool, alpha_schedule: str, num_steps: int, window: int) -> torch.Tensor:
+def estimates(
+    counted: bool, alpha_schedule: str, num_steps: int, window: int, stratified: bool = True
+) -> torch.Tensor:
     """The NELBO of each step's window under the exact denoiser of a small law, nats a sequence, float64 [num_steps]."""
     law = make_law(vocab_size=5, length=4, mask_token_id=MASK)
     scheduler = TokenDiffusionScheduler(5, MASK, alpha_schedule=alpha_schedule)
     denoiser = law.denoiser(scheduler)
     sequences = law.draw(4000, torch.Generator().manual_seed(0)).numpy().astype(np.int32)
     noisy = NoisyExamples(list(sequences), scheduler, [MASK], counted=counted)
-    batches = TrainingBatches(num_sequences=4000, batch_size=window, window=window, num_steps=num_steps, seed=1)
+    drawn = Window(window, 1, stratified)
+    batches = TrainingBatches(num_sequences=4000, batch_size=window, window=drawn, num_steps=num_steps)
     sums = []
     for step in batches:
         batch = Collate(0)([noisy[draw] for draw in step])
@@ -223,3 +253,11 @@ def test_counts_estimate_the_entropy_as_times_do_with_less_variance(alpha_schedu
         error = found.std().item() / len(found) ** 0.5
         assert found.mean().item() == pytest.approx(entropy, abs=4 * error + 0.01)
     assert by_count.var() < 0.8 * by_time.var()
+
+
+def test_independent_times_estimate_the_entropy_with_more_variance() -> None:
+    entropy = make_law(vocab_size=5, length=4, mask_token_id=MASK).entropy
+    spread, alone = (estimates(False, "log_linear", 250, 16, stratified) for stratified in (True, False))
+    error = alone.std().item() / len(alone) ** 0.5
+    assert alone.mean().item() == pytest.approx(entropy, abs=4 * error + 0.01)
+    assert spread.var() < 0.8 * alone.var()

@@ -184,6 +184,7 @@ def refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> str:
         ({"ema_decay": 0}, "ema_decay must be 0.9 as in"),
         ({"max_train_steps": 20}, "max_train_steps must be 10 as in"),
         ({"estimator": "count"}, "estimator must be 'time' as in"),
+        ({"time_sampling": "independent"}, "time_sampling must be 'stratified' as in"),
         ({"alpha_schedule": "cosine"}, "alpha_schedule must be 'log_linear' as in"),
         ({"command": "udlm"}, "the process must be absorbing as in the run that wrote checkpoint-3, got 'uniform'"),
     ],

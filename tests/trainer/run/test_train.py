@@ -135,15 +135,18 @@ def test_the_weighting_changes_what_is_trained_and_not_what_is_reported(
 
 def test_accumulation_equals_one_larger_batch(workplace: Path, tmp_path: Path) -> None:
     """Unpacked lines differ in length, so a mean of means would show, and padding differs between the two runs."""
+    seen = []
     whole = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_train_steps": 3}
     parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_train_steps": 3}
-    for process in ("mdlm", "udlm"):
-        folder = tmp_path / process
-        train(configure(process, workplace, folder / "whole", **whole))
-        train(configure(process, workplace, folder / "parts", **parts))
+    for process, times in (("mdlm", "stratified"), ("udlm", "stratified"), ("mdlm", "independent")):
+        folder = tmp_path / process / times
+        train(configure(process, workplace, folder / "whole", **whole, time_sampling=times))
+        train(configure(process, workplace, folder / "parts", **parts, time_sampling=times))
         expected, found = weights(folder / "whole" / "final"), weights(folder / "parts" / "final")
         for name in expected:
             torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-5)
+        seen.append(expected)
+    assert not all(torch.equal(seen[0][name], seen[2][name]) for name in seen[0])
 
 
 def test_same_seed_same_weights_and_another_seed_others(workplace: Path, tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""Choices that people ask about, each alone: small models of one base, which differ in one flag, at the same tokens seen.
+
+Two runs a row, which differ in the seed of weights, order and noise; the held-out text and its noise are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..report import Section, Table
+from .figures import Spread, overrides, words
+from .run import Run, Size
+
+SEEDS = (0, 1)
+STEPS: dict[Size, int] = {"small": 3, "full": 180}
+"""Of 16 sequences of 128 tokens."""
+
+TRAIN, HELD_OUT = "gutenberg-simple/train.txt", "gutenberg-simple/valid.txt"
+SHAPE = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 256}
+WIDE = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 320}
+DEEP = {"hidden_size": 96, "num_hidden_layers": 7, "num_attention_heads": 2, "intermediate_size": 192}
+MODERN = {"config_name": "modernbert", "config_overrides": overrides(**SHAPE, local_attention=1024)}
+BASE: dict[str, object] = {
+    **MODERN,
+    "max_length": 128,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 3e-3,
+    "lr_warmup_ratio": 0.1,
+    "mixed_precision": "bf16",
+    "report_to": "none",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One change. `flags` are those that differ from `BASE`; `against` names the row that it is compared with."""
+
+    name: str
+    said: str
+    command: str = "mdlm"
+    against: str = "base"
+    flags: dict[str, object] = field(default_factory=dict)
+    vocab_size: int = 4096
+    framed: bool = False
+
+
+def native(time_conditioning: str) -> dict[str, object]:
+    """The network that can be told the time, in the same shape."""
+    return {
+        "config_name": "token-diffusion",
+        "config_overrides": overrides(**SHAPE, time_conditioning=time_conditioning),
+    }
+
+
+def shaped(shape: dict[str, int]) -> dict[str, object]:
+    return {"config_overrides": overrides(**shape, local_attention=1024)}
+
+
+ABLATIONS = [
+    Row("base", "MDLM: time drawn, stratified over the step, packed without a frame"),
+    Row("count", "`--estimator count`: the number of masks is drawn", flags={"estimator": "count"}),
+    Row("independent", "`--time_sampling independent`", flags={"time_sampling": "independent"}),
+    Row("framed", "packed pieces in a frame, `[CLS]` … `[SEP]`", framed=True),
+    Row("dynamic", "hybrid, `--loss_weighting dynamic`", "hybrid", "dynamic", {"loss_weighting": "dynamic"}),
+    Row("clip", "hybrid, `clip`", "hybrid", "dynamic", {"loss_weighting": "clip"}),
+    Row("elbo", "hybrid, `elbo`", "hybrid", "dynamic", {"loss_weighting": "elbo"}),
+    Row("untimed", "UDLM, native network, `time_conditioning=none`", "udlm", "untimed", native("none")),
+    Row("timed", "UDLM, native network, `time_conditioning=sigma`", "udlm", "untimed", native("sigma")),
+]
+RECIPE = [
+    ABLATIONS[0],
+    Row("vocabulary", "8,192 tokens instead of 4,096", vocab_size=8192),
+    Row("slow", "learning rate 1e-3 instead of 3e-3", flags={"learning_rate": 1e-3}),
+    Row("fast", "learning rate 6e-3", flags={"learning_rate": 6e-3}),
+    Row("average", "`--ema_decay 0.98`", flags={"ema_decay": 0.98}),
+    Row("dropout", "dropout 0.1 instead of 0", flags={"config_overrides": overrides(
+        **SHAPE, local_attention=1024, embedding_dropout=0.1, mlp_dropout=0.1, attention_dropout=0.1)}),
+    Row("wide", "2 layers of 192 instead of 4 of 128", flags=shaped(WIDE)),
+    Row("deep", "7 layers of 96", flags=shaped(DEEP)),
+    Row("short", "pieces of 64 tokens, 32 a step", flags={"max_length": 64, "per_device_train_batch_size": 32}),
+    Row("long", "pieces of 256 tokens, 8 a step", flags={"max_length": 256, "per_device_train_batch_size": 8}),
+]  # fmt: skip
+SMALL = ("base", "count")
+
+SAID = """\
+ModernBERT of 1.2 M parameters (4 layers of 128, 4,096 tokens; where a row says nothing else), {tokens:,} tokens of simple
+English seen in {steps} steps, held out `{held_out}`; seeds {seeds}. The bound is in bits a byte, which compares across
+vocabularies: its mean over the seeds ± half of what lies between them. Of the row compared with, the run of the same seed
+counts; below zero is better. This is early in training, and two seeds are few: a difference that is not several times its ±
+says nothing."""
+
+LENGTHS = """\
+Bounds at other lengths are measured at that length: a longer piece has more context. Of another depth the layers cost the
+same; the vocabulary's part grows with the width."""
+
+
+def section(run: Run) -> Section:
+    ablations, recipe = (
+        [row for row in rows if run.size == "full" or row.name in SMALL] for rows in (ABLATIONS, RECIPE)
+    )
+    rows = {row.name: row for row in (*ablations, *recipe)}
+    measured = {name: [measure(run, row, seed) for seed in SEEDS] for name, row in rows.items()}
+    steps = STEPS[run.size]
+    said = SAID.format(steps=steps, tokens=steps * 16 * 128, held_out=HELD_OUT, seeds=" and ".join(map(str, SEEDS)))
+    parts: list[str | Table] = [said, table(ablations, measured)]
+    if run.size == "full":
+        parts += ["The recipe's own choices, each from the same base:", table(recipe, measured), LENGTHS]
+    return Section("ablations", "Ablations", parts)
+
+
+def measure(run: Run, row: Row, seed: int) -> dict[str, Any]:
+    """The figures of `trainer evaluate` for one run, with the `parameters` of its model."""
+    tokenizer = run.trainer(
+        f"ablations/tokenizer-{row.vocab_size}",
+        "tokenizer",
+        "--train_file",
+        run.data.file(TRAIN),
+        "--vocab_size",
+        row.vocab_size,
+    )
+    name = f"ablations/{row.name}-{seed}"
+    given = BASE | row.flags | {"seed": seed, "tokenizer_name": tokenizer}
+    if row.framed:
+        given = framed(run, name, given)
+    steps = STEPS[run.size]
+    given |= {"max_train_steps": steps, "checkpointing_steps": steps, "train_file": run.data.file(TRAIN)}
+    folder = run.trainer(name, row.command, "--packing", *words(given))
+    found = run.evaluate(
+        f"{name}-bound", "--checkpoint_path", folder, "--validation_file", run.data.file(HELD_OUT), "--packing",
+        "--max_length", given["max_length"], "--num_times", 2, "--mixed_precision", "bf16",
+    )  # fmt: skip
+    return found["validation"] | {"parameters": found["num_parameters"]}
+
+
+def framed(run: Run, name: str, given: dict[str, object]) -> dict[str, object]:
+    """The flags with which the run goes on from a folder that has a frame and the random weights of a new one.
+
+    A run of lines frames each. Its one step is the first of the warm-up, where the learning rate is 0.
+    """
+    text = run.data.file(HELD_OUT)
+    start = given | {"train_file": text, "max_train_steps": 1, "lr_warmup_steps": 1, "checkpointing_steps": 1}
+    del start["lr_warmup_ratio"]
+    folder = run.trainer(f"{name}-start", "mdlm", *words(start))
+    return {key: value for key, value in given.items() if key not in MODERN} | {"model_name_or_path": folder}
+
+
+def table(rows: Sequence[Row], measured: dict[str, list[dict[str, Any]]]) -> Table:
+    found = Table(["", "parameters", "bits a byte", "against", "difference"])
+    for row in rows:
+        mine, other = ([each["bits_per_byte"] for each in measured[name]] for name in (row.name, row.against))
+        differs = Spread([a - b for a, b in zip(mine, other, strict=True)])
+        compared = ("-", "-") if row.against == row.name else (row.against, differs.text(4, signed=True))
+        found.add(
+            f"**{row.name}**: {row.said}", f"{measured[row.name][0]['parameters']:,}", Spread(mine).text(4), *compared
+        )
+    return found
