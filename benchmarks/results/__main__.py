@@ -18,10 +18,11 @@ from pathlib import Path
 
 from .. import ROOT
 from ..report import Section
+from . import qm9
 from .data import Data
 from .run import Run
 
-PARTS: dict[str, Callable[[Run], Section]] = {}
+PARTS: dict[str, Callable[[Run], Section]] = {"qm9": qm9.section}
 """What a part measures: name on the page and in the shell, and its work."""
 
 
