@@ -58,7 +58,7 @@ class Plan:
 
 PLANS: dict[Size, Plan] = {
     "small": Plan(40, 20, 64, (16,), 16, (1, 3)),
-    "full": Plan(1600, 700, 1024, (16, 32, 64, 128), 256, (0, 1, 2, 3)),
+    "full": Plan(1600, 600, 1024, (16, 32, 64, 128), 256, (0, 1, 2, 3)),
 }
 
 
@@ -111,7 +111,7 @@ def sampled(run: Run, name: str, folder: Path, known: frozenset[str], **asked: A
     """What `token_diffusion sample` draws, judged, and its evaluations of the network."""
     process = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))["forward_process"]
     command = "sample-hybrid" if process == "hybrid" else "sample"
-    words = [command, "--checkpoint_path", folder, "--seq_len", LENGTH]
+    words = [command, "--checkpoint_path", folder, "--dtype", "bfloat16", "--seq_len", LENGTH]
     words += [word for key, value in asked.items() for word in (f"--{key}", value)]
     found = run.module(name, "token_diffusion", *words, "--json")
     return judged([each["text"] for each in found["samples"]], known), found["usage"]["nfe"]
