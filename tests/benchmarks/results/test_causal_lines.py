@@ -17,7 +17,12 @@ def test_lines_of_two_kinds_are_learnt_with_their_ends(tmp_path: Path, capsys: p
     """One in four is the long one: its share, and the entropy of the choice, are what there is to learn."""
     (tmp_path / "train.txt").write_text("\n".join(["CO"] * 48 + ["CCCN"] * 16))
     build_smiles_tokenizer(["CO", "CCCN"]).save_pretrained(tmp_path / "tokenizer")
-    flags = {"train_file": "train.txt", "validation_file": "train.txt", "tokenizer_name": "tokenizer", "output_dir": "ar"}
+    flags = {
+        "train_file": "train.txt",
+        "validation_file": "train.txt",
+        "tokenizer_name": "tokenizer",
+        "output_dir": "ar",
+    }
     sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 8, "batch_size": 64, "num_samples": 400}
     course = {"max_train_steps": 80, "learning_rate": 2e-2, "warmup_steps": 5}
     words = [f"--{name}={tmp_path / value}" for name, value in flags.items()]

@@ -65,7 +65,9 @@ def test_labels_are_those_above_the_90th_percentile(run: Answers) -> None:
     assert qm9.values(run, "qed")[1] == pytest.approx(0.81)  # between 0.8 and 0.9, a tenth of the way
     with qm9.labels_file(run, "qed").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["smiles"] for row in rows] == ["C" * n for n in range(3, 10)] + ["C1C2CC1C2"], "only the training molecules"
+    assert [row["smiles"] for row in rows] == ["C" * n for n in range(3, 10)] + ["C1C2CC1C2"], (
+        "only the training molecules"
+    )
     assert [row["label"] for row in rows] == ["0"] * 7 + ["1"]
 
 
