@@ -31,8 +31,7 @@ def test_it_is_a_sequence_of_arrays() -> None:
 
 
 def test_filled_sequences_have_one_length() -> None:
-    stretches = np.array([[0, 5], [2, 9]])
-    found = TokenTable(TOKENS, *stretches, prefix=(1,), fill=(3, 5))
+    found = TokenTable(TOKENS, np.array([0, 5]), np.array([2, 9]), prefix=(1,), fill=(3, 5))
     expected = [[1, 10, 11, 3, 3], [1, 15, 16, 17, 18]]
     assert [ids.tolist() for ids in found] == expected and found[0].dtype == np.int32
     assert [ids.tolist() for ids in found.first(1)] == expected[:1]
