@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Facts:
 
     learnt: control tokens that were noised and counted as any other, and may be in a sample: an end token, for one.
     end_tokens: those of them that end a text; None: the tokenizer's EOS and SEP. The end of a turn, say, is neither.
+    fill: the end token that filled each text's sequence up to one length, if one did.
     known: whether the folder says any of this.
     """
 
@@ -51,6 +52,13 @@ class Facts:
     learnt: frozenset[int] = frozenset()
     known: bool = False
     end_tokens: frozenset[int] | None = None
+    fill: int | None = None
+
+    def ending_with(self, end: int) -> Facts:
+        """Of sequences that `end` fills up behind their texts: it is learnt, and no frame stands behind it."""
+        ends = None if self.end_tokens is None else self.end_tokens | {end}
+        frame, learnt = Frame(self.frame.prefix), self.learnt | {end}
+        return replace(self, frame=frame, learnt=learnt, known=True, end_tokens=ends, fill=end)
 
     def write(self, folder: Path) -> None:
         """Into a folder that has yet to get its name."""
@@ -60,6 +68,8 @@ class Facts:
         }
         if self.end_tokens is not None:
             values["end_tokens"] = sorted(self.end_tokens)
+        if self.fill is not None:
+            values["fill_token"] = self.fill
         (folder / FACTS_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     def forbidden(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> tuple[int, ...]:
@@ -112,12 +122,13 @@ def read_facts(folder: Path, vocab_size: int) -> Facts:
         return Facts()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        frame, ends = values["frame"], values.get("end_tokens")
+        frame, ends, fill = values["frame"], values.get("end_tokens"), values.get("fill_token")
         return Facts(
             Frame(_ids(frame["prefix"], vocab_size), _ids(frame["suffix"], vocab_size)),
             frozenset(_ids(values["learnt_control_tokens"], vocab_size)),
             known=True,
             end_tokens=None if ends is None else frozenset(_ids(ends, vocab_size)),
+            fill=None if fill is None else _ids([fill], vocab_size)[0],
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         what = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)

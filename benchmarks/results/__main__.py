@@ -21,7 +21,7 @@ from token_diffusion.errors import ParameterError
 
 from .. import ROOT
 from ..report import Section, write
-from . import ablations, english, scripts, wikitext
+from . import ablations, english, qm9, scripts, wikitext
 from .data import MD5, Data
 from .provenance import provenance
 from .run import Failed, Run
@@ -38,6 +38,7 @@ PARTS: dict[str, Callable[[Run], Section]] = {
     "english": english.section,
     "wikitext": wikitext.section,
     "scripts": scripts.section,
+    "qm9": qm9.section,
     "ablations": ablations.section,
 }
 """What a part measures: name on the page and in the shell, and its work."""

@@ -33,9 +33,12 @@ class SFTConfig(HybridConfig, UDLMConfig, MDLMConfig):
 
     @model_validator(mode="after")
     def _one_kind_of_text(self) -> SFTConfig:
-        for name in ("packing", "streaming"):
+        for name in ("packing", "streaming", "learn_end"):
             if getattr(self, name):
-                refuse(name, "be left out with sft: each answer has an example of its own, padded to max_length", True)
+                rule = (
+                    "be left out with sft: each answer has an example of its own, filled up to max_length with its end"
+                )
+                refuse(name, rule, True)
         if self.label_column is not None:
             refuse(
                 "label_column",

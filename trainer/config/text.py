@@ -36,6 +36,9 @@ class TextFlags(CommandLine):
     """Join documents with the tokenizer's EOS (else SEP) between them and cut the stream into pieces of max_length.
     Without it a document is an example: truncated, padded to its batch, with the special tokens that the tokenizer
     adds. Special tokens and padding are never noised and never counted."""
+    learn_end: bool = False
+    """Learn where texts end, and so how long they are: the end token (EOS, else SEP) fills each example up to max_length, and is
+    noised and counted as any other. Samples of max_length tokens then hold texts of any length. Not with --packing."""
     max_length: int = Field(256, ge=2)
     """Tokens in an example at most."""
     dataloader_num_workers: int = Field(0, ge=0)
@@ -64,4 +67,6 @@ class TextFlags(CommandLine):
             refuse("validation_split_percentage", "be left out with streaming", percent)
         if self.streaming and self.max_train_samples is not None:
             refuse("max_train_samples", "be left out with streaming", self.max_train_samples)
+        if self.learn_end and self.packing:
+            refuse("learn_end", "be left out with packing, in whose pieces texts begin and end anywhere", True)
         return self

@@ -120,6 +120,7 @@ class Feed:
                 max_length=config.max_length,
                 frame=self.facts.frame,
                 learnt=self.facts.learnt,
+                fill=self.facts.fill,
                 labels=self.labels,
                 num_threads=config.preprocessing_num_workers,
                 progress=main,
@@ -142,7 +143,7 @@ class Feed:
         config, documents = self.config, self.corpus.validation
         if self.validation is None or documents is None:
             return None
-        facts: dict[str, Any] = {"frame": self.facts.frame, "learnt": self.facts.learnt}
+        facts: dict[str, Any] = {"frame": self.facts.frame, "learnt": self.facts.learnt, "fill": self.facts.fill}
         lengths: dict[str, Any] = {"packing": config.packing, "max_length": config.max_length}
         return spell(self.tokenizer, documents, self.validation.ids, **lengths, **facts)
 

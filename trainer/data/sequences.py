@@ -21,7 +21,7 @@ from .cutting import cutter_of
 from .reading.documents import Documents, is_blank
 from .reading.files import as_text
 from .reading.labels import Labels, as_label
-from .tables import TokenTable
+from .tables import TokenTable, filled
 from .tokens import Unwritten, encode, tokenised
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def tokenize(
     max_length: int,
     frame: Frame | None = None,
     learnt: frozenset[int] = frozenset(),
+    fill: int | None = None,
     labels: Labels | None = None,
     num_threads: int | None = None,
     progress: bool = False,
@@ -82,7 +83,8 @@ def tokenize(
     """Documents as token sequences of at most `max_length`; those without a token that counts are dropped.
 
     frame: around each sequence; by default the tokenizer's own around documents, and none where they are packed. learnt: control
-    tokens that count. labels: what a network is told for those of the documents, which are not packed then.
+    tokens that count. fill: the end token that fills documents up to `max_length`, if one does. labels: what a network is told
+    for those of the documents, which are not packed then.
     `num_threads` and the cache of much text: see `tokens.tokenised`.
 
     Raises:
@@ -100,7 +102,8 @@ def tokenize(
     else:
         starts, ends = truncated(tokenizer, text.starts, text.ends, room)
     dropped = 0 if packing else int((text.ends - text.starts).sum() - (ends - starts).sum())
-    table = TokenTable(text.tokens, starts, ends, frame.prefix, frame.suffix)
+    filling = None if packing or fill is None else (fill, max_length)
+    table = TokenTable(text.tokens, starts, ends, frame.prefix, frame.suffix, filling)
     counts = table.counts(special(tokenizer, learnt))
     if not counts.any():
         raise ParameterError(flag, "hold text that has tokens besides special ones", None)
@@ -119,6 +122,11 @@ def facts_of(tokenizer: PreTrainedTokenizerBase, packing: bool) -> Facts:
     Control tokens are never noised then, so none of them is learnt.
     """
     return Facts(Frame() if packing else frame_of(tokenizer), known=True)
+
+
+def with_ends(facts: Facts, tokenizer: PreTrainedTokenizerBase) -> Facts:
+    """Of documents that the tokenizer's end token fills up. Raises `ParameterError` if it has none."""
+    return facts.ending_with(separator(tokenizer, "learn_end"))
 
 
 def special(tokenizer: PreTrainedTokenizerBase, learnt: frozenset[int] = frozenset()) -> np.ndarray:
@@ -144,12 +152,12 @@ def frame_within(tokenizer: PreTrainedTokenizerBase, max_length: int, frame: Fra
     return frame
 
 
-def separator(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that goes between packed documents: EOS, else SEP. Raises `ParameterError` if there is neither."""
+def separator(tokenizer: PreTrainedTokenizerBase, flag: str = "packing") -> int:
+    """The id that ends a document, between packed ones: EOS, else SEP. Raises `ParameterError` of `flag` if there is neither."""
     for token_id in (tokenizer.eos_token_id, tokenizer.sep_token_id):
         if token_id is not None:
             return int(token_id)
-    raise ParameterError("packing", "have a tokenizer with an EOS or SEP token", type(tokenizer).__name__)
+    raise ParameterError(flag, "have a tokenizer with an EOS or SEP token", type(tokenizer).__name__)
 
 
 def pack(parts: Iterable[np.ndarray], max_length: int) -> Iterator[np.ndarray]:
@@ -177,6 +185,7 @@ class SequenceMaker:
         self.tokenizer, self.config, self.special = tokenizer, config, special(tokenizer, facts.learnt)
         self.labels = labels
         self.frame = frame_within(tokenizer, config.max_length, facts.frame)
+        self.fill = facts.fill
         self.separator = [separator(tokenizer)] if config.packing else []
         self.cutter, self.unwritten = cutter_of(tokenizer), Unwritten(tokenizer)
         self.flag = train_files(config)[0]
@@ -223,7 +232,8 @@ class SequenceMaker:
                 told = "%s: documents are cut off at --max_length %d" + (KEEP if self.labels is None else "")
                 logger.warning(told, self.flag, self.config.max_length)
                 self.told_too_long = True
-            yield np.array(self.frame.around(ids[start:end]), dtype=np.int32)
+            row = np.array(self.frame.around(ids[start:end]), dtype=np.int32)
+            yield row if self.fill is None else filled(row, self.fill, self.config.max_length)
 
     def _packed(self, found: Sequence[list[int]], places: Sequence[list[int] | None]) -> np.ndarray:
         """Whole sequences [n, max_length], framed pieces of the stream; a separator is where a document begins."""

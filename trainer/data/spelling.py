@@ -49,6 +49,7 @@ def spell(
     max_length: int,
     frame: Frame | None = None,
     learnt: frozenset[int] = frozenset(),
+    fill: int | None = None,
 ) -> Spelling | None:
     """The spelling of `ids`, which `sequences.tokenize` made of `documents`; None if the tokenizer cannot tell (a slow one)."""
     if not tokenizer.is_fast:
@@ -56,7 +57,8 @@ def spell(
     if frame is None:
         frame = Frame() if packing else frame_of(tokenizer)
     speller = Speller(tokenizer, learnt)
-    rows = (speller.packed if packing else speller.framed)(documents, max_length, frame)
+    about = documents, max_length, frame
+    rows = speller.packed(*about) if packing else speller.framed(*about, fill)
     given = 0
     kept: list[np.ndarray] = []
     for row in rows:
@@ -96,8 +98,10 @@ class Speller:
                 started, self.exact = True, self.exact and same
                 yield rows
 
-    def framed(self, documents: Documents, max_length: int, frame: Frame) -> Iterator[np.ndarray]:
-        """The rows [L, 3] of each document's sequence."""
+    def framed(
+        self, documents: Documents, max_length: int, frame: Frame, fill: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """The rows [L, 3] of each document's sequence; `fill` stands for no text."""
         before, after = _around(frame)
         for _, pieces in groupby(self._encoded(documents), lambda encoded: encoded[0].document):
             parts = list(self._parts(pieces, to_the_end=False))
@@ -107,7 +111,8 @@ class Speller:
             (start,), (end,) = truncated(self.tokenizer, np.array([0]), np.array([len(rows)]), max_length - len(frame))
             # A document that was cut off, perhaps within a character, says nothing.
             self.exact = self.exact and (bool(end - start < len(rows)) or all(same for _, same in parts))
-            yield np.concatenate([before, rows[start:end], after])
+            behind = 0 if fill is None else max_length - len(frame) - int(end - start)
+            yield np.concatenate([before, rows[start:end], after, *_around(Frame((fill or 0,) * behind))])
 
     def _encoded(self, documents: Documents) -> Iterator[Encoded]:
         for batch in batches(cut(documents.pieces(), self.tokenizer)):

@@ -14,7 +14,10 @@ COUNTED_AT_ONCE = 4096
 
 
 class TokenTable(Sequence[np.ndarray]):
-    """Sequence i is prefix + tokens[starts[i] : ends[i]] + suffix: `tokens` int32, `starts` and `ends` int64."""
+    """Sequence i is prefix + tokens[starts[i] : ends[i]] + suffix: `tokens` int32, `starts` and `ends` int64.
+
+    fill: a token, and the length that sequences are filled up to with it.
+    """
 
     def __init__(
         self,
@@ -23,9 +26,11 @@ class TokenTable(Sequence[np.ndarray]):
         ends: np.ndarray,
         prefix: Sequence[int] = (),
         suffix: Sequence[int] = (),
+        fill: tuple[int, int] | None = None,
     ) -> None:
         self.tokens, self.starts, self.ends = tokens, starts, ends
         self.prefix, self.suffix = np.array(prefix, dtype=np.int32), np.array(suffix, dtype=np.int32)
+        self.fill = fill
 
     def first(self, count: int | None) -> TokenTable:
         """The first `count` sequences; None for all."""
@@ -42,10 +47,11 @@ class TokenTable(Sequence[np.ndarray]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         tokens = self.tokens[self.starts[index] : self.ends[index]]
-        return np.concatenate([self.prefix, tokens, self.suffix]) if len(self.prefix) or len(self.suffix) else tokens
+        row = np.concatenate([self.prefix, tokens, self.suffix]) if len(self.prefix) or len(self.suffix) else tokens
+        return row if self.fill is None else filled(row, *self.fill)
 
     def counts(self, special_ids: np.ndarray) -> np.ndarray:
-        """How many tokens of each sequence are none of `special_ids`, int64 [n]; the frame is not looked at."""
+        """How many tokens of each sequence are none of `special_ids`, int64 [n]; neither frame nor filling is looked at."""
         found = np.zeros(len(self), dtype=np.int64)
         for first in range(0, len(self), COUNTED_AT_ONCE):
             starts, ends = self.starts[first : first + COUNTED_AT_ONCE], self.ends[first : first + COUNTED_AT_ONCE]
@@ -56,7 +62,15 @@ class TokenTable(Sequence[np.ndarray]):
 
     def only(self, kept: np.ndarray) -> TokenTable:
         """The sequences for which `kept` (bool [n]) is true."""
-        return TokenTable(self.tokens, self.starts[kept], self.ends[kept], self.prefix.tolist(), self.suffix.tolist())
+        frame = self.prefix.tolist(), self.suffix.tolist()
+        return TokenTable(self.tokens, self.starts[kept], self.ends[kept], *frame, self.fill)
+
+
+def filled(row: np.ndarray, token: int, length: int) -> np.ndarray:
+    """The ids [L], int32, and behind them as many of `token` as `length` [tokens] has room for."""
+    found = np.full(max(length, len(row)), token, dtype=np.int32)
+    found[: len(row)] = row
+    return found
 
 
 class NpyFile:

@@ -112,7 +112,7 @@ def _validate(
     facts = checkpoint.facts
     options: dict[str, Any] = {"packing": packing, "max_length": max_length}
     options["frame"] = facts.frame if facts.known else None
-    options["learnt"] = facts.learnt
+    options["learnt"], options["fill"] = facts.learnt, facts.fill
     main = accelerator.is_main_process
     with accelerator.main_process_first():  # the others then find its cache
         found = tokenize(tokenizer, documents, flag="validation_file", progress=main, labels=labels, **options)

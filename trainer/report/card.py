@@ -56,8 +56,8 @@ class CardFacts:
 
     start: what training started from, in words; None from scratch. place: where the folder will be found, for its snippet.
     num_dropped_tokens: of documents longer than max_length; None where nobody counted. answers: whether the text is prompts and
-    answers, and these alone are learnt. adapters: of which kind, if the folder holds adapters of `start` and no model. labels:
-    what the network was told of each text, in words.
+    answers, and these alone are learnt. ends_learnt: whether end tokens fill documents up. adapters: of which kind, if the folder
+    holds adapters of `start` and no model. labels: what the network was told of each text, in words.
     """
 
     hub: HubFacts
@@ -84,6 +84,7 @@ class CardFacts:
     optimizer: str
     num_dropped_tokens: int | None
     answers: bool = False
+    ends_learnt: bool = False
     adapters: str | None = None
     labels: str | None = None
     history: Sequence[Record] = ()
@@ -113,7 +114,13 @@ def _summary(facts: CardFacts) -> str:
     options = ", ".join(f"{name} = {value}" for name, value in facts.scheduler_options.items())
     start = "from scratch" if facts.start is None else f"started from `{facts.start}`"
     source = facts.train_source.replace("|", "\\|")  # which would end the cell
-    uncounted = "prompts" if facts.answers else "special tokens and padding"
+    uncounted = (
+        "prompts"
+        if facts.answers
+        else "special tokens but the end"
+        if facts.ends_learnt
+        else "special tokens and padding"
+    )
     holds = "model," if facts.adapters is None else f"{facts.adapters} and not the model itself,"
     return f"""# {NAMES[facts.hub.process]} token diffusion language model
 
@@ -145,6 +152,8 @@ def _sequences(facts: CardFacts) -> str:
     """How many sequences of which text it learnt from, in words."""
     if facts.answers:
         kind = f"{facts.max_length} tokens, an answer behind its prompt, filled up with end tokens, which are learnt"
+    elif facts.ends_learnt:
+        kind = f"{facts.max_length} tokens, one document an example, filled up with end tokens, which are learnt"
     else:
         kind = f"at most {facts.max_length} tokens, {'packed' if facts.packing else 'one document an example'}"
     if facts.num_dropped_tokens:
@@ -200,6 +209,8 @@ def _validation(facts: CardFacts) -> str:
             + (
                 "Prompts are given, not predicted, and do not count; the end tokens behind an answer do."
                 if facts.answers
+                else "The end tokens behind a document, which say how long it is, count."
+                if facts.ends_learnt
                 else "Special tokens and padding are given, not predicted, and do not count."
             ),
             *bound.remarks,

@@ -14,7 +14,7 @@ from token_diffusion.errors import ParameterError
 from token_diffusion.facts import Facts
 from token_diffusion.samplers.parameters import SamplingParameters
 from token_diffusion.sampling import run
-from token_diffusion.text import decode, encode
+from token_diffusion.text import encode, ending
 
 from ..config import TrainingConfig
 from ..evaluation.bound import ValidationBound
@@ -83,7 +83,7 @@ class Watch:
         tokens = encode(tokenizer, seq_len=seq_len, frame=facts.frame)
         forbidden = facts.forbidden(tokenizer, scheduler.config.vocab_size)
         rows = run(model, scheduler, parameters, tokens, forbidden=forbidden).sequences.tolist()
-        texts = [decode(tokenizer, row) for row in rows]
+        texts = [ending(tokenizer, row, tokens, facts=facts).text for row in rows]
         for index, text in enumerate(texts):
             logger.info("step %d: sample %d: %s", step, index, visible(text))
         self.samples.append({"step": step, "seq_len": seq_len, "seed": self.config.seed, "samples": texts})

@@ -216,6 +216,7 @@ class Saver:
                 max_length=config.max_length,
                 packing=config.packing,
                 answers=config.is_chat,
+                ends_learnt=self.feed.facts.fill is not None and not config.packing,
                 adapters=self._adapters(),
                 labels=self._labels(),
                 command=command_line(self.arguments, self.accelerator.num_processes),

@@ -26,7 +26,7 @@ from ..accelerator import make_accelerator, start_trackers
 from ..config import TrainingConfig
 from ..data.corpus import Corpus, load_corpus
 from ..data.feed import make_feed
-from ..data.sequences import facts_of
+from ..data.sequences import facts_of, with_ends
 from ..errors import Stopped, TrainingError
 from ..evaluation.bound import ValidationBound
 from ..evaluation.validation import evaluate, loss_sums
@@ -119,6 +119,8 @@ class Run:
             prove_run(config, model)
         self.scheduler = build_scheduler(config, self.tokenizer, start)
         facts = start.facts if start and start.facts.known else facts_of(self.tokenizer, config.packing)
+        if config.learn_end:
+            facts = with_ends(facts, self.tokenizer)
         self.feed = make_feed(config, accelerator, corpus, self.tokenizer, self.scheduler, facts, labels)
         if config.chooses and self.feed.validation is None:
             raise ParameterError("validation_file", "be given: which step is best is found out by it", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from trainer.data import cutting
 from trainer.data.reading.documents import Documents
-from trainer.data.sequences import tokenize
+from trainer.data.sequences import facts_of, tokenize, with_ends
 from trainer.data.spelling import Spelling, spell
 from trainer.data.tokenizer import build_tokenizer
 
@@ -51,6 +52,23 @@ def test_what_truncation_drops_is_not_counted() -> None:
     assert found.chars.tolist() == [4, 2] and found.utf8_bytes.tolist() == [4, 2]
     for texts in (["abcdefgh", "ab"], ["ab", "abcdefgh"]):
         assert spelling(tokenizer, texts, max_length=6).exact is True, "JSON has no other"
+
+
+def test_end_tokens_that_fill_up_stand_for_no_text() -> None:
+    tokenizer = build_tokenizer(["x"], vocab_size=261)
+    documents, facts = Documents.of(["abcdefgh", "ab"]), with_ends(facts_of(tokenizer, packing=False), tokenizer)
+    how: dict[str, Any] = {
+        "packing": False,
+        "max_length": 6,
+        "frame": facts.frame,
+        "learnt": facts.learnt,
+        "fill": facts.fill,
+    }
+    ids = tokenize(tokenizer, documents, flag="validation_file", **how).ids
+    a, b = tokenizer.convert_tokens_to_ids(["a", "b"])
+    assert ids[1].tolist() == [2, a, b, 3, 3, 3] and 3 not in ids[0], "cut off, it has no end"
+    found = spell(tokenizer, documents, ids, **how)
+    assert found is not None and found.chars.tolist() == [5, 2] and found.exact
 
 
 def test_unknown_words_are_given_and_not_counted() -> None:

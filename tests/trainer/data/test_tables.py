@@ -30,6 +30,14 @@ def test_it_is_a_sequence_of_arrays() -> None:
     assert all(ids.dtype == np.int32 for ids in [*found, *framed])
 
 
+def test_filled_sequences_have_one_length() -> None:
+    found = TokenTable(TOKENS, np.array([0, 5]), np.array([2, 9]), prefix=(1,), fill=(3, 5))
+    expected = [[1, 10, 11, 3, 3], [1, 15, 16, 17, 18]]
+    assert [ids.tolist() for ids in found] == expected and found[0].dtype == np.int32
+    assert [ids.tolist() for ids in found.first(1)] == expected[:1]
+    assert found.counts(np.array([3])).tolist() == [2, 4], "of the text alone"
+
+
 def test_counts_leave_special_tokens_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "COUNTED_AT_ONCE", 2)
     found = table((0, 3), (3, 3), (5, 6), (6, 10), (9, 10), prefix=(12,))

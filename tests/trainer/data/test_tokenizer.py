@@ -1,4 +1,4 @@
-"""The byte-level tokenizer gives every text back."""
+"""The byte-level tokenizer gives every text back, that of SMILES every molecule of its tokens."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from server.api.pieces import pieces
+from token_diffusion.text import OPEN, decode, encode
 from trainer.__main__ import main
 from trainer.data.cutting import PIECE_CHARS
 from trainer.data.tokenizer import SPECIAL_TOKENS, build_tokenizer
@@ -87,3 +89,72 @@ def test_a_hole_takes_the_space_before_it() -> None:
     assert [token for token in holes if token != tokenizer.mask_token_id] == [
         token for token in words if tokenizer.decode([token]) != " cat"
     ]
+
+
+MOLECULES = [
+    "CC(=O)Oc1ccccc1C(=O)O",
+    "C[C@@H](N)C(=O)[O-]",
+    "ClCBr",
+    "C%12CC%12",
+    "F/C=C\\F",
+    "[nH]1cccc1",
+    "c1cc2c(cc1)[nH]cc2",
+]
+
+
+@pytest.fixture(scope="module")
+def smiles(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    folder = tmp_path_factory.mktemp("smiles")
+    (folder / "molecules.txt").write_text("\n".join(MOLECULES))
+    flags = ["--kind=smiles", "--train_file", str(folder / "molecules.txt"), "--output_dir", str(folder / "out")]
+    assert main(["tokenizer", *flags]) == 0
+    return AutoTokenizer.from_pretrained(folder / "out")
+
+
+def test_smiles_are_atoms_bonds_branches_and_rings(smiles: PreTrainedTokenizerBase) -> None:
+    assert smiles.tokenize("C[C@@H](N)C(=O)[O-]") == ["C", "[C@@H]", "(", "N", ")", "C", "(", "=", "O", ")", "[O-]"]
+    assert smiles.tokenize("ClCBr") == ["Cl", "C", "Br"] and smiles.tokenize("C%12CC%12") == [
+        "C",
+        "%12",
+        "C",
+        "C",
+        "%12",
+    ]
+    assert smiles.convert_ids_to_tokens(range(5)) == SPECIAL_TOKENS
+    assert set(smiles.get_vocab()) == {
+        *SPECIAL_TOKENS,
+        *(token for text in MOLECULES for token in smiles.tokenize(text)),
+    }
+
+
+@pytest.mark.parametrize("text", MOLECULES)
+def test_decoding_gives_smiles_back_without_spaces(smiles: PreTrainedTokenizerBase, text: str) -> None:
+    ids = smiles(text)["input_ids"]
+    assert (ids[0], ids[-1]) == (smiles.cls_token_id, smiles.sep_token_id) and smiles.unk_token_id not in ids
+    assert smiles.decode(ids, skip_special_tokens=True) == text == decode(smiles, ids)
+
+
+def test_smiles_have_holes_pieces_and_unknown_atoms(smiles: PreTrainedTokenizerBase) -> None:
+    ids = encode(smiles, seq_len=None, template="CC(=O)[MASK]c1[MASK]ccc[MASK]1")
+    assert [index for index, id in enumerate(ids) if id == OPEN] == [6, 9, 13]
+    assert pieces(smiles, range(len(smiles)))[5:] == smiles.convert_ids_to_tokens(range(5, len(smiles)))
+    assert smiles.tokenize("C[Si]C") == ["C", "[UNK]", "C"]
+    with pytest.raises(ValueError, match=r"prompt must hold no '\[MASK\]'"):
+        encode(smiles, seq_len=8, prompt="C[MASK]")
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "problem"),
+    [
+        ("CCO ethanol", "", "train_file must hold a SMILES string a line, without ' ', got 'CCO ethanol'"),
+        ("CCO\nC[MASK]", "", "train_file must hold a SMILES string a line, without '[MASK]', got 'C[MASK]'"),
+        ("CCO", "--vocab_size=300", "vocab_size must be left out with kind smiles, which has the tokens of its text"),
+    ],
+)
+def test_what_is_no_smiles_is_refused(
+    text: str, flags: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    files = ["--train_file", str(tmp_path / "a.txt"), "--output_dir", str(tmp_path / "out")]
+    assert main(["tokenizer", "--kind=smiles", *files, *flags.split()]) == 2
+    assert capsys.readouterr().err.startswith(problem) and not list(tmp_path.glob("out/*"))
