@@ -115,7 +115,8 @@ class Run:
                     found.stdout = _stdout(typed, words, record.with_suffix(".log"))
             finally:
                 record.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-        self.commands.append(found)
+        if found.command not in [each.command for each in self.commands]:
+            self.commands.append(found)
         return found.stdout
 
     def _word(self, word: object) -> str:

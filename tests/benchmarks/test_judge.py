@@ -98,13 +98,15 @@ def test_pieces_are_read_each_by_itself(trained: Path, text: Path) -> None:
 
 
 def test_files_that_are_only_measured_change_no_weight(trained: Path, text: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "judge", ignore=shutil.ignore_patterns("judge.json"))
+    shutil.copytree(trained, tmp_path / "judge", ignore=shutil.ignore_patterns("checkpoints"))
     more = ["--test_file", str(text / "train.txt"), str(text / "valid.txt")]
     assert main([*flags(text, tmp_path / "judge"), *more]) == 0
     before, after = (
         json.loads((folder / "judge.json").read_text("utf-8")) for folder in (trained, tmp_path / "judge")
     )
     assert set(after["tests"]) == {"train.txt", "valid.txt"} and before["tests"] == {}
+    assert (after["steps"], after["best_step"]) == (before["steps"], before["best_step"])
+    assert not (tmp_path / "judge" / "checkpoints").exists()  # nothing was trained
     assert after["tests"]["valid.txt"]["perplexity"] == before["perplexity"] == after["perplexity"]
     assert after["tests"]["train.txt"]["num_bytes"] == len((text / "train.txt").read_bytes())
 

@@ -31,6 +31,7 @@ def again(run: Run) -> Run:
 def test_a_command_is_run_once_and_told_as_it_would_be_typed(run: Run) -> None:
     file = run.data.root / "a.json"
     assert run.module("one", TOOL, file) == {"value": 1}
+    assert run.module("one", TOOL, file) == {"value": 1}
     (first,) = run.commands
     assert first.command == "python -m json.tool DATA/a.json" and first.cpu_seconds > 0
     file.write_text('{"value": 2}', encoding="utf-8")
