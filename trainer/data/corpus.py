@@ -12,6 +12,7 @@ from token_diffusion.errors import ParameterError
 
 from ..config import TrainingConfig
 from ..errors import in_one_line
+from ..output.provenance import told_apart
 from .chat.conversations import dataset_conversations, read_conversations
 from .reading.documents import Documents, labelled_pieces, read_pieces, row_pieces
 from .reading.files import check_column, is_table, quiet, table_cells
@@ -163,4 +164,4 @@ def _with_split(
 
 
 def _names(files: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in files)
+    return ", ".join(told_apart(files))

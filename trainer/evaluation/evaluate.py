@@ -33,6 +33,7 @@ from ..data.sequences import special, tokenize
 from ..data.spelling import spell
 from ..output import journal
 from ..output.files import check_writable, write_whole
+from ..output.provenance import told_apart
 from .bound import ValidationBound
 from .evaluate_config import EvaluateConfig
 from .quality import Judge, generative_perplexity, load_judge, retokenize, variety, windows
@@ -163,7 +164,7 @@ def _weights(folder: Path) -> str:
 
 
 def _validation_figures(config: EvaluateConfig, bound: ValidationBound, max_length: int) -> Figures:
-    text = {"files": [path.name for path in config.validation_file], "packing": config.packing}
+    text = {"files": told_apart(config.validation_file), "packing": config.packing}
     return {**bound.figures(), **text, "max_length": max_length, "seed": config.seed}
 
 

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from huggingface_hub import ModelCard
 
@@ -35,10 +35,20 @@ def code_version(root: Path = ROOT) -> str:
 
 
 def command_line(arguments: Sequence[str], num_processes: int = 1) -> str:
-    """The command of `arguments` as it can be shown: of a path elsewhere the last name only, of the token nothing."""
+    """The command of `arguments` as it can be shown: of a path elsewhere the last name only, of the token nothing.
+
+    Where several paths end in one name, each keeps what tells it from the others.
+    """
     launcher = ["python", "-m"]
     if num_processes > 1:
         launcher = ["accelerate", "launch", "--num_processes", str(num_processes), "-m"]
+    values = [each.partition("=")[2] if each.startswith("--") else each for each in arguments]
+    places = [_path(value) for value in values if ELSEWHERE.match(value)]
+    names = dict(zip(places, told_apart(places), strict=True))
+
+    def portable(value: str) -> str:
+        return names[_path(value)] if ELSEWHERE.match(value) else value
+
     shown, secret = [], False
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -46,8 +56,22 @@ def command_line(arguments: Sequence[str], num_processes: int = 1) -> str:
             secret = not secret and not equals
             continue
         is_flag = argument.startswith("--") and bool(equals)
-        shown.append(f"{name}={_portable(value)}" if is_flag else _portable(argument))
+        shown.append(f"{name}={portable(value)}" if is_flag else portable(argument))
     return shlex.join([*launcher, "trainer", *shown])
+
+
+def told_apart(paths: Sequence[PurePath]) -> list[str]:
+    """Of each path the last name, with as many folders before it as tell it from the others that are not the same."""
+    parts = [path.parts[1:] if path.anchor else path.parts for path in paths]
+
+    def tail(mine: tuple[str, ...]) -> str:
+        others = [each for each in parts if each != mine]
+        lengths = (
+            length for length in range(1, len(mine)) if all(each[-length:] != mine[-length:] for each in others)
+        )
+        return "/".join(mine[-next(lengths, len(mine)) :]) or "."
+
+    return [tail(each) for each in parts]
 
 
 def base_name(name_or_path: str) -> str:
@@ -79,11 +103,8 @@ def hub_dataset(name: str | None) -> list[str]:
     return [name] if name is not None and known else []
 
 
-def _portable(value: str) -> str:
-    if not ELSEWHERE.match(value):
-        return value
-    path = PureWindowsPath(value) if "\\" in value else PurePosixPath(value)
-    return path.name or "."
+def _path(value: str) -> PurePath:
+    return PureWindowsPath(value) if "\\" in value else PurePosixPath(value)
 
 
 def _git(root: Path, *arguments: str) -> str:

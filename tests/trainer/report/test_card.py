@@ -128,6 +128,11 @@ def test_what_is_not_known_is_not_claimed() -> None:
         (["--train_file", "data/a.txt", "/home/me/b.txt"], "--train_file data/a.txt b.txt"),
         (["--output_dir=/scratch/x/run", "--packing"], "--output_dir=run --packing"),
         (["--train_file", "~/c.txt", "../d.txt", "C:\\data\\e.txt"], "--train_file c.txt d.txt e.txt"),
+        (["--train_file", "/d/a/t.txt", "/d/b/t.txt", "/v.txt"], "--train_file a/t.txt b/t.txt v.txt"),
+        (
+            ["--train_file", "/a/x/t.txt", "/b/x/t.txt", "--resume=/a/x/t.txt"],
+            "--train_file a/x/t.txt b/x/t.txt --resume=a/x/t.txt",
+        ),
         (["--hub_token", "hf_secret", "--push_to_hub"], "--push_to_hub"),
         (["--push_to_hub", "--hub_token=hf_secret"], "--push_to_hub"),
         (["--config_overrides", "a=1,b=/x"], "--config_overrides a=1,b=/x"),
