@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from token_diffusion.networks.weights.hub import repository
 
 DEMO_FOLDER = Path(__file__).resolve().parents[1] / "checkpoints"
 """Served when no checkpoint is named: every folder in it that holds a scheduler_config.json."""
+
+ORDER = ("absorbing", "uniform", "hybrid")
+"""Of the demos' processes. The first that fits is an endpoint's default: masks, if it can be, whose prompts are exact."""
 
 KEY = re.compile(r"[!-~]+")
 """What an API key is made of: what a header can carry, and no space, as that ends it there."""
@@ -262,15 +266,25 @@ class Settings(BaseSettings):
                 raise ParameterError("checkpoint", f"not use the name of --checkpoint_path, {name!r}", places[name])
             places = {name: self.checkpoint_path, **places}
         if not places:
-            places = {
-                file.parent.name: str(file.parent) for file in sorted(DEMO_FOLDER.glob("*/scheduler_config.json"))
-            }
+            places = {file.parent.name: str(file.parent) for file in _demos()}
         if not places:
             raise ParameterError("checkpoint_path", "be given, as there is no demo in checkpoints/", None)
         for name in self.tokenizer_name:
             if name and name not in places:
                 raise ParameterError("tokenizer_name", f"be of a checkpoint ({', '.join(places)})", name)
         return places
+
+
+def _demos() -> list[Path]:
+    """Their scheduler_config.json, by process and by name."""
+
+    def place(file: Path) -> tuple[int, str]:
+        try:
+            return ORDER.index(json.loads(file.read_text(encoding="utf-8"))["forward_process"]), file.parent.name
+        except (OSError, ValueError, KeyError, TypeError):  # what is wrong with it is said when it is loaded
+            return len(ORDER), file.parent.name
+
+    return sorted(DEMO_FOLDER.glob("*/scheduler_config.json"), key=place)
 
 
 def _served_as(place: str) -> str:

@@ -150,12 +150,15 @@ def test_without_a_checkpoint_the_demos_are_served(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(server.settings, "DEMO_FOLDER", tmp_path)
     with pytest.raises(ParameterError, match="checkpoint_path must be given"):
         Settings().checkpoint_places()
-    for name in ("zebra", "ape", "unfinished"):
+    processes = {"ape": "hybrid", "broken": None, "cow": "uniform", "yak": "absorbing", "zebra": "absorbing"}
+    for name, process in processes.items():
         (tmp_path / name).mkdir()
-    for name in ("zebra", "ape"):
-        (tmp_path / name / "scheduler_config.json").write_text("{}")
+        (tmp_path / name / "scheduler_config.json").write_text(
+            f'{{"forward_process": "{process}"}}' if process else "{"
+        )
+    (tmp_path / "unfinished").mkdir()
     found = {name: Path(place) for name, place in Settings().checkpoint_places().items()}
-    assert list(found.items()) == [("ape", tmp_path / "ape"), ("zebra", tmp_path / "zebra")]
+    assert list(found.items()) == [(name, tmp_path / name) for name in ("yak", "zebra", "cow", "ape", "broken")]
 
 
 @pytest.mark.parametrize(
