@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,14 @@ def train(asked: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> GPT2
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
-    Trainer(
-        model, arguments, train_dataset=rows, data_collator=lambda batch: padded(batch, tokenizer.pad_token_id)
-    ).train()  # type: ignore[arg-type]
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=rows,  # type: ignore[arg-type]
+        data_collator=lambda batch: padded(batch, int(tokenizer.pad_token_id)),
+    )
+    with redirect_stdout(sys.stderr):  # it prints its logs; stdout is for the figures
+        trainer.train()
     model.save_pretrained(asked.output_dir)
     tokenizer.save_pretrained(asked.output_dir)
     return model
