@@ -56,7 +56,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         save_checkpoint(folder / "checkpoints" / demo, model, tokenizer, scheduler)
     (folder / "my-run").mkdir()
     (folder / "my-run" / "final").symlink_to(folder / "checkpoints" / "mdlm-english")
-    (folder / "clients").symlink_to(ROOT / "clients")
+    for part in ("clients", "examples"):
+        (folder / part).symlink_to(ROOT / part)
     chat = publish(folder)
     (folder / SMILES).mkdir()
     (folder / SMILES / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"CNOcn()=1"]))

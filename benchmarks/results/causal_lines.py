@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ def padded(rows: Sequence[Tensor], pad: int) -> dict[str, Tensor]:
 def make_model(asked: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> GPT2LMHeadModel:
     """Random weights, the same for a seed; no dropout, as the diffusion models have none."""
     set_seed(asked.seed)
-    sizes = {"n_embd": asked.hidden_size, "n_layer": asked.num_layers, "n_head": asked.num_heads}
-    drop = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    sizes: dict[str, Any] = {"n_embd": asked.hidden_size, "n_layer": asked.num_layers, "n_head": asked.num_heads}
+    drop: dict[str, Any] = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    ends: dict[str, Any] = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     return GPT2LMHeadModel(
         GPT2Config(vocab_size=len(tokenizer), n_positions=asked.max_length, **sizes, **drop, **ends)
     )
@@ -94,9 +95,14 @@ def train(asked: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> GPT2
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
-    Trainer(
-        model, arguments, train_dataset=rows, data_collator=lambda batch: padded(batch, tokenizer.pad_token_id)
-    ).train()  # type: ignore[arg-type]
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=rows,
+        data_collator=lambda batch: padded(batch, int(tokenizer.pad_token_id)),
+    )
+    with redirect_stdout(sys.stderr):  # it prints its logs; stdout is for the figures
+        trainer.train()
     model.save_pretrained(asked.output_dir)
     tokenizer.save_pretrained(asked.output_dir)
     return model

@@ -122,10 +122,10 @@ def known_molecules(path: Path) -> frozenset[str]:
 def chemistry() -> Any:
     """RDKit's `Chem`, which says nothing of strings that are no molecules. Raises `ParameterError` without RDKit."""
     try:
-        from rdkit import Chem, RDLogger
+        from rdkit import Chem, rdBase
     except ImportError as error:
         raise ParameterError("rdkit", "be installed: pip install '.[molecules]'", None) from error
-    RDLogger.DisableLog("rdApp.*")
+    rdBase.DisableLog("rdApp.*")
     return Chem
 
 

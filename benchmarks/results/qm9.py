@@ -30,7 +30,7 @@ PROPERTY = {"rings": "rings", "qed": "QED"}
 LENGTH, BATCH, GUIDED_STEPS = 32, 64, 32
 SHAPE = "hidden_size=128,num_hidden_layers=6,num_attention_heads=4,intermediate_size=384,max_position_embeddings=32"
 NETWORK = f"--learn_end --max_length {LENGTH} --config_name token-diffusion --config_overrides {SHAPE}".split()
-OPTIMIZER = f"--per_device_train_batch_size {BATCH} --learning_rate 0.003 --adam_beta2 0.98 --ema_decay 0.99".split()
+OPTIMIZER = f"--per_device_train_batch_size {BATCH} --learning_rate 0.001 --adam_beta2 0.98 --ema_decay 0.99".split()
 COURSE = [
     "--checkpointing_steps",
     "300",
@@ -81,7 +81,7 @@ def trained(run: Run, plan: Plan, tokenizer: Path, command: str, label: str | No
     flags += ["--estimator", "count"] if command == "mdlm" else []
     if label is None:
         flags += ["--train_file", run.data.file("qm9/train.txt"), "--max_train_steps", plan.train_steps]
-        flags += ["--validation_file", run.data.file("qm9/valid.txt"), "--max_eval_samples", 500]
+        flags += ["--validation_file", run.data.file("qm9/valid.txt")]
         return run.trainer(f"qm9/{command}", command, *flags, "--num_validation_samples", 10)
     flags += ["--train_file", labels_file(run, label), "--text_column", "smiles", "--label_column", "label"]
     return run.trainer(f"qm9/{command}-{label}", command, *flags, "--max_train_steps", plan.labelled_steps)
@@ -153,7 +153,16 @@ def causal(run: Run, plan: Plan, tokenizer: Path) -> Mapping[str, Any]:
     """The autoregressive model: the same molecules, steps, batch and learning rate."""
     files = ["--train_file", run.data.file("qm9/train.txt"), "--validation_file", run.data.file("qm9/test.txt")]
     flags = ["--tokenizer_name", tokenizer, "--max_length", LENGTH, "--max_train_steps", plan.train_steps, "--bf16"]
-    flags += ["--batch_size", BATCH, "--num_samples", plan.num_samples, "--output_dir", run.output / "qm9" / "ar"]
+    flags += [
+        "--batch_size",
+        BATCH,
+        "--learning_rate",
+        0.001,
+        "--num_samples",
+        plan.num_samples,
+        "--output_dir",
+        run.output / "qm9" / "ar",
+    ]
     found: Mapping[str, Any] = run.module("qm9/ar", "benchmarks.results.causal_lines", *files, *flags)
     return found
 

@@ -2,7 +2,8 @@
 
 ABOUT = """SMILES strings of small molecules, one an example: native networks of one shape (128 wide, 6 layers) and a GPT-2 of \
 that shape, each trained on one thread of a CPU on {molecules:,} molecules ({train_steps:,} steps of {batch}; there are 117,670) \
-with the recipe that the commands show, none of it tuned on these figures. Sequences have {length} tokens; the end token fills \
+with the recipe that the commands show. Of it the learning rate was chosen, by MDLM's training loss after 350 steps of short \
+runs: 0.78 nats a token at 0.001, 0.84 at 0.003, 0.96 at 0.01. Sequences have {length} tokens; the end token fills \
 them up and is learnt (`--learn_end`), so a sample is as long as the model makes it. The bound is that of the 6,537 test \
 molecules, their ends included.
 

@@ -65,7 +65,7 @@ def test_end_tokens_that_fill_up_stand_for_no_text() -> None:
         "fill": facts.fill,
     }
     ids = tokenize(tokenizer, documents, flag="validation_file", **how).ids
-    a, b = tokenizer.convert_tokens_to_ids(["a", "b"])
+    a, b = map(tokenizer.convert_tokens_to_ids, "ab")
     assert ids[1].tolist() == [2, a, b, 3, 3, 3] and 3 not in ids[0], "cut off, it has no end"
     found = spell(tokenizer, documents, ids, **how)
     assert found is not None and found.chars.tolist() == [5, 2] and found.exact

@@ -120,7 +120,7 @@ def test_smiles_are_atoms_bonds_branches_and_rings(smiles: PreTrainedTokenizerBa
         "C",
         "%12",
     ]
-    assert smiles.convert_ids_to_tokens(range(5)) == SPECIAL_TOKENS
+    assert smiles.convert_ids_to_tokens(list(range(5))) == SPECIAL_TOKENS
     assert set(smiles.get_vocab()) == {
         *SPECIAL_TOKENS,
         *(token for text in MOLECULES for token in smiles.tokenize(text)),
@@ -137,7 +137,7 @@ def test_decoding_gives_smiles_back_without_spaces(smiles: PreTrainedTokenizerBa
 def test_smiles_have_holes_pieces_and_unknown_atoms(smiles: PreTrainedTokenizerBase) -> None:
     ids = encode(smiles, seq_len=None, template="CC(=O)[MASK]c1[MASK]ccc[MASK]1")
     assert [index for index, id in enumerate(ids) if id == OPEN] == [6, 9, 13]
-    assert pieces(smiles, range(len(smiles)))[5:] == smiles.convert_ids_to_tokens(range(5, len(smiles)))
+    assert pieces(smiles, range(len(smiles)))[5:] == smiles.convert_ids_to_tokens(list(range(5, len(smiles))))
     assert smiles.tokenize("C[Si]C") == ["C", "[UNK]", "C"]
     with pytest.raises(ValueError, match=r"prompt must hold no '\[MASK\]'"):
         encode(smiles, seq_len=8, prompt="C[MASK]")

@@ -83,7 +83,10 @@ def test_a_streamed_run_is_filled_up_as_well(place: Path, tmp_path: Path) -> Non
 def test_a_run_goes_on_from_such_a_folder(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whose filling holds, with and without the flag; and evaluation repeats the run's own validation."""
     assert main(["mdlm", *flags(place, tmp_path / "first")]) == 0
-    options = {"model_name_or_path": tmp_path / "first" / "final", "train_file": place / "lines.txt"}
+    options: dict[str, object] = {
+        "model_name_or_path": tmp_path / "first" / "final",
+        "train_file": place / "lines.txt",
+    }
     options |= {"validation_file": place / "lines.txt", "max_length": 10, "max_train_steps": 1, "report_to": "none"}
     written = [f"--{name}={value}" for name, value in options.items()]
     for name, more in (("with", ["--learn_end"]), ("without", [])):
