@@ -21,9 +21,11 @@ from token_diffusion.errors import ParameterError
 
 from .. import ROOT
 from ..report import Section, write
-from . import ablations, english, qm9, scripts, wikitext
+from . import ablations, scripts, wikitext
 from .data import MD5, Data
+from .english import part as english
 from .provenance import provenance
+from .qm9 import part as qm9
 from .run import Failed, Run
 
 PAGE = ROOT / "docs" / "results.md"

@@ -26,4 +26,4 @@ def shown(estimate: Estimate, digits: int = 2, factor: float = 1.0) -> str:
     value, error = estimate.value * factor, estimate.error * factor
     if math.isnan(value):
         return "-"
-    return f"{value:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
+    return f"{value:,.{digits}f}" + ("" if math.isnan(error) else f" ± {error:,.{digits}f}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trainer.evaluation.bound import Estimate
-
 
 def overrides(**values: object) -> str:
     """As `--config_overrides` takes them."""
@@ -18,11 +16,6 @@ def words(flags: Mapping[str, object]) -> list[object]:
     return [
         word for name, value in flags.items() for word in ([f"--{name}"] if value is True else [f"--{name}", value])
     ]
-
-
-def shown(estimate: Estimate, digits: int) -> str:
-    """value ± standard error."""
-    return f"{estimate.value:,.{digits}f} ± {estimate.error:,.{digits}f}"
 
 
 @dataclass(frozen=True)

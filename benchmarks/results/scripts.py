@@ -12,7 +12,8 @@ from typing import Any
 from trainer.evaluation.bound import Estimate
 
 from ..report import Section, Table
-from .figures import overrides, shown, words
+from .estimates import shown
+from .figures import overrides, words
 from .run import Run, Size
 from .wikitext import SETS, TRAIN, splits
 

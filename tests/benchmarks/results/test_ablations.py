@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from benchmarks.results import ablations
 from benchmarks.results.ablations import ABLATIONS, BASE, RECIPE, Row, framed, table
@@ -69,7 +70,11 @@ def test_a_framed_run_starts_from_random_weights_in_a_frame(tmp_path: Path, monk
     """The one step of the run before it moves nothing, and its folder has the frame."""
 
     def in_this_process(typed: str, words: list[object], log: Path) -> str:
-        assert main([str(word) for word in words[1:]]) == 0, typed
+        AcceleratorState._reset_state(True)  # as in a process of its own
+        try:
+            assert main([str(word) for word in words[1:]]) == 0, typed
+        finally:
+            AcceleratorState._reset_state(True)
         return ""
 
     monkeypatch.setattr("benchmarks.results.run._stdout", in_this_process)

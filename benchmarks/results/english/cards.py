@@ -1,12 +1,12 @@
 """What the card of a demo has beside what the trainer writes: how it reads, what it has learnt under which licence, in what time.
 
-    python -m benchmarks.results.cards checkpoints/mdlm-english \\
+    python -m benchmarks.results.english.cards checkpoints/mdlm-english \\
         --stage runs/mdlm-english/final/README.md 7.5 "one core of an AMD EPYC" --stories storybooks-ccby/stories.tsv
 
 `--stage`: a run that it was trained in: the card of its end, hours, machine; again for each. They are kept in the folder as
 `training.json`. `--stories`: who wrote the stories of storybooks-ccby, a file that is put into the folder, as their licence asks.
-What `benchmarks.results.reading --output` has found lies there as `reading.json`. The command without flags writes the card anew
-after any of these has changed, or the trainer has written another: all of it stands between two marks, and is replaced.
+What `benchmarks.results.english.reading --output` has found lies there as `reading.json`. The command without flags writes the
+card anew after any of these has changed, or the trainer has written another: all of it stands between two marks, and is replaced.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainer.output.files import write_whole
 from trainer.report.card import COMMANDS
 from trainer.report.visible import visible
 
-from .english import note, table
+from .part import note, table
 
 CARD, READING, TRAINING, STORIES = "README.md", "reading.json", "training.json", "stories.tsv"
 BEGIN, END, BEFORE = "<!-- reading -->", "<!-- end of reading -->", "## Use\n"
@@ -102,7 +102,11 @@ def stage(card: Path, hours: str, machine: str) -> dict[str, Any]:
 
 def rewrite(folder: Path) -> None:
     """The card of a folder that has all it is made of. Raises `ParameterError`."""
-    for name, maker in {CARD: "the trainer", READING: "benchmarks.results.reading", TRAINING: "--stage"}.items():
+    for name, maker in {
+        CARD: "the trainer",
+        READING: "benchmarks.results.english.reading",
+        TRAINING: "--stage",
+    }.items():
         if not (folder / name).is_file():
             raise ParameterError("checkpoint_path", f"hold {name}, which {maker} writes", str(folder))
     read, runs = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (READING, TRAINING))
@@ -171,7 +175,7 @@ def figures(read: dict[str, Any]) -> str:
     asked = [f"--{name} {value}" for name, value in flags.items()] + [
         f"--text {' '.join(each)}" for each in read["texts"]
     ]
-    typed = f"python -m benchmarks.results.reading --checkpoint_path THIS_FOLDER {' '.join(asked)}"
+    typed = f"python -m benchmarks.results.english.reading --checkpoint_path THIS_FOLDER {' '.join(asked)}"
     parts = ["## Its samples beside held-out text", note(read), table({read["checkpoint"]: read}).markdown()]
     return "\n\n".join([*parts, f"```\n{typed}\n```"])
 
@@ -201,7 +205,7 @@ def training(stages: Sequence[Stage]) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.cards",
+        prog="python -m benchmarks.results.english.cards",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -230,5 +234,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except (ValueError, OSError) as error:
-        print(f"python -m benchmarks.results.cards: error: {error}", file=sys.stderr)
+        print(f"python -m benchmarks.results.english.cards: error: {error}", file=sys.stderr)
         sys.exit(2)

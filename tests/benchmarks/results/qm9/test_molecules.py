@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results.molecules import canonical, judged, known_molecules, main, qed, rings
+from benchmarks.results.qm9.molecules import canonical, judged, known_molecules, main, qed, rings
 
 pytest.importorskip("rdkit")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results.words import Corpus, grams, words
+from benchmarks.results.english.words import Corpus, grams, words
 
 
 def test_a_word_is_what_stands_between_white_space_dashes_and_dots() -> None:

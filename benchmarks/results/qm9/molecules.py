@@ -1,7 +1,7 @@
 """What molecules are worth that a model wrote as SMILES: whether they are valid, differ from each other, and are known already.
 
     python -m token_diffusion sample --checkpoint_path molecules --num_samples 1024 --seq_len 32 --json > samples.json
-    python -m benchmarks.results.molecules samples.json --known_file qm9.tsv
+    python -m benchmarks.results.qm9.molecules samples.json --known_file qm9.tsv
 
 It takes RDKit (`pip install '.[molecules]'`). Of N samples n are valid, d of these are different, and k of those are not known:
 
@@ -26,7 +26,7 @@ from typing import Any
 from token_diffusion.errors import ParameterError
 from trainer.evaluation.bound import Estimate
 
-from .estimates import mean, share
+from ..estimates import mean, share
 
 
 def qed(smiles: str) -> float:
@@ -135,7 +135,7 @@ def _parsed(smiles: str) -> Any:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.molecules",
+        prog="python -m benchmarks.results.qm9.molecules",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -154,5 +154,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except ValueError as error:
-        print(f"python -m benchmarks.results.molecules: error: {error}", file=sys.stderr)
+        print(f"python -m benchmarks.results.qm9.molecules: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.results.reading import Reader, Reading, Source, after, apportioned, main
+from benchmarks.results.english.reading import Reader, Reading, Source, after, apportioned, main
 from tests.tiny import save_tiny
 from token_diffusion.checkpoint import load_checkpoint
 from token_diffusion.samplers.parameters import SamplingParameters
@@ -139,7 +139,7 @@ def flags(place: Path, process: str, *more: object) -> list[str]:
 def test_the_command_says_it_in_json(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.results.reading.set_threads", lambda threads: None)
+    monkeypatch.setattr("benchmarks.results.english.reading.set_threads", lambda threads: None)
     assert main(flags(place, "absorbing", "--output", tmp_path / "reading.json")) == 0
     printed = capsys.readouterr().out
     found = json.loads(printed)
@@ -171,6 +171,6 @@ def test_the_command_says_it_in_json(
 def test_a_mistake_is_said_in_a_line(
     place: Path, more: list[str], error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.results.reading.set_threads", lambda threads: None)
+    monkeypatch.setattr("benchmarks.results.english.reading.set_threads", lambda threads: None)
     with pytest.raises(ValueError, match=f"^{error}"):
         main(flags(place, "absorbing", *more))

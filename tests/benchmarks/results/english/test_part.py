@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks.decoders.judge import make_parser as judge_parser
 from benchmarks.results.data import Data
-from benchmarks.results.english import cells, missed, section, table
-from benchmarks.results.reading import make_parser as reading_parser
+from benchmarks.results.english.part import cells, missed, section, table
+from benchmarks.results.english.reading import make_parser as reading_parser
 from benchmarks.results.run import Run
-from tests.benchmarks.results.test_cards import READ, SAMPLES, TEXT, measured
+from tests.benchmarks.results.english.test_cards import READ, SAMPLES, TEXT, measured
 from trainer.__main__ import COMMANDS
 
 
@@ -78,7 +78,7 @@ def test_the_commands_that_the_table_comes_of(size: Any, tmp_path: Path) -> None
     run = Typed(Named(tmp_path / "data"), tmp_path / "out", size)
     assert "**Aims**" in section(run).markdown("")
     assert not [words for words in run.words if str(tmp_path) in words]
-    read = [words for words in run.words if words.startswith("benchmarks.results.reading")]
+    read = [words for words in run.words if words.startswith("benchmarks.results.english.reading")]
     assert len(read) == 3
     for words in read:
         assert "--judge OUT/judge-english" in words
@@ -101,7 +101,7 @@ def test_flags_are_those_of_the_commands(tmp_path: Path) -> None:
     for size, num_read in (("small", 3), ("full", 3)):
         run = Typed(Named(tmp_path / "data"), tmp_path / "out", size)  # type: ignore[arg-type]
         section(run)
-        parsers = {"benchmarks.decoders.judge": judge_parser(), "benchmarks.results.reading": reading_parser()}
+        parsers = {"benchmarks.decoders.judge": judge_parser(), "benchmarks.results.english.reading": reading_parser()}
         parsed = [parsers[module].parse_args(rest) for module, *rest in map(str.split, run.words) if module in parsers]
         assert len(parsed) == num_read + 1
         for module, command, *rest in map(str.split, run.words):

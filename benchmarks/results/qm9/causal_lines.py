@@ -1,6 +1,6 @@
 """The autoregressive baseline of texts that are a line each: a small GPT-2 from random weights, its likelihood, its samples.
 
-    python -m benchmarks.results.causal_lines --train_file train.txt --validation_file test.txt --tokenizer_name smiles \\
+    python -m benchmarks.results.qm9.causal_lines --train_file train.txt --validation_file test.txt --tokenizer_name smiles \\
         --max_length 32 --num_samples 1024 --output_dir ar
 
 Each line stands between the tokenizer's first and its end token, so it learns where lines end as it learns all else. It is
@@ -37,7 +37,7 @@ from trainer.data.corpus import read_documents
 from trainer.data.sequences import tokenize
 from trainer.evaluation.bound import Estimate
 
-from .estimates import mean
+from ..estimates import mean
 
 AT_ONCE = 256
 IGNORED = -100
@@ -136,7 +136,7 @@ def samples(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, asked: a
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.causal_lines",
+        prog="python -m benchmarks.results.qm9.causal_lines",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -174,5 +174,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except ValueError as error:
-        print(f"python -m benchmarks.results.causal_lines: error: {error}", file=sys.stderr)
+        print(f"python -m benchmarks.results.qm9.causal_lines: error: {error}", file=sys.stderr)
         sys.exit(2)

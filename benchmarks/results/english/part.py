@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .. import ROOT
-from ..models import DEMOS
-from ..report import Section, Table
-from .run import Run
+from ... import ROOT
+from ...models import DEMOS
+from ...report import Section, Table
+from ..run import Run
 
 TEXTS = {"small": ("storybooks-ccby",), "full": ("gutenberg-simple", "storybooks-ccby", "tatoeba-english")}
 """In each of them train.txt is learnt, valid.txt and test.txt are held out."""
@@ -103,7 +103,7 @@ def reading(run: Run, name: str, folder: Path, judge: Path) -> dict[str, Any]:
     flags = ["--checkpoint_path", folder, "--judge", judge, *texts, *READING[run.size].split()]
     if run.size == "full":
         flags += ["--output", folder / "reading.json"]
-    found: dict[str, Any] = run.module(f"reading-{name}-english", "benchmarks.results.reading", *flags)
+    found: dict[str, Any] = run.module(f"reading-{name}-english", "benchmarks.results.english.reading", *flags)
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results.causal_lines import main
+from benchmarks.results.qm9.causal_lines import main
 from trainer.data.tokenizer import build_smiles_tokenizer
 
 

@@ -1,7 +1,7 @@
 """Do the samples of a model read like the text it has learnt? Measured beside held-out text, of which everything is asked that is
 asked of the samples.
 
-    python -m benchmarks.results.reading --checkpoint_path DIR --judge JUDGE \\
+    python -m benchmarks.results.english.reading --checkpoint_path DIR --judge JUDGE \\
         --text tales/train.txt tales/valid.txt tales/test.txt --text sentences/train.txt sentences/valid.txt
 
 `--text` names a file that the model has learnt and those held out of it, once for each text. As many windows of held-out text as
@@ -52,8 +52,8 @@ from trainer.evaluation.quality import (
 )
 from trainer.output.files import write_whole
 
-from ..decoders.judge import FIGURES
-from ..decoders.quality import pieces
+from ...decoders.judge import FIGURES
+from ...decoders.quality import pieces
 from .words import Corpus, grams, words
 
 GRAM = 8
@@ -231,7 +231,7 @@ def described(judge: Judge, folder: Path) -> dict[str, Any]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.reading",
+        prog="python -m benchmarks.results.english.reading",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -285,5 +285,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except ValueError as error:  # a folder that cannot be used, or a value that is none
-        print(f"python -m benchmarks.results.reading: error: {error}", file=sys.stderr)
+        print(f"python -m benchmarks.results.english.reading: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -18,11 +18,11 @@ import numpy as np
 
 from trainer.evaluation.bound import Estimate
 
-from ..report import Section, Table
-from .estimates import mean, share, shown
+from ...report import Section, Table
+from ..estimates import mean, share, shown
+from ..run import Run, Size
 from .molecules import Molecules, judged, known_molecules
-from .qm9_notes import ABOUT, GUIDED, PICTURE, UNGUIDED
-from .run import Run, Size
+from .notes import ABOUT, GUIDED, PICTURE, UNGUIDED
 
 PROCESSES = {"mdlm": "MDLM", "udlm": "UDLM", "hybrid": "hybrid"}
 LABELLED = ("mdlm", "udlm")
@@ -163,7 +163,7 @@ def causal(run: Run, plan: Plan, tokenizer: Path) -> Mapping[str, Any]:
         "--output_dir",
         run.output / "qm9" / "ar",
     ]
-    found: Mapping[str, Any] = run.module("qm9/ar", "benchmarks.results.causal_lines", *files, *flags)
+    found: Mapping[str, Any] = run.module("qm9/ar", "benchmarks.results.qm9.causal_lines", *files, *flags)
     return found
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks.report import Table
-from benchmarks.results import qm9
 from benchmarks.results.data import Data
+from benchmarks.results.qm9 import part as qm9
 from benchmarks.results.run import Run
 
 pytest.importorskip("rdkit")
