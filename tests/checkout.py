@@ -14,13 +14,14 @@ from transformers import AutoTokenizer
 
 from tests.live_server import LiveServer, serving
 from tests.pages import ROOT
-from tests.tiny import PROCESSES, tiny_model
+from tests.tiny import PROCESSES, save_tiny, tiny_model
 from tests.token_diffusion.networks.families.dit_folders import write_folder, write_gpt2
 from tests.token_diffusion.networks.families.hub_folders import write_llada
 from tests.token_diffusion.networks.families.recording import recording
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
 from token_diffusion.checkpoint.adapter import Adapter
+from trainer.data.tokenizer import build_smiles_tokenizer
 
 DEMOS = dict(zip(("mdlm-english", "udlm-english", "hybrid-english"), PROCESSES, strict=True))
 POSITIONS = 256
@@ -56,14 +57,22 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         save_checkpoint(folder / "checkpoints" / demo, model, tokenizer, scheduler)
     (folder / "my-run").mkdir()
     (folder / "my-run" / "final").symlink_to(folder / "checkpoints" / "mdlm-english")
-    for part in ("clients", "examples"):
-        (folder / part).symlink_to(ROOT / part)
+    (folder / "clients").symlink_to(ROOT / "clients")
+    for trained in ("molecules", "molecules-rings"):
+        save_molecules(folder / trained / "final")
     chat = publish(folder)
     (folder / SMILES).mkdir()
     (folder / SMILES / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"CNOcn()=1"]))
     loaded = {demo: load_checkpoint(folder / "checkpoints" / demo, name=demo) for demo in DEMOS}
     with serving(loaded | {chat.name: load_checkpoint(chat)}) as server:
         yield Workplace(folder, server)
+
+
+def save_molecules(folder: Path) -> None:
+    """A model of SMILES that knows two labels."""
+    tokenizer = build_smiles_tokenizer(["CC(=O)Oc1ccccc1C(=O)O"])
+    save_tiny(folder, "uniform", tokenizer=tokenizer)
+    tiny_model("token-diffusion", len(tokenizer), time_conditioning="sigma", num_classes=2).save_pretrained(folder)
 
 
 def publish(folder: Path) -> Path:
