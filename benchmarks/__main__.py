@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from token_diffusion.networks.cpu.memory import prepare
 from token_diffusion.networks.cpu.threads import set_threads
 
-from . import ROOT
+from . import ROOT, command
 from .backends import part as backends
 from .decoders import overhead
 from .decoders import part as decoders
@@ -64,9 +64,7 @@ JUDGED = {"decoders"}
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.make_parser("benchmarks", __doc__)
     _add_common(parser)
     parts = parser.add_subparsers(dest="part", metavar="PART", title="parts")
     for name, (add_arguments, _) in PARTS.items():
@@ -127,8 +125,4 @@ def run(name: str, options: argparse.Namespace, arguments: list[str], output: Pa
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:  # a folder or a device that cannot be used
-        print(f"python -m benchmarks: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run("benchmarks", main)  # a folder or a device that cannot be used

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,10 @@ from trainer.data.tokenizer import build_tokenizer
 from trainer.evaluation.quality import load_judge
 from trainer.output.files import check_output_dir, write_whole
 
+from .. import command
 from .held_out import bos_of, held_out, rows_of
+
+PROGRAM = "benchmarks.decoders.judge"
 
 CHECKPOINTS, SETTINGS, FIGURES = "checkpoints", "settings.json", "judge.json"
 
@@ -223,11 +225,7 @@ def finish(asked: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.decoders.judge",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser(PROGRAM, __doc__)
     parser.add_argument("--train_file", nargs="+", type=Path, required=True)
     parser.add_argument("--validation_file", type=Path, required=True, help="text that is not trained on")
     parser.add_argument("--test_file", nargs="+", type=Path, default=[], help="more such text, only measured")
@@ -257,8 +255,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        print(f"python -m benchmarks.decoders.judge: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(PROGRAM, main)

@@ -9,7 +9,6 @@ asked for rows of several lengths alone and among others. `tests/test_architectu
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from token_diffusion.sampling import sample, sample_block
 from trainer.__main__ import main as train
 from trainer.data.tokenizer import build_tokenizer
 
-from .. import ROOT
+from .. import ROOT, command
 from ..report import Table
 
 PAGE = ROOT / "docs" / "architectures.md"
@@ -277,11 +276,7 @@ Each network of `AutoModelForMaskedLM`, tiny, was trained for three steps (`mdlm
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.network.architectures",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser("benchmarks.network.architectures", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="architectures; all of them without")
     parser.add_argument(
         "--output", type=Path, help=f"the page to write; {PAGE.relative_to(ROOT)} for all of them together"

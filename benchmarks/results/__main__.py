@@ -19,7 +19,7 @@ from pathlib import Path
 
 from token_diffusion.errors import ParameterError
 
-from .. import ROOT
+from .. import ROOT, command
 from ..report import Section, write
 from . import ablations, scripts, wikitext
 from .data import MD5, Data
@@ -47,9 +47,7 @@ PARTS: dict[str, Callable[[Run], Section]] = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.make_parser("benchmarks.results", __doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without any")
     parser.add_argument("--data", type=Path, required=True, help="folder with the texts and molecules")
     parser.add_argument("--size", choices=("small", "full"), default="small")

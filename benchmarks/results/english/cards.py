@@ -15,7 +15,6 @@ import argparse
 import json
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,10 @@ from trainer.output.files import write_whole
 from trainer.report.card import COMMANDS
 from trainer.report.visible import visible
 
+from ... import command
 from .part import note, table
+
+PROGRAM = "benchmarks.results.english.cards"
 
 CARD, READING, TRAINING, STORIES = "README.md", "reading.json", "training.json", "stories.tsv"
 BEGIN, END, BEFORE = "<!-- reading -->", "<!-- end of reading -->", "## Use\n"
@@ -204,11 +206,7 @@ def training(stages: Sequence[Stage]) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.english.cards",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser(PROGRAM, __doc__)
     parser.add_argument("checkpoint_path", type=Path)
     parser.add_argument(
         "--stage", nargs=3, action="append", metavar=("CARD", "HOURS", "MACHINE"), help="in their order"
@@ -231,8 +229,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (ValueError, OSError) as error:
-        print(f"python -m benchmarks.results.english.cards: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(PROGRAM, main, (ValueError, OSError))

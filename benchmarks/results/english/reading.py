@@ -52,9 +52,12 @@ from trainer.evaluation.quality import (
 )
 from trainer.output.files import write_whole
 
+from ... import command
 from ...decoders.judge import FIGURES
 from ...decoders.quality import pieces
 from .words import Corpus, grams, words
+
+PROGRAM = "benchmarks.results.english.reading"
 
 GRAM = 8
 EXAMPLES = 10
@@ -230,11 +233,7 @@ def described(judge: Judge, folder: Path) -> dict[str, Any]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.english.reading",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser(PROGRAM, __doc__)
     parser.add_argument("--checkpoint_path", required=True)
     parser.add_argument("--judge", required=True, help="folder of a causal LM")
     parser.add_argument(
@@ -282,8 +281,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:  # a folder that cannot be used, or a value that is none
-        print(f"python -m benchmarks.results.english.reading: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(PROGRAM, main)

@@ -37,7 +37,10 @@ from trainer.data.corpus import read_documents
 from trainer.data.sequences import tokenize
 from trainer.evaluation.bound import Estimate
 
+from ... import command
 from ..estimates import mean
+
+PROGRAM = "benchmarks.results.qm9.causal_lines"
 
 AT_ONCE = 256
 IGNORED = -100
@@ -135,11 +138,7 @@ def samples(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, asked: a
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.qm9.causal_lines",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser(PROGRAM, __doc__)
     parser.add_argument("--train_file", type=Path, required=True)
     parser.add_argument("--validation_file", type=Path, required=True, help="lines whose likelihood is measured")
     parser.add_argument("--tokenizer_name", type=Path, required=True)
@@ -171,8 +170,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        print(f"python -m benchmarks.results.qm9.causal_lines: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(PROGRAM, main)

@@ -13,10 +13,8 @@ written, so that a known molecule written otherwise is a new one; and their nove
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,10 @@ from typing import Any
 from token_diffusion.errors import ParameterError
 from trainer.evaluation.bound import Estimate
 
+from ... import command
 from ..estimates import mean, share
+
+PROGRAM = "benchmarks.results.qm9.molecules"
 
 
 def qed(smiles: str) -> float:
@@ -134,11 +135,7 @@ def _parsed(smiles: str) -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.results.qm9.molecules",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.make_parser(PROGRAM, __doc__)
     parser.add_argument("samples", type=Path, help="what `token_diffusion sample --json` printed")
     parser.add_argument("--known_file", type=Path, required=True, help="molecules that are not new")
     asked = parser.parse_args(arguments)
@@ -151,8 +148,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        print(f"python -m benchmarks.results.qm9.molecules: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(PROGRAM, main)
