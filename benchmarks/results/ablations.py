@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..report import Section, Table
-from .figures import Spread, overrides, words
+from .estimates import Spread
+from .flags import overrides, words
 from .run import Run, Size
 
 SEEDS = (0, 1)

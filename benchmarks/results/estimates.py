@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from trainer.evaluation.bound import Estimate
 
@@ -27,3 +28,22 @@ def shown(estimate: Estimate, digits: int = 2, factor: float = 1.0) -> str:
     if math.isnan(value):
         return "-"
     return f"{value:,.{digits}f}" + ("" if math.isnan(error) else f" ± {error:,.{digits}f}")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure of runs that differ in the seed alone."""
+
+    values: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    @property
+    def half(self) -> float:
+        """Half of what lies between the least and the greatest."""
+        return (max(self.values) - min(self.values)) / 2
+
+    def text(self, digits: int, signed: bool = False) -> str:
+        return f"{self.mean:{'+' if signed else ''}.{digits}f} ± {self.half:.{digits}f}"

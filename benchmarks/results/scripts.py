@@ -9,13 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluation.bound import Estimate
-
 from ..report import Section, Table
 from .estimates import shown
-from .figures import overrides, words
+from .flags import overrides, words
 from .run import Run, Size
-from .wikitext import SETS, TRAIN, splits
+from .wikitext import SETS, TRAIN, Figures, splits
 
 COMMANDS: dict[str, dict[str, object]] = {"mdlm": {}, "udlm": {"exclude_mask_from_uniform": True}, "hybrid": {}}
 CUT: dict[Size, dict[str, object]] = {
@@ -59,11 +57,9 @@ def section(run: Run) -> Section:
         folder = trained(run, tokenizer, command, flags)
         for name in splits(run):
             found = bound(run, folder, name)
-            nats, bits = (
-                Estimate(found["validation"][key], found["validation"][f"{key}_error"])
-                for key in ("nelbo", "bits_per_byte")
-            )
-            table.add(f"`{command}`", name, shown(nats, 3), shown(nats.exp(), 0), shown(bits, 3))
+            figures = Figures.of(found["validation"], "nelbo")
+            nats = figures.nats
+            table.add(f"`{command}`", name, shown(nats, 3), shown(nats.exp(), 0), shown(figures.bits_per_byte, 3))
     cut = ", ".join(f"`--{name} {value}`" for name, value in CUT[run.size].items())
     said = SAID.format(num_parameters=found["num_parameters"], vocabulary=VOCABULARY[run.size], cut=cut, cost=COST)
     return Section("scripts", "The original scripts' commands", [said, table])

@@ -14,7 +14,7 @@ from trainer.evaluation.bound import Estimate
 
 from ..report import Section, Table
 from .estimates import shown
-from .figures import overrides, words
+from .flags import overrides, words
 from .run import Run, Size
 
 LENGTH, VOCABULARY = 128, 4096
@@ -206,7 +206,7 @@ class Figures:
 
     @classmethod
     def of(cls, found: dict[str, Any], nats: str) -> Figures:
-        mine, bits = (Estimate(found[name], found[f"{name}_error"]) for name in (nats, "bits_per_byte"))
+        mine, bits = (Estimate.read(found, name) for name in (nats, "bits_per_byte"))
         return cls(mine, bits, found["num_tokens"])
 
     def per_word(self, num_words: int) -> Estimate:

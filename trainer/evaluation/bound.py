@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,12 @@ class Estimate:
         """Under `name` and `name_error`; None for what JSON has no number for."""
         pairs = ((name, self.value), (f"{name}_error", self.error))
         return {key: value if math.isfinite(value) else None for key, value in pairs}
+
+    @classmethod
+    def read(cls, figures: Mapping[str, Any], name: str) -> Estimate:
+        """What `figures` wrote under `name`; NaN for None."""
+        value, error = (math.nan if figures[key] is None else figures[key] for key in (name, f"{name}_error"))
+        return cls(value, error)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainer.evaluation.bound import Estimate
+
 from ... import ROOT
 from ...models import DEMOS
 from ...report import Section, Table
+from ..estimates import shown
 from ..run import Run
 
 TEXTS = {"small": ("storybooks-ccby",), "full": ("gutenberg-simple", "storybooks-ccby", "tatoeba-english")}
@@ -134,13 +137,13 @@ def cells(figures: dict[str, Any], beside: dict[str, Any] | None = None) -> list
     if beside is not None:
         off = [f" ({100 * beside[f'{name}_off']:+.1f} %)" for name in ("unigram_entropy", "sample_entropy")]
     return [
-        percent(figures, "known"),
-        plus_minus(figures, "perplexity", 1),
-        "" if beside is None else plus_minus(beside, "perplexity_ratio", 2),
+        f"{shown(Estimate.read(figures, 'known'), 1, 100)} %",
+        shown(Estimate.read(figures, "perplexity"), 1),
+        "" if beside is None else shown(Estimate.read(beside, "perplexity_ratio"), 2),
         f"{figures['unigram_entropy']:.2f}{off[0]}",
         f"{figures['sample_entropy']:.2f}{off[1]}",
         "" if figures["distinct_2"] is None else f"{figures['distinct_2']:.3f}",
-        percent(figures, "copied"),
+        f"{shown(Estimate.read(figures, 'copied'), 1, 100)} %",
     ]
 
 
@@ -155,16 +158,3 @@ def missed(beside: dict[str, Any]) -> list[str]:
         if (off := abs(beside[f"{name}_off"])) > OFF:
             found.append(f"{told} by {100 * (off - OFF):.1f} points")
     return found
-
-
-def percent(figures: dict[str, Any], name: str) -> str:
-    """A share with its error; without one of a single sample."""
-    hundred = {key: None if figures[key] is None else 100 * figures[key] for key in (name, f"{name}_error")}
-    return f"{plus_minus(hundred, name, 1)} %"
-
-
-def plus_minus(figures: dict[str, Any], name: str, digits: int) -> str:
-    value, error = figures[name], figures[f"{name}_error"]
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")

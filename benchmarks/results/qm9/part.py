@@ -135,7 +135,7 @@ def unguided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Ta
             add(model, about, "first-hitting" if steps is None else steps, nfe, found)
     baseline = causal(run, plan, tokenizer)
     drawn = judged([each["text"] for each in baseline["samples"]], known)
-    nats = shown(Estimate(baseline["nats"], baseline["nats_error"]))
+    nats = shown(Estimate.read(baseline, "nats"))
     add("autoregressive", (baseline["num_parameters"], f"{nats}, exact"), "-", "a token", drawn)
     return table
 
@@ -145,7 +145,7 @@ def bound(run: Run, name: str, folder: Path) -> tuple[int, str]:
     flags = ["--validation_file", run.data.file("qm9/test.txt"), "--max_length", LENGTH, "--num_times", 1]
     found = run.evaluate(name, "--checkpoint_path", folder, *flags, "--per_device_eval_batch_size", 256)
     figures = found["validation"]
-    nelbo = Estimate(figures["nelbo"], figures["nelbo_error"]).scaled(figures["num_tokens"] / figures["num_sequences"])
+    nelbo = Estimate.read(figures, "nelbo").scaled(figures["num_tokens"] / figures["num_sequences"])
     return found["num_parameters"], f"≤ {shown(nelbo)}"
 
 

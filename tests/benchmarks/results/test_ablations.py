@@ -12,7 +12,8 @@ from accelerate.state import AcceleratorState
 from benchmarks.results import ablations
 from benchmarks.results.ablations import ABLATIONS, BASE, RECIPE, Row, framed, table
 from benchmarks.results.data import Data
-from benchmarks.results.figures import Spread, overrides, words
+from benchmarks.results.estimates import Spread
+from benchmarks.results.flags import overrides, words
 from benchmarks.results.run import Run
 from trainer.__main__ import main, parse
 

@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase, P
 
 from tests.tiny import byte_tokenizer, tiny_tokenizer, wordpiece_tokenizer
 from token_diffusion.errors import ParameterError
+from trainer.evaluation.bound import Estimate
 from trainer.evaluation.quality import (
     Judge,
     Text,
@@ -161,3 +162,9 @@ def test_a_judge_that_is_not_whole_is_refused(layers: int, value: float, rule: s
     with pytest.raises(ParameterError) as caught:
         load_judge(str(tmp_path))
     assert str(caught.value).startswith(f"generative_model_name_or_path must {rule}")
+
+
+@pytest.mark.parametrize("estimate", [Estimate(1.5, 0.25), Estimate(2.0, math.nan), Estimate(math.nan, math.nan)])
+def test_an_estimate_is_read_as_it_was_written(estimate: Estimate) -> None:
+    again = Estimate.read(json.loads(json.dumps(estimate.figures("nelbo"))), "nelbo")
+    assert (again.value, again.error) == pytest.approx((estimate.value, estimate.error), nan_ok=True)
