@@ -38,7 +38,7 @@ class Plan:
     evaluations: int
 
 
-PLANS: dict[Size, Plan] = {"small": Plan(5, 8, 64, 2, 1, 1, 1), "full": Plan(1600, 32, 256, 7, 5, 2, 4)}
+PLANS: dict[Size, Plan] = {"small": Plan(5, 8, 64, 2, 1, 1, 1), "full": Plan(800, 32, 256, 7, 5, 2, 4)}
 
 REFERENCE_STEPS, REFERENCE_WARMUP, REFERENCE_DECAY = 1_000_000, 2500, 0.9999
 """Of the recipe of kuleshov-group/mdlm (`configs/`): steps, those of warm-up, EMA."""
