@@ -1,11 +1,11 @@
 """What stands around the tables of `qm9`."""
 
 ABOUT = """SMILES strings of small molecules, one an example: native networks of one shape (128 wide, 6 layers) and a GPT-2 of \
-that shape, each trained on one thread of a CPU on {molecules:,} molecules ({train_steps:,} steps of {batch}; there are 117,670) \
-with the recipe that the commands show. Of it the learning rate was chosen, by MDLM's training loss after 350 steps of short \
-runs: 0.78 nats a token at 0.001, 0.84 at 0.003, 0.96 at 0.01. Sequences have {length} tokens; the end token fills \
-them up and is learnt (`--learn_end`), so a sample is as long as the model makes it. The bound is that of the 6,537 test \
-molecules, their ends included.
+that shape, each trained on one thread of a CPU on {molecules:,} molecules ({train_steps:,} steps of {batch}; there are \
+{training:,}) with the recipe that the commands show. Of it the learning rate was chosen, by MDLM's training loss after 350 \
+steps of short runs: 0.78 nats a token at 0.001, 0.84 at 0.003, 0.96 at 0.01. Sequences have {length} tokens; the end token \
+fills them up and is learnt (`--learn_end`), so a sample is as long as the model makes it. The bound is that of the {tested:,} \
+test molecules, their ends included.
 
 The protocol is that of *Simple Guidance Mechanisms for Discrete Diffusion Models* (Schiff et al. 2024, arXiv:2412.10193) as its \
 code has it ([discrete-diffusion-guidance](https://github.com/kuleshov-group/discrete-diffusion-guidance), commit `edb0f8c`). \
@@ -16,7 +16,7 @@ Its tables could not be opened here; what its authors show as a picture on \
 |---|---|---|
 | molecules | about 133,000, 5 % held out | {known:,} (those that pass QM9's consistency check), 10 % held out |
 | network | DiT, 768 wide, 12 layers | 128 wide, 6 layers |
-| training | 25,000 steps of 2,048: 51 million molecules, some 400 times each | {molecules:,}: each less than once |
+| training | 25,000 steps of 2,048: 51 million molecules, some 400 times each | {molecules:,}: each {times:.1f} times |
 | tokens | 40: `<pad>` behind the end is learnt, too; the first token is noised | 35: the end token fills up; the first is given |
 | unique, novel | strings as written; novel as a share of the valid ones | canonical SMILES (RDKit); novel of the unique ones |"""
 

@@ -11,6 +11,7 @@ import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ COURSE = [
 @dataclass(frozen=True)
 class Plan:
     """How much is made: optimizer steps of `BATCH` molecules, without and with labels; samples, and the steps they are drawn in;
-    samples under guidance, and its scales."""
+    samples under guidance, and its scales. molecules: the first of each file are read; None for all."""
 
+    molecules: int | None
     train_steps: int
     labelled_steps: int
     num_samples: int
@@ -57,22 +59,38 @@ class Plan:
 
 
 PLANS: dict[Size, Plan] = {
-    "small": Plan(40, 20, 64, (16,), 16, (1, 3)),
-    "full": Plan(1600, 1600, 1024, (16, 32, 64, 128), 512, (0, 1, 2, 3)),
+    "small": Plan(2000, 40, 20, 64, (16,), 16, (1, 3)),
+    "full": Plan(None, 3200, 1600, 1024, (32, 64, 128), 512, (0, 1, 2, 3)),
 }
 
 
 def section(run: Run) -> Section:
     """Both tables, with what they are of."""
-    plan, file = PLANS[run.size], run.data.file("qm9/train.txt")
-    tokenizer = run.trainer("qm9/tokenizer", "tokenizer", "--kind", "smiles", "--train_file", file)
+    plan = PLANS[run.size]
+    tokenizer = run.trainer(
+        "qm9/tokenizer", "tokenizer", "--kind", "smiles", "--train_file", split(run, plan, "train")
+    )
     known = known_molecules(run.data.file("qm9/qm9.tsv"))
     tables = unguided(run, plan, tokenizer, known), guided(run, plan, tokenizer, known)
+    training, tested = (len(split(run, plan, name).read_text(encoding="utf-8").split()) for name in ("train", "test"))
     seen = {"molecules": plan.train_steps * BATCH, "labelled": plan.labelled_steps * BATCH}
-    about = ABOUT.format(**seen, batch=BATCH, length=LENGTH, train_steps=plan.train_steps, known=len(known))
+    sizes = {"batch": BATCH, "length": LENGTH, "train_steps": plan.train_steps, "known": len(known)}
+    about = ABOUT.format(**seen, **sizes, training=training, tested=tested, times=seen["molecules"] / training)
     how = {"num_samples": plan.num_guided, "steps": GUIDED_STEPS, "labelled": seen["labelled"]}
     notes = UNGUIDED.format(num_samples=plan.num_samples), GUIDED.format(**how)
     return Section("qm9", "Molecules: QM9", [about, notes[0], tables[0], notes[1], tables[1]])
+
+
+def split(run: Run, plan: Plan, name: str) -> Path:
+    """The molecules of a split, one a line: the file itself, or the plan's part of it."""
+    whole = run.data.file(f"qm9/{name}.txt")
+    if plan.molecules is None:
+        return whole
+    path = run.output / "qm9" / whole.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole.open(encoding="utf-8") as lines, path.open("w", encoding="utf-8") as part:
+        part.writelines(islice(lines, plan.molecules))
+    return path
 
 
 def trained(run: Run, plan: Plan, tokenizer: Path, command: str, label: str | None = None) -> Path:
@@ -80,10 +98,10 @@ def trained(run: Run, plan: Plan, tokenizer: Path, command: str, label: str | No
     flags: list[object] = ["--tokenizer_name", tokenizer, *NETWORK, "--mixed_precision", "bf16", *OPTIMIZER, *COURSE]
     flags += ["--estimator", "count"] if command == "mdlm" else []
     if label is None:
-        flags += ["--train_file", run.data.file("qm9/train.txt"), "--max_train_steps", plan.train_steps]
-        flags += ["--validation_file", run.data.file("qm9/valid.txt")]
+        flags += ["--train_file", split(run, plan, "train"), "--max_train_steps", plan.train_steps]
+        flags += ["--validation_file", split(run, plan, "valid")]
         return run.trainer(f"qm9/{command}", command, *flags, "--num_validation_samples", 10)
-    flags += ["--train_file", labels_file(run, label), "--text_column", "smiles", "--label_column", "label"]
+    flags += ["--train_file", labels_file(run, plan, label), "--text_column", "smiles", "--label_column", "label"]
     return run.trainer(f"qm9/{command}-{label}", command, *flags, "--max_train_steps", plan.labelled_steps)
 
 
@@ -94,10 +112,10 @@ def values(run: Run, name: str) -> tuple[dict[str, float], float]:
     return found, float(np.percentile(list(found.values()), 90))
 
 
-def labels_file(run: Run, name: str) -> Path:
+def labels_file(run: Run, plan: Plan, name: str) -> Path:
     """The training molecules with the label of a property: 1 above its 90th percentile, else 0."""
     found, limit = values(run, name)
-    training = set(run.data.file("qm9/train.txt").read_text(encoding="utf-8").split())
+    training = set(split(run, plan, "train").read_text(encoding="utf-8").split())
     path = run.output / "qm9" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -128,7 +146,7 @@ def unguided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Ta
 
     for command, model in PROCESSES.items():
         folder = trained(run, plan, tokenizer, command)
-        about = bound(run, f"qm9/{command}-bound", folder)
+        about = bound(run, plan, f"qm9/{command}-bound", folder)
         for steps in (*plan.steps, *([None] if command == "mdlm" else [])):
             asked = {"num_samples": plan.num_samples, "num_inference_steps": "none" if steps is None else steps}
             found, nfe = sampled(run, f"qm9/{command}-{steps or 'first'}", folder, known, **asked)
@@ -140,9 +158,9 @@ def unguided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Ta
     return table
 
 
-def bound(run: Run, name: str, folder: Path) -> tuple[int, str]:
+def bound(run: Run, plan: Plan, name: str, folder: Path) -> tuple[int, str]:
     """Parameters, and the bound in nats a molecule of those that were not trained on, its end among them."""
-    flags = ["--validation_file", run.data.file("qm9/test.txt"), "--max_length", LENGTH, "--num_times", 1]
+    flags = ["--validation_file", split(run, plan, "test"), "--max_length", LENGTH, "--num_times", 1]
     found = run.evaluate(name, "--checkpoint_path", folder, *flags, "--per_device_eval_batch_size", 256)
     figures = found["validation"]
     nelbo = Estimate.read(figures, "nelbo").scaled(figures["num_tokens"] / figures["num_sequences"])
@@ -151,7 +169,7 @@ def bound(run: Run, name: str, folder: Path) -> tuple[int, str]:
 
 def causal(run: Run, plan: Plan, tokenizer: Path) -> Mapping[str, Any]:
     """The autoregressive model: the same molecules, steps, batch and learning rate."""
-    files = ["--train_file", run.data.file("qm9/train.txt"), "--validation_file", run.data.file("qm9/test.txt")]
+    files = ["--train_file", split(run, plan, "train"), "--validation_file", split(run, plan, "test")]
     flags = ["--tokenizer_name", tokenizer, "--max_length", LENGTH, "--max_train_steps", plan.train_steps, "--bf16"]
     flags += [
         "--batch_size",

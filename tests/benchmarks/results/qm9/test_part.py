@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def run(tmp_path: Path) -> Answers:
     smiles = ["C" * n for n in range(1, 10)] + ["C1C2CC1C2"]
     rows = [f"{one}\t{index / 10}\t{3 if '1' in one else 0}" for index, one in enumerate(smiles)]
     (tmp_path / "qm9" / "qm9.tsv").write_text("smiles\tqed\trings\n" + "\n".join(rows))
-    (tmp_path / "qm9" / "train.txt").write_text("\n".join(smiles[2:]))
+    for name, lines in {"train": smiles[2:], "valid": smiles[:1], "test": smiles[1:2]}.items():
+        (tmp_path / "qm9" / f"{name}.txt").write_text("\n".join(lines))
     found = Answers(Files(tmp_path), tmp_path / "out", "small")
     found.asked = {}
     return found
@@ -63,12 +65,29 @@ def run(tmp_path: Path) -> Answers:
 
 def test_labels_are_those_above_the_90th_percentile(run: Answers) -> None:
     assert qm9.values(run, "qed")[1] == pytest.approx(0.81)  # between 0.8 and 0.9, a tenth of the way
-    with qm9.labels_file(run, "qed").open() as file:
+    with qm9.labels_file(run, qm9.PLANS["full"], "qed").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["smiles"] for row in rows] == ["C" * n for n in range(3, 10)] + ["C1C2CC1C2"], (
         "only the training molecules"
     )
     assert [row["label"] for row in rows] == ["0"] * 7 + ["1"]
+
+
+def test_a_plan_of_fewer_molecules_reads_the_first_of_each_split(
+    run: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert qm9.split(run, qm9.PLANS["full"], "train") == run.data.root / "qm9" / "train.txt", (
+        "all of them: the file itself"
+    )
+    few = replace(qm9.PLANS["small"], molecules=3)
+    monkeypatch.setitem(qm9.PLANS, "small", few)
+    assert qm9.split(run, few, "train").read_text().split() == ["CCC", "CCCC", "CCCCC"]
+    section = qm9.section(run)
+    assert "there are 3)" in str(section.parts[0])
+    read = [words[words.index("--train_file") + 1] for words in run.asked.values() if "--train_file" in words]
+    assert {Path(file).parent for file in read} == {run.output / "qm9"}
+    with Path(read[-1]).open() as file:
+        assert [row["smiles"] for row in csv.DictReader(file)] == ["CCC", "CCCC", "CCCCC"]
 
 
 def test_the_section_has_what_was_counted(run: Answers) -> None:
