@@ -1,7 +1,7 @@
 """Simple English: what three processes write, beside text that was held out of what they have learnt.
 
 Size full reads the demos in `checkpoints/`, which took hours, with a judge that it trains; what it finds is left beside each demo
-as `reading.json`, of which `cards.py` makes its card. Size small trains a judge and three models of picture books, a minute each.
+as `reading.json`, of which `cards.py` makes its card. Size small trains a judge and three models of picture books.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ TEXTS = {"small": ("storybooks-ccby",), "full": ("gutenberg-simple", "storybooks
 
 VOCAB_SIZE = 2048
 MODEL = """--packing --max_length 64 --config_name modernbert --per_device_train_batch_size 16 --learning_rate 3e-3
-    --lr_scheduler constant_with_warmup --lr_warmup_steps 20 --ema_decay 0.98 --max_train_steps 150 --checkpointing_steps 50
-    --logging_steps 50 --report_to none --config_overrides
+    --lr_scheduler constant_with_warmup --lr_warmup_steps 20 --ema_decay 0.95 --max_train_steps 60 --checkpointing_steps 60
+    --logging_steps 20 --report_to none --config_overrides
     hidden_size=128,num_hidden_layers=3,num_attention_heads=2,intermediate_size=256,local_attention=1024"""
 """Of the models that size small trains."""
 
 JUDGE = {
-    "small": "--context 64 --hidden_size 128 --num_layers 2 --max_train_steps 150 --eval_steps 50",
+    "small": "--context 64 --hidden_size 128 --num_layers 2 --max_train_steps 60 --eval_steps 30",
     "full": """--context 128 --hidden_size 256 --num_layers 5 --dropout 0.05 --max_train_steps 800 --batch_size 32
     --eval_steps 200 --bf16""",
 }
-READING = {"small": "--num_samples 32 --seq_len 64 --num_inference_steps 32", "full": ""}
+READING = {"small": "--num_samples 16 --seq_len 64 --num_inference_steps 16", "full": ""}
 """Flags; the defaults of `reading.py` are the sizes of the published figures."""
 
 KNOWN, RATIO, OFF = 0.97, 2.0, 0.05
