@@ -38,7 +38,7 @@ class Plan:
     evaluations: int
 
 
-PLANS: dict[Size, Plan] = {"small": Plan(5, 8, 64, 2, 1, 1, 1), "full": Plan(800, 32, 256, 7, 5, 2, 4)}
+PLANS: dict[Size, Plan] = {"small": Plan(5, 8, 64, 2, 1, 1, 1), "full": Plan(1600, 32, 128, 6, 3, 2, 4)}
 
 REFERENCE_STEPS, REFERENCE_WARMUP, REFERENCE_DECAY = 1_000_000, 2500, 0.9999
 """Of the recipe of kuleshov-group/mdlm (`configs/`): steps, those of warm-up, EMA."""
@@ -51,7 +51,9 @@ pieces: not those of another seed. A word is what white space divides, and the e
 piece is read without what stands before it; with at least half a piece before each token the autoregressive model has
 {sliding} a word.
 
-*Ours* is the recipe that the demos were trained by: ModernBERT, AdamW with a cosine, `--estimator count` for masks.
+*Ours* is ModernBERT, in which two layers of three see eight tokens to each side, AdamW with a cosine, `--estimator count` for
+masks. Windows and rate were chosen by the training loss of MDLM after 400 steps of short runs of four layers: 5.87 nats with
+windows at a rate of 2e-3, 5.89 at 3e-3, 5.95 at 2e-3 where each layer sees all.
 *Reference* is that of the reference implementation, with its network (DiT, told sigma for UDLM), learning rate 3e-4,
 constant, no weight decay, dropout 0.1, EMA, and no count of masks. Warm-up and EMA are its shares of a run: {warmup} steps
 and {decay:.3f}, where it has 2,500 and 0.9999 for a million steps, with which nothing would have been learnt, or averaged, in
@@ -122,11 +124,11 @@ def common(run: Run, plan: Plan, tokenizer: Path) -> dict[str, object]:
 
 
 def ours(run: Run, plan: Plan, tokenizer: Path, command: str, **flags: object) -> Path:
-    shape = {"num_attention_heads": plan.width // 64, "intermediate_size": 3 * plan.width, "local_attention": 1024}
+    shape = {"num_attention_heads": plan.width // 64, "intermediate_size": 3 * plan.width, "local_attention": 16}
     given = common(run, plan, tokenizer) | {
         "config_name": "modernbert",
         "config_overrides": overrides(hidden_size=plan.width, num_hidden_layers=plan.layers, **shape),
-        "learning_rate": 1.5e-3,
+        "learning_rate": 2e-3,
         "lr_warmup_ratio": 0.05,
         "weight_decay": 0.05,
         "adam_beta2": 0.98,
