@@ -42,6 +42,7 @@ PARTS: dict[str, Callable[[Run], Section]] = {
     "scripts": scripts.section,
     "qm9": qm9.section,
     "ablations": ablations.section,
+    "recipe": ablations.recipe,
 }
 """What a part measures: name on the page and in the shell, and its work."""
 

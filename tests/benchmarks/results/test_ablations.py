@@ -30,7 +30,7 @@ def test_a_row_differs_from_the_one_that_it_is_compared_with_in_one_thing(row: R
     changed = {name for name in mine if mine[name] != other.get(name)}
     lengths = {"max_length", "per_device_train_batch_size"}  # together: as many tokens a step
     assert changed == lengths if changed & lengths else len(changed) == (row.name != row.against)
-    assert int(str(mine["max_length"])) * int(str(mine["per_device_train_batch_size"])) == 16 * 128
+    assert int(str(mine["max_length"])) * int(str(mine["per_device_train_batch_size"])) == 32 * 128
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
@@ -68,7 +68,7 @@ def test_flags_as_they_are_typed() -> None:
 
 
 def test_a_framed_run_starts_from_random_weights_in_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one step of the run before it moves nothing, and its folder has the frame."""
+    """The one step of the run before it moves nothing, and both folders have the frame."""
 
     def in_this_process(typed: str, words: list[object], log: Path) -> str:
         AcceleratorState._reset_state(True)  # as in a process of its own
@@ -94,6 +94,10 @@ def test_a_framed_run_starts_from_random_weights_in_a_frame(tmp_path: Path, monk
         assert "config_name" not in flags and '"prefix"' in (folder / "token_diffusion.json").read_text("utf-8")
         weights.append((folder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+    cut = {"train_file": text, "max_length": 8, "max_train_steps": 1}
+    del flags["lr_warmup_ratio"]
+    folder = run.trainer("framed", "mdlm", "--packing", *words(flags | cut))
+    assert len(json.loads((folder / "token_diffusion.json").read_text("utf-8"))["frame"]["prefix"]) == 1
 
 
 @pytest.mark.slow
@@ -113,7 +117,8 @@ def test_every_row_trains_and_is_measured(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Data, "file", lambda self, name: self.root / name)
     monkeypatch.setitem(ablations.STEPS, "full", 2)
     monkeypatch.setattr(ablations, "SEEDS", (0,))
-    section = ablations.section(Run(Data(tmp_path), tmp_path / "work", "full"))
-    tables = [part for part in section.parts if isinstance(part, ablations.Table)]
+    run = Run(Data(tmp_path), tmp_path / "work", "full")
+    sections = ablations.section(run), ablations.recipe(run)
+    tables = [part for section in sections for part in section.parts if isinstance(part, ablations.Table)]
     assert [len(table.rows) for table in tables] == [len(ABLATIONS), len(RECIPE)]
     assert all(1 < float(str(row[2]).partition(" ")[0]) < 9 for table in tables for row in table.rows)
