@@ -66,7 +66,7 @@ def _anchor(name: str) -> str:
 
 def merged(page: str, name: str, section: str) -> str:
     """The page with its section `name` replaced by `section`, or `section` added at its end."""
-    starts = [match.start() for match in re.finditer(r"^<!-- [a-z]+ -->$", page, re.MULTILINE)]
+    starts = [match.start() for match in re.finditer(r"^<!-- \S+ -->$", page, re.MULTILINE)]
     parts = [page[start:end] for start, end in zip([0, *starts], [*starts, len(page)], strict=True)]
     for index, part in enumerate(parts):
         if part.startswith(_anchor(name)):

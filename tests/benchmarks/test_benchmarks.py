@@ -106,12 +106,13 @@ def test_a_table_and_a_page() -> None:
     ]
 
 
-def test_a_new_section_replaces_its_own_and_leaves_the_others() -> None:
-    sections = {name: Section(name, name.upper(), [f"old {name}"]).markdown("from here") for name in ("one", "two")}
-    page = merged(merged("# Page\n", "one", sections["one"]), "two", sections["two"])
-    assert page.index("# Page") < page.index("old one") < page.index("old two")
-    fresh = merged(page, "one", Section("one", "ONE", ["new one"]).markdown("from there"))
-    assert "old one" not in fresh
+@pytest.mark.parametrize("name", ["one", "qm9", "by-size_2"])
+def test_a_new_section_replaces_its_own_and_leaves_the_others(name: str) -> None:
+    sections = {each: Section(each, each.upper(), [f"old {each}"]).markdown("from here") for each in (name, "two")}
+    page = merged(merged("# Page\n", name, sections[name]), "two", sections["two"])
+    assert page.index("# Page") < page.index(f"old {name}") < page.index("old two")
+    fresh = merged(page, name, Section(name, "ONE", ["new one"]).markdown("from there"))
+    assert f"old {name}" not in fresh
     assert fresh.index("new one") < fresh.index("from there") < fresh.index("old two")
     assert merged(fresh, "two", sections["two"]) == fresh
 
