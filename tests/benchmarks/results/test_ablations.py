@@ -116,7 +116,7 @@ def test_every_row_trains_and_is_measured(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("benchmarks.results.run._stdout", in_this_process)
     monkeypatch.setattr(Data, "file", lambda self, name: self.root / name)
     monkeypatch.setitem(ablations.STEPS, "full", 2)
-    monkeypatch.setattr(ablations, "SEEDS", (0,))
+    monkeypatch.setitem(ablations.SEEDS, "full", (0,))
     run = Run(Data(tmp_path), tmp_path / "work", "full")
     sections = ablations.section(run), ablations.recipe(run)
     tables = [part for section in sections for part in section.parts if isinstance(part, ablations.Table)]
