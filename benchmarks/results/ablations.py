@@ -1,6 +1,6 @@
 """Choices that people ask about, each alone: small models of one base, which differ in one flag, at the same tokens seen.
 
-Two runs a row, which differ in the seed of weights, order and noise; the held-out text and its noise are the same for all.
+A row has a run for each seed of weights, order and noise; the held-out text and its noise are the same for all.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def section(run: Run) -> Section:
 
 
 def recipe(run: Run) -> Section:
-    """What the recipe of the demos is made of."""
+    """What a recipe for such models is made of."""
     found = compared(run, "recipe", "The recipe's choices", RECIPE)
     found.parts.append(LENGTHS)
     return found

@@ -25,13 +25,13 @@ samples, of uniqueness the jackknife's. NFE are evaluations of the network, each
 of QM9, held-out ones too. It was made to have every neutral molecule of up to nine heavy atoms that the rules of GDB allow, so \
 a novel one mostly breaks a rule: more is not better."""
 
-GUIDED = """Guided towards "above the 90th percentile" of the number of rings (more than 3) or of QED (more than 0.554): D-CFG, \
-{steps} steps, {num_samples:,} samples a row, by models trained on {labelled:,} molecules, of which one in ten was shown without \
-its label. At scale 0 the network is told no label, at 1 the label. Novel counts as a share of all samples, and the mean is that \
-of the novel molecules, as the authors have it. Theirs are read \
-off their picture (1,024 samples; ± 0.2 percentage points and 0.01 rings for reading). A ring is two equal digits, often far \
-apart, and models of this size rarely set both: of strings that are asked to have four rings and more few are molecules, so that \
-the means of these rows are over few. QED asks for no such thing."""
+GUIDED = """Guided towards "above the 90th percentile" of the number of rings (more than 3) or of QED (more than 0.554): \
+D-CFG, {steps} steps, {num_samples:,} samples a row, by models trained on {labelled:,} molecules, of which one in ten was \
+shown without its label. At scale 0 the network is told no label, at 1 the label. Novel counts as a share of all samples, and \
+the mean is that of the novel molecules, as the authors have it. Theirs are read off their picture (1,024 samples; ± 0.2 \
+percentage points and 0.01 rings for reading). A ring is two equal digits, often far apart, and models of this size rarely set \
+both: of strings that are asked to have four rings and more few are molecules, so that the means of these rows are over few. \
+QED asks for no such thing."""
 
 PICTURE = {
     "mdlm": {1: (273, 4.52), 2: (215, 4.85), 3: (145, 5.01)},
