@@ -11,37 +11,12 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.player import Player, link, pieces
+from tests.browser.saved import MASK, archive, opened
 from tests.browser.watched import Open
 from tests.live_server import LiveServer
 
 pytest_plugins = ["tests.server_fixtures"]
 pytestmark = pytest.mark.browser
-
-MASK = 4
-PIECES = {4: "[MASK]", 5: "a", 6: " b", 7: " c", 8: " d"}
-
-
-def archive(states: list[dict[str, Any]], step_map: list[int], logprobs: list[float | None] | None = None) -> bytes:
-    """A saved run of four tokens, which all begin blank, with a state for each of these."""
-    start = {"model": "m", "process": "absorbing", "seed": 1, "num_inference_steps": 8, "tokens": [[MASK] * 4]}
-    done = {
-        "samples": [{"text": "a b c d"}],
-        "step_map": [step_map],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 4, "forwards_skipped": 0},
-        "timings": {"total_ms": 1},
-    }
-    told = [{"event": "start", "data": start}]
-    told += [{"event": "state", "data": {"t": 0.5, "nfe": 1} | state} for state in states]
-    told += [{"event": "done", "data": done if logprobs is None else done | {"logprobs": [logprobs]}}]
-    parameters = {"sampler": "remdm"} | ({} if logprobs is None else {"logprobs": True})
-    run = {
-        "settings": {"endpoint": "/sample", "parameters": parameters},
-        "model": {"mask_token_id": MASK, "mask_token": "[MASK]"},
-        "pieces": PIECES,
-        "separates": False,
-        "events": told,
-    }
-    return json.dumps({"format": "token-diffusion-run", "version": 1, "runs": [run]}).encode()
 
 
 def logs(*probabilities: float | None) -> list[float | None]:
@@ -56,17 +31,6 @@ STATES: list[dict[str, Any]] = [
 """Position 1 is taken back and set again, 2 is set to another token, and of 3 it is not told how probable it was."""
 TOLD = archive(STATES, [1, 3, 3, 3], logs(0.83, 0.999, 0.4, None))
 OLD = archive([{name: state[name] for name in ("step", "changes")} for state in STATES], [1, 3, 3, 3])
-
-
-def opened(live: LiveServer, open_page: Open, run: bytes) -> Player:
-    """A page that shows a saved run at its end, where no server is."""
-    page = open_page(live.url, prepare=lambda page: page.route("**/ready", lambda route: route.abort()))
-    player = Player(page)
-    file: Any = {"name": "run.json", "mimeType": "application/json", "buffer": run}
-    page.locator("#open-run").set_input_files(file)
-    player.wait("done")
-    player.end()
-    return player
 
 
 def said(player: Player, position: int) -> str:

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.player import Player, link, pieces
+from tests.browser.saved import archive, opened
 from tests.browser.watched import Open
 from tests.live_server import LiveServer
 
@@ -17,10 +18,11 @@ BODY = {"seq_len": 20, "num_inference_steps": 40, "seed": 4, "model": "absorbing
 
 @pytest.fixture
 def player(live: LiveServer, open_page: Open) -> Player:
-    """With a run that is over, at its end."""
-    opened = Player(open_page(live.url + link("/sample", BODY))).begun()
-    opened.run()
-    return opened
+    """With a run that is over, at its end; none of its states is merged with another."""
+    step_map = [1 + position * 7 % 12 for position in range(20)]
+    changes = [[[0, at, 6 + at % 3] for at in range(20) if step_map[at] == step] for step in range(1, 13)]
+    states = [{"step": step, "changes": each} for step, each in enumerate(changes, start=1)]
+    return opened(live, open_page, archive(states, step_map))
 
 
 def masks(player: Player, lane: int = 0) -> int:
