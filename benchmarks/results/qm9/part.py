@@ -21,27 +21,20 @@ from trainer.evaluation.bound import Estimate
 
 from ...report import Section, Table
 from ..estimates import mean, share, shown
+from ..flags import words
 from ..run import Run, Size
 from .molecules import Molecules, judged, known_molecules
 from .notes import ABOUT, GUIDED, PICTURE, UNGUIDED
 
-PROCESSES = {"mdlm": "MDLM", "udlm": "UDLM", "hybrid": "hybrid"}
+MODELS = {"mdlm": "MDLM", "udlm": "UDLM", "udlm-untimed": "UDLM, not told the time", "hybrid": "hybrid"}
+"""By the name of its folder; what stands before a dash is the trainer's command."""
 LABELLED = ("mdlm", "udlm")
 PROPERTY = {"rings": "rings", "qed": "QED"}
 LENGTH, BATCH, GUIDED_STEPS = 32, 64, 32
 SHAPE = "hidden_size=128,num_hidden_layers=6,num_attention_heads=4,intermediate_size=384,max_position_embeddings=32"
-NETWORK = f"--learn_end --max_length {LENGTH} --config_name token-diffusion --config_overrides {SHAPE}".split()
+NETWORK = f"--learn_end --max_length {LENGTH} --config_name token-diffusion".split()
 OPTIMIZER = f"--per_device_train_batch_size {BATCH} --learning_rate 0.001 --adam_beta2 0.98 --ema_decay 0.99".split()
-COURSE = [
-    "--checkpointing_steps",
-    "300",
-    "--checkpoints_total_limit",
-    "1",
-    "--logging_steps",
-    "50",
-    "--report_to",
-    "none",
-]
+COURSE = words({"checkpointing_steps": 300, "checkpoints_total_limit": 1, "logging_steps": 50, "report_to": "none"})
 
 
 @dataclass(frozen=True)
@@ -93,16 +86,19 @@ def split(run: Run, plan: Plan, name: str) -> Path:
     return path
 
 
-def trained(run: Run, plan: Plan, tokenizer: Path, command: str, label: str | None = None) -> Path:
-    """The folder of a model, told the label of a property or none."""
-    flags: list[object] = ["--tokenizer_name", tokenizer, *NETWORK, "--mixed_precision", "bf16", *OPTIMIZER, *COURSE]
+def trained(run: Run, plan: Plan, tokenizer: Path, name: str, label: str | None = None) -> Path:
+    """The folder of one of `MODELS`, told the label of a property or none."""
+    command, _, untimed = name.partition("-")
+    shape = f"{SHAPE},time_conditioning=none" if untimed else SHAPE
+    flags: list[object] = ["--tokenizer_name", tokenizer, *NETWORK, "--config_overrides", shape]
+    flags += ["--mixed_precision", "bf16", *OPTIMIZER, *COURSE]
     flags += ["--estimator", "count"] if command == "mdlm" else []
     if label is None:
         flags += ["--train_file", split(run, plan, "train"), "--max_train_steps", plan.train_steps]
         flags += ["--validation_file", split(run, plan, "valid")]
-        return run.trainer(f"qm9/{command}", command, *flags, "--num_validation_samples", 10)
+        return run.trainer(f"qm9/{name}", command, *flags, "--num_validation_samples", 10)
     flags += ["--train_file", labels_file(run, plan, label), "--text_column", "smiles", "--label_column", "label"]
-    return run.trainer(f"qm9/{command}-{label}", command, *flags, "--max_train_steps", plan.labelled_steps)
+    return run.trainer(f"qm9/{name}-{label}", command, *flags, "--max_train_steps", plan.labelled_steps)
 
 
 def values(run: Run, name: str) -> tuple[dict[str, float], float]:
@@ -129,9 +125,9 @@ def sampled(run: Run, name: str, folder: Path, known: frozenset[str], **asked: A
     """What `token_diffusion sample` draws, judged, and its evaluations of the network."""
     process = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))["forward_process"]
     command = "sample-hybrid" if process == "hybrid" else "sample"
-    words = [command, "--checkpoint_path", folder, "--dtype", "bfloat16", "--seq_len", LENGTH]
-    words += [word for key, value in asked.items() for word in (f"--{key}", value)]
-    found = run.module(name, "token_diffusion", *words, "--json")
+    asked_for = [command, "--checkpoint_path", folder, "--dtype", "bfloat16", "--seq_len", LENGTH]
+    asked_for += [word for key, value in asked.items() for word in (f"--{key}", value)]
+    found = run.module(name, "token_diffusion", *asked_for, "--json")
     return judged([each["text"] for each in found["samples"]], known), found["usage"]["nfe"]
 
 
@@ -144,12 +140,12 @@ def unguided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Ta
         cells = (shown(each, 1, 100) for each in (found.validity, found.uniqueness, found.novelty))
         table.add(model, f"{about[0]:,}", about[1], steps, nfe, *cells, len(found.novel))
 
-    for command, model in PROCESSES.items():
-        folder = trained(run, plan, tokenizer, command)
-        about = bound(run, plan, f"qm9/{command}-bound", folder)
-        for steps in (*plan.steps, *([None] if command == "mdlm" else [])):
+    for name, model in MODELS.items():
+        folder = trained(run, plan, tokenizer, name)
+        about = bound(run, plan, f"qm9/{name}-bound", folder)
+        for steps in (*plan.steps, *([None] if name == "mdlm" else [])):
             asked = {"num_samples": plan.num_samples, "num_inference_steps": "none" if steps is None else steps}
-            found, nfe = sampled(run, f"qm9/{command}-{steps or 'first'}", folder, known, **asked)
+            found, nfe = sampled(run, f"qm9/{name}-{steps or 'first'}", folder, known, **asked)
             add(model, about, "first-hitting" if steps is None else steps, nfe, found)
     baseline = causal(run, plan, tokenizer)
     drawn = judged([each["text"] for each in baseline["samples"]], known)
@@ -171,35 +167,16 @@ def causal(run: Run, plan: Plan, tokenizer: Path) -> Mapping[str, Any]:
     """The autoregressive model: the same molecules, steps, batch and learning rate."""
     files = ["--train_file", split(run, plan, "train"), "--validation_file", split(run, plan, "test")]
     flags = ["--tokenizer_name", tokenizer, "--max_length", LENGTH, "--max_train_steps", plan.train_steps, "--bf16"]
-    flags += [
-        "--batch_size",
-        BATCH,
-        "--learning_rate",
-        0.001,
-        "--num_samples",
-        plan.num_samples,
-        "--output_dir",
-        run.output / "qm9" / "ar",
-    ]
+    flags += ["--batch_size", BATCH, "--learning_rate", 0.001, "--num_samples", plan.num_samples]
+    flags += ["--output_dir", run.output / "qm9" / "ar"]
     found: Mapping[str, Any] = run.module("qm9/ar", "benchmarks.results.qm9.causal_lines", *files, *flags)
     return found
 
 
 def guided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Table:
     """What guidance does to the property that the label is of, and to validity and novelty."""
-    table = Table(
-        [
-            "property",
-            "model",
-            "guidance scale",
-            "NFE",
-            "valid, %",
-            "novel, %",
-            "mean of novel",
-            "authors: novel, %",
-            "mean",
-        ]
-    )
+    shares = "valid, %", "novel, %", "mean of novel"
+    table = Table(["property", "model", "guidance scale", "NFE", *shares, "authors: novel, %", "mean"])
     for name, title in PROPERTY.items():
         found, limit = values(run, name)
         for what, chosen in (("all", found.values()), ("label 1", [each for each in found.values() if each > limit])):
@@ -214,5 +191,5 @@ def guided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Tabl
                 cells = shown(drawn.validity, 1, 100), shown(novel, 1, 100), shown(drawn.mean(name), 3)
                 theirs = PICTURE[command].get(int(scale)) if name == "rings" else None
                 beside = ("-", "-") if theirs is None else (f"{theirs[0] / 10.24:.1f}", f"{theirs[1]:.2f}")
-                table.add(title, PROCESSES[command], f"{scale:g}", nfe, *cells, *beside)
+                table.add(title, MODELS[command], f"{scale:g}", nfe, *cells, *beside)
     return table

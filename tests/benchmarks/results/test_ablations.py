@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmarks.results.data import Data
 from benchmarks.results.estimates import Spread
 from benchmarks.results.flags import overrides, words
 from benchmarks.results.run import Run
+from tests.tiny import word_tokenizer
 from trainer.__main__ import main, parse
 
 ROWS = {row.name: row for row in (*ABLATIONS, *RECIPE)}
@@ -60,6 +62,17 @@ def test_differences_are_those_of_the_same_seed() -> None:
         ("**other**: changed", "1,234", "2.0800 ± 0.1800", "base", "-0.1200 ± 0.0200"),
     ]
     assert Spread([1.0]).text(2) == "1.00 ± 0.00" and Spread([0.25, 0.75]).text(1, signed=True) == "+0.5 ± 0.2"
+
+
+def test_what_a_text_costs_by_the_frequencies_of_its_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    word_tokenizer(3).save_pretrained(tmp_path / "tokenizer")  # w0, w1, w2 and five special tokens
+    for name, text in ((ablations.TRAIN, "w0 w0\nw1\n"), (ablations.HELD_OUT, "w0\nw2 w2\n")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(ablations, "tokenizer_of", lambda run, vocab_size: tmp_path / "tokenizer")
+    monkeypatch.setattr(Data, "file", lambda self, name: self.root / name)
+    bits = math.log2(11 / 3) + 2 * math.log2(11 / 1)  # one of each of the eight beside the three that were learnt
+    assert ablations.unigram(Run(Data(tmp_path), tmp_path, "full")) == pytest.approx(bits / 9)
 
 
 def test_flags_as_they_are_typed() -> None:
