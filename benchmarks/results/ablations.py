@@ -30,10 +30,13 @@ WINDOW = 16
 """Tokens that two layers of three see: eight to each side."""
 SPREAD = 0.06
 """`initializer_range`: at this width the transformers' own 0.02 leaves what a token says of its neighbours to be learnt late."""
-MODERN = {
-    "config_name": "modernbert",
-    "config_overrides": overrides(**SHAPE, local_attention=WINDOW, initializer_range=SPREAD),
-}
+
+
+def shaped(shape: dict[str, int], window: int = WINDOW, spread: float = SPREAD, **more: object) -> dict[str, object]:
+    return {"config_overrides": overrides(**shape, local_attention=window, initializer_range=spread, **more)}
+
+
+MODERN = {"config_name": "modernbert", **shaped(SHAPE)}
 BASE: dict[str, object] = {
     **MODERN,
     "max_length": LENGTH,
@@ -57,10 +60,6 @@ class Row:
     flags: dict[str, object] = field(default_factory=dict)
     vocab_size: int = 2048
     framed: bool = False
-
-
-def shaped(shape: dict[str, int], window: int = WINDOW, spread: float = SPREAD, **more: object) -> dict[str, object]:
-    return {"config_overrides": overrides(**shape, local_attention=window, initializer_range=spread, **more)}
 
 
 ABLATIONS = [
@@ -99,8 +98,8 @@ a difference that is not several times its ± says nothing."""
 
 PLATEAU = """\
 {bits:.2f} bits a byte is what this text costs whoever knows how often each token is and nothing else, and where each of these
-models stays for a while: what a row gains is mostly how soon it leaves. Hybrid under `elbo` has not in these steps. Nor has
-UDLM with the native network, so that what telling the time is worth to it stands in [Molecules](#molecules-qm9)."""
+models stays for a while: what a row gains is mostly how soon it leaves. Hybrid under `elbo` has not in these steps. What
+telling UDLM the time is worth stands in [Molecules](#molecules-qm9)."""
 
 LENGTHS = """\
 Bounds at other lengths are measured at that length: a longer piece has more context. Of another depth the layers cost the

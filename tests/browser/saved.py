@@ -15,8 +15,8 @@ PIECES = {4: "[MASK]", 5: "a", 6: " b", 7: " c", 8: " d"}
 
 def archive(states: list[dict[str, Any]], step_map: list[int], logprobs: list[float | None] | None = None) -> bytes:
     """A saved run of one sample, which begins blank, with a state for each of these."""
+    tokens = [MASK] * len(step_map)
     start = {"model": "m", "process": "absorbing", "seed": 1, "num_inference_steps": max(step_map)}
-    tokens = start["tokens"] = [MASK] * len(step_map)
     told = [{"event": "start", "data": start | {"tokens": [[*tokens]]}}]
     for state in states:
         told.append({"event": "state", "data": {"t": 0.5, "nfe": 1} | state})

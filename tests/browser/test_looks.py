@@ -157,9 +157,9 @@ def test_no_mouse_is_needed(live: LiveServer, open_page: Open) -> None:
     tab_to(page, "Prompt")
     page.keyboard.type("w1 w2")
     tab_to(page, "seq_len")
-    page.keyboard.type("16")
+    page.keyboard.type("64")  # a busy server merges states: of so many some are left to go through
     tab_to(page, "num_inference_steps")
-    page.keyboard.type("12")
+    page.keyboard.type("64")
     tab_to(page, "Run")
     page.keyboard.press("Enter")
     player.wait("done")
@@ -172,7 +172,7 @@ def test_no_mouse_is_needed(live: LiveServer, open_page: Open) -> None:
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     player.drawn()
-    assert player.tick == min(2, player.last_tick)  # a busy server merges states
+    assert player.tick == 2
     tab_to(page, "Code")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()

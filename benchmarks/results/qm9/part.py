@@ -125,9 +125,8 @@ def sampled(run: Run, name: str, folder: Path, known: frozenset[str], **asked: A
     """What `token_diffusion sample` draws, judged, and its evaluations of the network."""
     process = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))["forward_process"]
     command = "sample-hybrid" if process == "hybrid" else "sample"
-    asked_for = [command, "--checkpoint_path", folder, "--dtype", "bfloat16", "--seq_len", LENGTH]
-    asked_for += [word for key, value in asked.items() for word in (f"--{key}", value)]
-    found = run.module(name, "token_diffusion", *asked_for, "--json")
+    typed = [command, "--checkpoint_path", folder, "--dtype", "bfloat16", "--seq_len", LENGTH]
+    found = run.module(name, "token_diffusion", *typed, *words(asked), "--json")
     return judged([each["text"] for each in found["samples"]], known), found["usage"]["nfe"]
 
 
