@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,26 @@ from ..run import Run, Size
 from .molecules import Molecules, judged, known_molecules
 from .notes import ABOUT, GUIDED, PICTURE, UNGUIDED
 
-MODELS = {"mdlm": "MDLM", "udlm": "UDLM", "udlm-untimed": "UDLM, not told the time", "hybrid": "hybrid"}
-"""By the name of its folder; what stands before a dash is the trainer's command."""
+
+class Model(NamedTuple):
+    """A row: its title, the trainer's command, what its network has beside `SHAPE`, in how many times `Plan.train_steps`."""
+
+    title: str
+    command: str
+    overrides: str = ""
+    rounds: int = 1
+    flags: Sequence[object] = ()
+
+
+DEMO = "mdlm-demo"
+MODELS = {
+    "mdlm": Model("MDLM", "mdlm"),
+    DEMO: Model("MDLM, the demo", "mdlm", ",initializer_range=0.06", 3, ["--save_dtype", "float16"]),
+    "udlm": Model("UDLM", "udlm"),
+    "udlm-untimed": Model("UDLM, not told the time", "udlm", ",time_conditioning=none"),
+    "hybrid": Model("hybrid", "hybrid"),
+}
+"""By the name of its folder."""
 LABELLED = ("mdlm", "udlm")
 PROPERTY = {"rings": "rings", "qed": "QED"}
 LENGTH, BATCH, GUIDED_STEPS = 32, 64, 32
@@ -70,7 +88,7 @@ def section(run: Run) -> Section:
     sizes = {"batch": BATCH, "length": LENGTH, "train_steps": plan.train_steps, "known": len(known)}
     about = ABOUT.format(**seen, **sizes, training=training, tested=tested, times=seen["molecules"] / training)
     how = {"num_samples": plan.num_guided, "steps": GUIDED_STEPS, "labelled": seen["labelled"]}
-    notes = UNGUIDED.format(num_samples=plan.num_samples), GUIDED.format(**how)
+    notes = UNGUIDED.format(num_samples=plan.num_samples, rounds=MODELS[DEMO].rounds), GUIDED.format(**how)
     return Section("qm9", "Molecules: QM9", [about, notes[0], tables[0], notes[1], tables[1]])
 
 
@@ -88,17 +106,16 @@ def split(run: Run, plan: Plan, name: str) -> Path:
 
 def trained(run: Run, plan: Plan, tokenizer: Path, name: str, label: str | None = None) -> Path:
     """The folder of one of `MODELS`, told the label of a property or none."""
-    command, _, untimed = name.partition("-")
-    shape = f"{SHAPE},time_conditioning=none" if untimed else SHAPE
-    flags: list[object] = ["--tokenizer_name", tokenizer, *NETWORK, "--config_overrides", shape]
+    model = MODELS[name]
+    flags: list[object] = ["--tokenizer_name", tokenizer, *NETWORK, "--config_overrides", SHAPE + model.overrides]
     flags += ["--mixed_precision", "bf16", *OPTIMIZER, *COURSE]
-    flags += ["--estimator", "count"] if command == "mdlm" else []
+    flags += ["--estimator", "count"] if model.command == "mdlm" else []
     if label is None:
-        flags += ["--train_file", split(run, plan, "train"), "--max_train_steps", plan.train_steps]
+        flags += ["--train_file", split(run, plan, "train"), "--max_train_steps", model.rounds * plan.train_steps]
         flags += ["--validation_file", split(run, plan, "valid")]
-        return run.trainer(f"qm9/{name}", command, *flags, "--num_validation_samples", 10)
+        return run.trainer(f"qm9/{name}", model.command, *flags, "--num_validation_samples", 10, *model.flags)
     flags += ["--train_file", labels_file(run, plan, label), "--text_column", "smiles", "--label_column", "label"]
-    return run.trainer(f"qm9/{name}-{label}", command, *flags, "--max_train_steps", plan.labelled_steps)
+    return run.trainer(f"qm9/{name}-{label}", model.command, *flags, "--max_train_steps", plan.labelled_steps)
 
 
 def values(run: Run, name: str) -> tuple[dict[str, float], float]:
@@ -135,17 +152,17 @@ def unguided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Ta
     shares = ("valid, %", "unique of valid, %", "novel of unique, %")
     table = Table(["model", "parameters", "nats a molecule", "steps", "NFE", *shares, "novel"])
 
-    def add(model: str, about: tuple[int, str], steps: object, nfe: object, found: Molecules) -> None:
+    def add(title: str, about: tuple[int, str], steps: object, nfe: object, found: Molecules) -> None:
         cells = (shown(each, 1, 100) for each in (found.validity, found.uniqueness, found.novelty))
-        table.add(model, f"{about[0]:,}", about[1], steps, nfe, *cells, len(found.novel))
+        table.add(title, f"{about[0]:,}", about[1], steps, nfe, *cells, len(found.novel))
 
     for name, model in MODELS.items():
         folder = trained(run, plan, tokenizer, name)
         about = bound(run, plan, f"qm9/{name}-bound", folder)
-        for steps in (*plan.steps, *([None] if name == "mdlm" else [])):
+        for steps in (*plan.steps, *([None] if model.command == "mdlm" else [])):
             asked = {"num_samples": plan.num_samples, "num_inference_steps": "none" if steps is None else steps}
             found, nfe = sampled(run, f"qm9/{name}-{steps or 'first'}", folder, known, **asked)
-            add(model, about, "first-hitting" if steps is None else steps, nfe, found)
+            add(model.title, about, "first-hitting" if steps is None else steps, nfe, found)
     baseline = causal(run, plan, tokenizer)
     drawn = judged([each["text"] for each in baseline["samples"]], known)
     nats = shown(Estimate.read(baseline, "nats"))
@@ -190,5 +207,5 @@ def guided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Tabl
                 cells = shown(drawn.validity, 1, 100), shown(novel, 1, 100), shown(drawn.mean(name), 3)
                 theirs = PICTURE[command].get(int(scale)) if name == "rings" else None
                 beside = ("-", "-") if theirs is None else (f"{theirs[0] / 10.24:.1f}", f"{theirs[1]:.2f}")
-                table.add(title, MODELS[command], f"{scale:g}", nfe, *cells, *beside)
+                table.add(title, MODELS[command].title, f"{scale:g}", nfe, *cells, *beside)
     return table
