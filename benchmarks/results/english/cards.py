@@ -19,20 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import ModelCard
-
 from token_diffusion.errors import ParameterError
 from trainer.output.files import write_whole
 from trainer.report.card import COMMANDS
-from trainer.report.visible import visible
 
 from ... import command
+from ..block import put, quoted
 from .part import note, table
 
 PROGRAM = "benchmarks.results.english.cards"
 
-CARD, READING, TRAINING, STORIES = "README.md", "reading.json", "training.json", "stories.tsv"
-BEGIN, END, BEFORE = "<!-- reading -->", "<!-- end of reading -->", "## Use\n"
+READING, TRAINING, STORIES = "reading.json", "training.json", "stories.tsv"
 STORYBOOKS = "storybooks-ccby"
 ASKED = {"sampler": "ancestral", "temperature": 1.0, "top_p": 1.0}
 
@@ -105,7 +102,6 @@ def stage(card: Path, hours: str, machine: str) -> dict[str, Any]:
 def rewrite(folder: Path) -> None:
     """The card of a folder that has all it is made of. Raises `ParameterError`."""
     for name, maker in {
-        CARD: "the trainer",
         READING: "benchmarks.results.english.reading",
         TRAINING: "--stage",
     }.items():
@@ -116,22 +112,8 @@ def rewrite(folder: Path) -> None:
     for name, value in ASKED.items():
         if read[name] != value:
             raise ParameterError(READING, f"be of {name} {value}, as the aims are", read[name])
-    card = ModelCard((folder / CARD).read_text(encoding="utf-8"))
-    for name, value in HEAD.items():
-        card.data[name] = value
     parts = [samples(read), figures(read), licences(folder, read), training(stages)]
-    card.text = with_block(card.text, "\n\n".join(parts))
-    write_whole(folder / CARD, str(card))
-
-
-def with_block(text: str, block: str) -> str:
-    """The card's text with the block between its marks: where it was, else before how the model is used, else at the end."""
-    marked = f"{BEGIN}\n\n{block}\n\n{END}\n"
-    before, found, rest = text.partition(BEGIN)
-    if found:
-        return before + marked + rest.partition(f"{END}\n")[2]
-    before, found, rest = text.partition(BEFORE)
-    return before.rstrip("\n") + f"\n\n{marked}" + (f"\n{found}{rest}" if found else "")
+    put(folder, "\n\n".join(parts), HEAD)
 
 
 def samples(read: dict[str, Any]) -> str:
@@ -164,11 +146,6 @@ def samples(read: dict[str, Any]) -> str:
         parts += ["Infilled, the first of the table's; given:", quoted(before), "drawn:", quoted(drawn)]
         parts += ["given:", quoted(behind)]
     return "\n\n".join(parts)
-
-
-def quoted(text: str) -> str:
-    """As it is, in a block."""
-    return "\n".join(f"    {line}" for line in visible(text).splitlines() or [""])
 
 
 def figures(read: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from benchmarks.results.english.cards import BEGIN, END, main
+from benchmarks.results.block import BEGIN, END
+from benchmarks.results.english.cards import main
 from tests.trainer.report.test_card import FACTS
 from trainer.report.card import model_card
 
