@@ -96,7 +96,7 @@ def test_the_section_has_what_was_counted(run: Answers) -> None:
     shares = "75.0 ± 21.7", "66.7 ± 27.2", "100.0 ± 0.0", 2  # one of the two molecules is written once
     assert free.rows[-1] == ("autoregressive", "7,654", "12.00 ± 0.50, exact", "-", "a token", *shares)
     assert free.rows[0][:5] == ("MDLM", "1,234,567", "≤ 15.50 ± 0.31", 16, 7)
-    assert [row[3] for row in free.rows] == [16, "first-hitting", 16, 16, 16, "-"]
+    assert [row[3] for row in free.rows] == [16, "first-hitting", 16, "first-hitting", 16, 16, 16, "-"]
     rings = [row for row in guided.rows if row[0] == "rings"]
     assert rings[0][6] == "0.300 ± 0.300"
     assert rings[1][6] == "3.000" and rings[2][:3] == ("rings", "MDLM", "1")
@@ -111,6 +111,9 @@ def test_what_is_asked_for(run: Answers) -> None:
     assert [both for both in zip(timed, untimed, strict=True) if both[0] != both[1]] == [
         (qm9.SHAPE, f"{qm9.SHAPE},time_conditioning=none")
     ]
+    demo = run.asked[f"qm9/{qm9.DEMO}"]
+    assert f"{qm9.SHAPE},initializer_range=0.06" in demo and demo[-2:] == ["--save_dtype", "float16"]
+    assert demo[demo.index("--max_train_steps") + 1] == "120"  # 3 times the small plan's
     guided = " ".join(run.asked["qm9/udlm-rings-3"])
     assert "--label 1 --guidance_scale 3" in guided and "--num_inference_steps 32" in guided
     assert run.asked["qm9/hybrid-16"][1] == "sample-hybrid" and "none" in run.asked["qm9/mdlm-first"]
