@@ -132,11 +132,12 @@ def save_tiny(
     architecture: str = "bert",
     tokenizer: PreTrainedTokenizerBase | None = None,
     facts: Facts | None = None,
+    **overrides: Any,
 ) -> Path:
     """A checkpoint folder of a random model with a scheduler of `process`."""
     tokenizer = tokenizer or tiny_tokenizer()
     scheduler = TokenDiffusionScheduler(len(tokenizer), tokenizer.mask_token_id, forward_process=process)
-    model = tiny_model(architecture, len(tokenizer), seed=PROCESSES.index(process))
+    model = tiny_model(architecture, len(tokenizer), seed=PROCESSES.index(process), **overrides)
     save_checkpoint(folder, model, tokenizer, scheduler, facts=facts)
     return folder
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +14,10 @@ from playwright.sync_api import Route, expect
 from tests.browser.player import STATE, Player, link, pieces
 from tests.browser.watched import Open
 from tests.live_server import LiveServer, faked, serving, wait_until
-from token_diffusion.checkpoint import Checkpoint
+from tests.tiny import save_tiny
+from token_diffusion.checkpoint import Checkpoint, load_checkpoint
+from token_diffusion.facts import Facts, Frame
+from trainer.data.tokenizer import build_smiles_tokenizer
 
 pytest_plugins = ["tests.server_fixtures"]
 pytestmark = pytest.mark.browser
@@ -275,10 +279,28 @@ def test_a_first_visitor_is_shown_an_example_once(live: LiveServer, open_page: O
     assert page.evaluate(STATE) == "idle"
 
 
-def test_an_example_runs_with_one_press(live: LiveServer, open_page: Open) -> None:
-    player = Player(open_page(live.url)).begun()
+@pytest.fixture
+def molecules(tmp_path: Path) -> Iterator[LiveServer]:
+    """Of SMILES, and of 32 positions alone."""
+    facts = Facts(Frame((2,), (3,)), known=True).ending_with(3)
+    tokenizer = build_smiles_tokenizer(["CC(=O)C#N", "C1CC1"])
+    save_tiny(tmp_path / "molecules", "absorbing", tokenizer=tokenizer, facts=facts, max_position_embeddings=32)
+    with serving({"molecules": load_checkpoint(tmp_path / "molecules")}) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("name", "spelt"), [("live", []), ("molecules", ["Go on with a beginning", "Fill in the gaps"])]
+)
+def test_an_example_runs_with_one_press(
+    request: pytest.FixtureRequest, open_page: Open, name: str, spelt: list[str]
+) -> None:
+    server: LiveServer = request.getfixturevalue(name)
+    player = Player(open_page(server.url)).begun()
     examples = player.page.get_by_role("group", name="Examples").get_by_role("button")
     assert examples.count() >= 4
+    begun = {"Go on with a beginning", "Fill in the gaps"} & {*examples.all_inner_texts()}
+    assert begun == {*spelt}, "a model that cannot spell the text is offered none"
     for example in examples.all():
         example.click()
         player.wait("done", "error")

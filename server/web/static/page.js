@@ -5,6 +5,7 @@ import { Form } from "./form/form.js";
 import { endpointsOf, fits } from "./form/schema.js";
 import { Sides, differenceOf, seeded } from "./form/sides.js";
 import { Examples } from "./form/examples.js";
+import { textsFor } from "./form/texts.js";
 import { Player } from "./run/player.js";
 import { Controls } from "./run/controls.js";
 import { Run } from "./run/run.js";
@@ -84,7 +85,8 @@ class Page {
     try {
       const models = await this.client.models();
       const openapi = await this.client.openapi();
-      if (turn === this._turn) this._learn(openapi, models);
+      const texts = await textsFor(this.client, models);
+      if (turn === this._turn) this._learn(openapi, models, texts);
     } catch (error) {
       if (error.code === 401) return this.key.refused(error);
       this._notice(`The page cannot begin: ${error.message}. Trying again.`);
@@ -93,7 +95,7 @@ class Page {
   }
 
   /** Make the form, unless the server is as it was; what has been filled in stays. */
-  _learn(openapi, models) {
+  _learn(openapi, models, texts) {
     const known = JSON.stringify([openapi, models]);
     if (known === this._known) return;
     const endpoints = endpointsOf(openapi);
@@ -107,7 +109,7 @@ class Page {
     this.sides.form = this.form;
     this.stage.offersConfidence = endpoints.every(({ fields }) => fields.some(({ name }) => name === "logprobs"));
     byId("run").disabled = false;
-    this.examples.offer(endpoints, models);
+    this.examples.offer(endpoints, models, texts);
     if (filled === null) this._restore();
     else this.sides.fill(filled);
     this.player.wake();

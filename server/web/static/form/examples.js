@@ -2,6 +2,7 @@
 
 import { byId, element } from "../view/element.js";
 import { fits } from "./schema.js";
+import { gapped } from "./texts.js";
 
 /** Below 1, as a small model's tails are noise: words that are none, above all. */
 const TEMPERATURE = 0.8;
@@ -31,9 +32,9 @@ export class Examples {
     this._buttons = [];
   }
 
-  /** Offer what this server can do. */
-  offer(endpoints, models) {
-    this.all = examplesFor(endpoints, models);
+  /** Offer what this server can do. @param {Map<string, import("./texts.js").Text>} texts of the models that can spell one */
+  offer(endpoints, models, texts) {
+    this.all = examplesFor(endpoints, models, texts);
     this._buttons = this.all.map((example) => {
       const button = element("button", { type: "button", class: "example" }, example.title);
       button.addEventListener("click", () => this._onChoose(example));
@@ -56,22 +57,27 @@ export class Examples {
 
 /**
  * @param {import("./schema.js").Endpoint[]} endpoints
- * @param {{name: string, process: string, mask_token: string, block_size: ?number, samplers?: {name: string}[]}[]} models
+ * @param {{name: string, process: string, mask_token: string, max_seq_len: ?number, block_size: ?number, samplers?: {name: string}[]}[]} models
+ * @param {Map<string, import("./texts.js").Text>} texts
  * @returns {Example[]}
  */
-function examplesFor(endpoints, models) {
+function examplesFor(endpoints, models, texts) {
   const found = [];
   const offer = ([title, lesson], path, process, ...all) => {
     const endpoint = endpoints.find((each) => each.path === path);
     const model = endpoint && models.find((each) => each.process === process && fits(endpoint, each));
     if (!model) return;
-    const settings = all.map((make) => ({ endpoint: path, parameters: { model: model.name, temperature: TEMPERATURE, ...make(model) } }));
+    const asked = all.map((make) => make(model, texts.get(model.name)));
+    if (asked.includes(undefined)) return; // it can spell no text
+    const settings = asked.map((each) => ({ endpoint: path, parameters: { model: model.name, temperature: TEMPERATURE, ...within(model, each) } }));
     const decodes = ({ parameters: { sampler } }) => sampler === undefined || model.samplers?.some(({ name }) => name === sampler);
     if (settings.every(decodes)) found.push({ title, lesson, settings });
   };
-  offer(TOLD.beginning, "/sample", "absorbing", () => ({ prompt: "Once upon a time", seq_len: 96, num_inference_steps: 96 }));
+  const begun = (_, text) => text && { prompt: text.beginning, seq_len: 96, num_inference_steps: 96 };
+  const gaps = ({ mask_token: mask }, text) => text && { template: gapped(text, mask), num_inference_steps: 24 };
+  offer(TOLD.beginning, "/sample", "absorbing", begun);
   offer(TOLD.blanks, "/sample", "absorbing", () => ({ seq_len: 64, num_inference_steps: 64 }));
-  offer(TOLD.gaps, "/sample", "absorbing", ({ mask_token: mask }) => ({ template: gaps(mask), num_inference_steps: 24 }));
+  offer(TOLD.gaps, "/sample", "absorbing", gaps);
   offer(TOLD.words, "/sample", "uniform", () => ({ seq_len: 64, num_inference_steps: 64 }));
   offer(TOLD.mind, "/sample/hybrid", "hybrid", () => ({ seq_len: 64, num_inference_steps: 64 }));
   offer(TOLD.right, "/sample/hybrid", "hybrid", () => ({ sampler: "self_correction", seq_len: 64, num_inference_steps: 32 }));
@@ -89,7 +95,7 @@ function examplesFor(endpoints, models) {
   return found;
 }
 
-function gaps(mask) {
-  const hole = mask.repeat(6);
-  return `Once upon a time there was a little girl who${hole}. One day she${hole} in the forest, and${hole} home.`;
+/** No longer than the model's sequences. */
+function within({ max_seq_len: longest }, { seq_len: length, ...others }) {
+  return length === undefined ? others : { seq_len: Math.min(length, longest ?? length), ...others };
 }
