@@ -20,7 +20,7 @@ from tests.tiny import (
     tiny_model,
     tiny_tokenizer,
 )
-from token_diffusion import TokenDiffusionScheduler
+from token_diffusion import TokenDiffusionPipeline, TokenDiffusionScheduler
 from token_diffusion.__main__ import build_parser, main
 from token_diffusion.checkpoint import load_checkpoint, save_checkpoint
 from token_diffusion.commands.sample import BLOCK_SIZE
@@ -190,6 +190,17 @@ def test_defaults_are_those_of_the_scripts() -> None:
     assert (
         BLOCK_SIZE == 16 and build_parser().parse_args(["sample-block", "--checkpoint_path", "x"]).block_size is None
     )
+
+
+def test_a_length_that_nobody_asked_for_is_one_that_the_model_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], folders: dict[str, Path]
+) -> None:
+    short = save_tiny(tmp_path / "short", "absorbing", max_position_embeddings=20)
+    for folder, length in ((short, 20), (folders["absorbing"], 64)):
+        piped = TokenDiffusionPipeline.from_pretrained(str(folder))(num_inference_steps=4)
+        capsys.readouterr()  # transformers' progress
+        (sample,) = as_json(capsys, "sample", folder, "--num_samples=1", "--num_inference_steps=4")["samples"]
+        assert len(sample["tokens"]) == piped.sequences.shape[1] == length
 
 
 @pytest.mark.parametrize(

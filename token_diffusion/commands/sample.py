@@ -13,7 +13,7 @@ from typing import Any
 from ..checkpoint import Checkpoint
 from ..errors import ParameterError
 from ..samplers.blocks import check_fixed
-from ..samplers.parameters import SamplingParameters
+from ..samplers.parameters import SamplingParameters, default_seq_len
 from ..samplers.presets import filled_in
 from ..sampling import SampleOutput, run
 from ..text import OPEN, Ending, check_stops, encode, ending, read_messages
@@ -44,7 +44,11 @@ def add_sample(commands: Any) -> None:
         help_messages = "prompt as a conversation, for models with a chat template: messages in JSON, or their file"
         text.add_argument("--messages", help=f'{help_messages}: \'[{{"role": "user", "content": "Hi"}}]\'')
         add("--num_samples", type=int, default=4, help="sequences drawn (default: %(default)s)")
-        add("--seq_len", type=int, help="tokens in all (default: 64, or the template's length)")
+        add(
+            "--seq_len",
+            type=int,
+            help="tokens in all (default: the template's length, else 64 or as many as the model takes)",
+        )
         steps = 32 if name == "sample-block" else 64 if name == "sample-hybrid" else 128
         add_fields(command, steps, BLOCK_SIZE if name == "sample-block" else None)
         add("--stop", nargs="+", default=[], help="strings that end a text where they were drawn")
@@ -96,7 +100,9 @@ def _check_process(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Non
 def _tokens(arguments: argparse.Namespace, checkpoint: Checkpoint) -> list[int]:
     """What is given, with OPEN holes. Raises `ParameterError` if it does not fit."""
     is_template = arguments.template is not None or arguments.template_ids is not None
-    seq_len = 64 if arguments.seq_len is None and not is_template else arguments.seq_len
+    seq_len = arguments.seq_len
+    if seq_len is None and not is_template:
+        seq_len = default_seq_len(checkpoint.max_seq_len)
     if seq_len is not None:
         SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
         checkpoint.check_seq_len(seq_len)

@@ -20,7 +20,7 @@ from ..errors import ParameterError
 from ..facts import UNKNOWN, Facts
 from ..networks.denoiser import Denoiser, MaskedLMDenoiser
 from ..networks.weights.hub import local_folder, tokenizer_folder
-from ..samplers.parameters import SamplingParameters
+from ..samplers.parameters import SamplingParameters, default_seq_len
 from ..sampling import evaluating
 from ..text import check_stops, encode, ending
 from .folder import HUB_ARGUMENTS, check_place, push
@@ -177,7 +177,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
             prompt: a fixed prefix, or a list of them, of any lengths. template: text whose `[MASK]` holes are filled in, or a
                 list. tokens: ids, the frame's too, [L], [B, L] or lists, -1 where the sampler fills in. Without any of them, one
                 sequence that is all open.
-            seq_len: tokens in all; 64 by default, for templates each its own length.
+            seq_len: tokens in all; by default 64, or the model's positions if fewer; for templates each its own length.
             num_samples: sequences drawn of each prompt.
             num_inference_steps: grid steps, of each block; None (absorbing alone) is the continuous-time limit.
             block_size: fill blocks of so many tokens from left to right; None is the whole sequence at once, or the blocks of a
@@ -275,7 +275,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):
     ) -> list[list[int]]:
         """The initial tokens of each prompt, `OPEN` where the sampler fills in."""
         if seq_len is None and template is None and tokens is None:
-            seq_len = 64
+            seq_len = default_seq_len(max_positions(self.model))
         if seq_len is not None:
             SamplingParameters(seq_len)  # its own error, not one about a text that does not fit
             self._check_seq_len(seq_len)

@@ -9,12 +9,20 @@ from typing import Any, Literal, Protocol, Self
 from ..diffusion.values import MAX_STEPS, check_bool, check_int, check_number, check_shaping
 from ..errors import ParameterError
 
-__all__ = ["MAX_STEPS", "Estimator", "Parameters", "SamplingParameters", "ScoringParameters"]
+__all__ = ["MAX_STEPS", "Estimator", "Parameters", "SamplingParameters", "ScoringParameters", "default_seq_len"]
 
 Estimator = Literal["times", "counts"]
 
+SEQ_LEN = 64
+"""Tokens of a sample where nobody says how many."""
+
 MAX_GUIDANCE = 1000
 """Bound of `guidance_scale`; far beyond use, and within what float32 mixes without overflow."""
+
+
+def default_seq_len(positions: int | None) -> int:
+    """Tokens where nobody says how many, of a network with so many positions; None: it has no bound."""
+    return SEQ_LEN if positions is None else min(SEQ_LEN, positions)
 
 
 class Parameters(Protocol):
@@ -74,7 +82,7 @@ class SamplingParameters:
         aligned: blocks begin at multiples of block_size, as those of a block-causal network do; else at the first open position.
     """
 
-    seq_len: int = 64
+    seq_len: int = SEQ_LEN
     num_samples: int = 1
     num_inference_steps: int | None = 128
     temperature: float = 1.0
