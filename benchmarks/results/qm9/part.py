@@ -40,7 +40,7 @@ class Model(NamedTuple):
 DEMO = "mdlm-demo"
 MODELS = {
     "mdlm": Model("MDLM", "mdlm"),
-    DEMO: Model("MDLM, the demo", "mdlm", ",initializer_range=0.06", 3, ["--save_dtype", "float16"]),
+    DEMO: Model("MDLM, the demo", "mdlm", ",initializer_range=0.06", 2, ["--save_dtype", "float16"]),
     "udlm": Model("UDLM", "udlm"),
     "udlm-untimed": Model("UDLM, not told the time", "udlm", ",time_conditioning=none"),
     "hybrid": Model("hybrid", "hybrid"),

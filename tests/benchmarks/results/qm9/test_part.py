@@ -113,7 +113,7 @@ def test_what_is_asked_for(run: Answers) -> None:
     ]
     demo = run.asked[f"qm9/{qm9.DEMO}"]
     assert f"{qm9.SHAPE},initializer_range=0.06" in demo and demo[-2:] == ["--save_dtype", "float16"]
-    assert demo[demo.index("--max_train_steps") + 1] == "120"  # 3 times the small plan's
+    assert demo[demo.index("--max_train_steps") + 1] == "80"  # twice the small plan's
     guided = " ".join(run.asked["qm9/udlm-rings-3"])
     assert "--label 1 --guidance_scale 3" in guided and "--num_inference_steps 32" in guided
     assert run.asked["qm9/hybrid-16"][1] == "sample-hybrid" and "none" in run.asked["qm9/mdlm-first"]
