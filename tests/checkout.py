@@ -57,7 +57,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         save_checkpoint(folder / "checkpoints" / demo, model, tokenizer, scheduler)
     (folder / "my-run").mkdir()
     (folder / "my-run" / "final").symlink_to(folder / "checkpoints" / "mdlm-english")
-    (folder / "clients").symlink_to(ROOT / "clients")
+    for kept in ("clients", "examples"):
+        (folder / kept).symlink_to(ROOT / kept)
     for trained in ("molecules", "molecules-rings"):
         save_molecules(folder / trained / "final")
     chat = publish(folder)
