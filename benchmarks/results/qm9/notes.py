@@ -25,9 +25,9 @@ samples, of uniqueness the jackknife's. NFE are evaluations of the network, each
 of QM9, held-out ones too. It was made to have every neutral molecule of up to nine heavy atoms that the rules of GDB allow, so \
 a novel one mostly breaks a rule: more is not better.
 
-The demo ([examples/molecules](../examples/molecules)) was trained for {rounds} times as many steps as the others, and its weights began \
-with a deviation of 0.06 instead of 0.02: in runs of 400 steps that made its training loss 0.64 nats a token instead of 0.72 \
-(0.65 at twice the learning rate; 0.1 was behind after 150). The other rows have not been trained again."""
+The demo ([examples/molecules](../examples/molecules)) was trained for {rounds} times as many steps as the others, and its \
+weights began with a deviation of 0.06 instead of 0.02: in runs of 400 steps that made its training loss 0.64 nats a token \
+instead of 0.72 (0.65 at twice the learning rate; 0.1 was behind after 150). The other rows have not been trained again."""
 
 GUIDED = """Guided towards "above the 90th percentile" of the number of rings (more than 3) or of QED (more than 0.554): \
 D-CFG, {steps} steps, {num_samples:,} samples a row, by models trained on {labelled:,} molecules, of which one in ten was \
