@@ -38,8 +38,9 @@ class Player:
         self.position = page.get_by_label("Position")
 
     def begun(self) -> Player:
-        """Once the form is there."""
+        """Once the form is there, and what it offers."""
         expect(self.run_button).to_be_enabled()
+        expect(self.page.get_by_role("group", name="Examples").get_by_role("button").first).to_be_visible()
         return self
 
     def field(self, name: str) -> Locator:

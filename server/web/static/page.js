@@ -85,8 +85,7 @@ class Page {
     try {
       const models = await this.client.models();
       const openapi = await this.client.openapi();
-      const texts = await textsFor(this.client, models);
-      if (turn === this._turn) this._learn(openapi, models, texts);
+      if (turn === this._turn) this._learn(openapi, models);
     } catch (error) {
       if (error.code === 401) return this.key.refused(error);
       this._notice(`The page cannot begin: ${error.message}. Trying again.`);
@@ -95,7 +94,7 @@ class Page {
   }
 
   /** Make the form, unless the server is as it was; what has been filled in stays. */
-  _learn(openapi, models, texts) {
+  _learn(openapi, models) {
     const known = JSON.stringify([openapi, models]);
     if (known === this._known) return;
     const endpoints = endpointsOf(openapi);
@@ -109,10 +108,18 @@ class Page {
     this.sides.form = this.form;
     this.stage.offersConfidence = endpoints.every(({ fields }) => fields.some(({ name }) => name === "logprobs"));
     byId("run").disabled = false;
-    this.examples.offer(endpoints, models, texts);
     if (filled === null) this._restore();
     else this.sides.fill(filled);
     this.player.wake();
+    this._offer(endpoints, models);
+  }
+
+  /** Offer examples, once it is known what the models can spell; the form does not wait for that. */
+  async _offer(endpoints, models) {
+    const known = this._known;
+    const texts = await textsFor(this.client, models);
+    if (known !== this._known) return; // the server has changed meanwhile
+    this.examples.offer(endpoints, models, texts);
     this._welcome();
   }
 

@@ -18,12 +18,14 @@ export function gapped({ pieces, gap }, mask) {
 }
 
 /**
+ * Those of absorbing models, which alone are asked to go on with a text.
  * @param {import("../client.js").Client} client
- * @param {{name: string, max_seq_len: ?number}[]} models
+ * @param {{name: string, process: string, max_seq_len: ?number}[]} models
  * @returns {Promise<Map<string, Text>>} by the model's name; without those that can spell none
  */
 export async function textsFor(client, models) {
-  const found = await Promise.all(models.map(async (model) => [model.name, await textFor(client, model)]));
+  const absorbing = models.filter(({ process }) => process === "absorbing");
+  const found = await Promise.all(absorbing.map(async (model) => [model.name, await textFor(client, model)]));
   return new Map(found.filter(([, text]) => text !== null));
 }
 
