@@ -20,7 +20,8 @@ from transformers import (
 
 from token_diffusion import TokenDiffusionScheduler
 from token_diffusion.checkpoint import save_checkpoint
-from token_diffusion.facts import Facts
+from token_diffusion.facts import Facts, Frame
+from trainer.data.tokenizer import build_smiles_tokenizer
 
 PROCESSES = ("absorbing", "uniform", "hybrid")
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -140,6 +141,12 @@ def save_tiny(
     model = tiny_model(architecture, len(tokenizer), seed=PROCESSES.index(process), **overrides)
     save_checkpoint(folder, model, tokenizer, scheduler, facts=facts)
     return folder
+
+
+def save_smiles(folder: Path, molecules: list[str], **overrides: Any) -> Path:
+    """An absorbing model of SMILES, whose end is learnt."""
+    facts = Facts(Frame((2,), (3,)), known=True).ending_with(3)
+    return save_tiny(folder, "absorbing", tokenizer=build_smiles_tokenizer(molecules), facts=facts, **overrides)
 
 
 def save_labelled(folder: Path, process: str = "uniform", num_classes: int = 3) -> Path:

@@ -18,7 +18,7 @@ from .engine.scores import Score, summarise
 from .engine.updates import Result, Scores, Update
 from .errors import ParameterError
 from .networks.denoiser import MaskedLMDenoiser, block_size_of
-from .samplers.parameters import Estimator, SamplingParameters, ScoringParameters
+from .samplers.parameters import SEQ_LEN, Estimator, SamplingParameters, ScoringParameters
 
 BLOCK_SIZE = 32
 """Tokens of a block that `sample_block` fills in at a time, where a network has no blocks of its own."""
@@ -44,7 +44,7 @@ def sample(
     scheduler: TokenDiffusionScheduler,
     *,
     num_samples: int = 1,
-    seq_len: int = 64,
+    seq_len: int = SEQ_LEN,
     num_inference_steps: int | None = 128,
     seed: int = 0,
     temperature: float = 1.0,
@@ -94,7 +94,7 @@ def sample_block(
     scheduler: TokenDiffusionScheduler,
     *,
     num_samples: int = 1,
-    seq_len: int = 64,
+    seq_len: int = SEQ_LEN,
     block_size: int | None = None,
     num_inference_steps: int | None = 128,
     seed: int = 0,
@@ -137,7 +137,7 @@ def sample_hybrid(
     scheduler: TokenDiffusionScheduler,
     *,
     num_samples: int = 1,
-    seq_len: int = 64,
+    seq_len: int = SEQ_LEN,
     num_inference_steps: int = 128,
     seed: int = 0,
     temperature: float = 1.0,

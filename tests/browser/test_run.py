@@ -14,10 +14,8 @@ from playwright.sync_api import Route, expect
 from tests.browser.player import STATE, Player, link, pieces
 from tests.browser.watched import Open
 from tests.live_server import LiveServer, faked, serving, wait_until
-from tests.tiny import save_tiny
+from tests.tiny import save_smiles
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
-from token_diffusion.facts import Facts, Frame
-from trainer.data.tokenizer import build_smiles_tokenizer
 
 pytest_plugins = ["tests.server_fixtures"]
 pytestmark = pytest.mark.browser
@@ -282,10 +280,8 @@ def test_a_first_visitor_is_shown_an_example_once(live: LiveServer, open_page: O
 @pytest.fixture
 def molecules(tmp_path: Path) -> Iterator[LiveServer]:
     """Of SMILES, and of 32 positions alone."""
-    facts = Facts(Frame((2,), (3,)), known=True).ending_with(3)
-    tokenizer = build_smiles_tokenizer(["CC(=O)C#N", "C1CC1"])
-    save_tiny(tmp_path / "molecules", "absorbing", tokenizer=tokenizer, facts=facts, max_position_embeddings=32)
-    with serving({"molecules": load_checkpoint(tmp_path / "molecules")}) as server:
+    folder = save_smiles(tmp_path / "molecules", ["CC(=O)C#N", "C1CC1"], max_position_embeddings=32)
+    with serving({"molecules": load_checkpoint(folder)}) as server:
         yield server
 
 

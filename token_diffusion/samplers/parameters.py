@@ -9,7 +9,9 @@ from typing import Any, Literal, Protocol, Self
 from ..diffusion.values import MAX_STEPS, check_bool, check_int, check_number, check_shaping
 from ..errors import ParameterError
 
-__all__ = ["MAX_STEPS", "Estimator", "Parameters", "SamplingParameters", "ScoringParameters", "default_seq_len"]
+__all__ = [
+    "MAX_STEPS", "SEQ_LEN", "Estimator", "Parameters", "SamplingParameters", "ScoringParameters", "default_seq_len",
+]  # fmt: skip
 
 Estimator = Literal["times", "counts"]
 

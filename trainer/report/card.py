@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from huggingface_hub import ModelCard
 
+from token_diffusion.samplers.parameters import SEQ_LEN, default_seq_len
+
 from ..output.journal import Record
 from . import curve
 from .metadata import HubFacts, metadata
@@ -45,8 +47,6 @@ MERGE = """```
 pip install .[lora]
 python -m token_diffusion convert --checkpoint_path THIS_FOLDER --output_dir MERGED
 ```"""
-SAMPLE_LENGTH = 64
-"""Of a sample where nothing else is asked for; a network may have fewer positions."""
 MAX_SAMPLE_CHARS = 600
 
 
@@ -165,8 +165,8 @@ def _sequences(facts: CardFacts) -> str:
 
 def _use(facts: CardFacts) -> str:
     """How a stranger samples from the folder, with what, and what else it can be loaded with."""
-    seq_len = min(SAMPLE_LENGTH, facts.max_length)
-    flag = "" if seq_len == SAMPLE_LENGTH else f" --seq_len {seq_len}"
+    seq_len = default_seq_len(facts.max_length)
+    flag = "" if seq_len == SEQ_LEN else f" --seq_len {seq_len}"
     needs = f"It needs the code of Token Diffusion ({facts.code}), which is not on PyPI. In a copy of its repository:"
     if facts.adapters is not None:
         return "\n\n".join(

@@ -15,9 +15,9 @@ from token_diffusion import TokenDiffusionPipeline
 from ... import command
 from ...report import Table
 from ..block import put, quoted
-from ..estimates import shown
 from .molecules import Molecules, canonical, judged, known_molecules
-from .part import LENGTH
+from .notes import EVERY
+from .part import LENGTH, SHARES, shares
 
 PROGRAM = "benchmarks.results.qm9.card"
 SHOWN = 20
@@ -57,13 +57,9 @@ def verdict(text: str, known: Collection[str]) -> str:
 
 def figures(found: Molecules) -> str:
     """Of all of them, with standard errors."""
-    table = Table(["samples", "valid, %", "unique of valid, %", "novel of unique, %"])
-    shares = (found.validity, found.uniqueness, found.novelty)
-    table.add(f"{found.num_samples:,}", *(shown(each, 1, 100) for each in shares))
-    note = (
-        f"Valid is what RDKit can read; novel, what is not among the {len(found.known):,} of QM9, held-out ones too. It was made"
-        " to have all that the rules of GDB allow, so a novel one mostly breaks a rule: more is not better."
-    )
+    table = Table(["samples", *SHARES])
+    table.add(f"{found.num_samples:,}", *shares(found))
+    note = f"Valid is what RDKit can read; novel, what is not among the {len(found.known):,} of QM9, held-out ones too. {EVERY}"
     typed = f"python -m {PROGRAM} THIS_FOLDER --known_file qm9.tsv"
     return "\n\n".join(["## How many are molecules", table.markdown(), note, f"```\n{typed}\n```"])
 

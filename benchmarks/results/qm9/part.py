@@ -24,7 +24,7 @@ from ..estimates import mean, share, shown
 from ..flags import words
 from ..run import Run, Size
 from .molecules import Molecules, judged, known_molecules
-from .notes import ABOUT, GUIDED, PICTURE, UNGUIDED
+from .notes import ABOUT, EVERY, GUIDED, PICTURE, UNGUIDED
 
 
 class Model(NamedTuple):
@@ -88,7 +88,10 @@ def section(run: Run) -> Section:
     sizes = {"batch": BATCH, "length": LENGTH, "train_steps": plan.train_steps, "known": len(known)}
     about = ABOUT.format(**seen, **sizes, training=training, tested=tested, times=seen["molecules"] / training)
     how = {"num_samples": plan.num_guided, "steps": GUIDED_STEPS, "labelled": seen["labelled"]}
-    notes = UNGUIDED.format(num_samples=plan.num_samples, rounds=MODELS[DEMO].rounds), GUIDED.format(**how)
+    notes = (
+        UNGUIDED.format(num_samples=plan.num_samples, every=EVERY, rounds=MODELS[DEMO].rounds),
+        GUIDED.format(**how),
+    )
     return Section("qm9", "Molecules: QM9", [about, notes[0], tables[0], notes[1], tables[1]])
 
 
@@ -147,14 +150,20 @@ def sampled(run: Run, name: str, folder: Path, known: frozenset[str], **asked: A
     return judged([each["text"] for each in found["samples"]], known), found["usage"]["nfe"]
 
 
+SHARES = ("valid, %", "unique of valid, %", "novel of unique, %")
+
+
+def shares(found: Molecules) -> list[str]:
+    """The cells under `SHARES`."""
+    return [shown(each, 1, 100) for each in (found.validity, found.uniqueness, found.novelty)]
+
+
 def unguided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Table:
     """Validity, uniqueness and novelty by the number of steps."""
-    shares = ("valid, %", "unique of valid, %", "novel of unique, %")
-    table = Table(["model", "parameters", "nats a molecule", "steps", "NFE", *shares, "novel"])
+    table = Table(["model", "parameters", "nats a molecule", "steps", "NFE", *SHARES, "novel"])
 
     def add(title: str, about: tuple[int, str], steps: object, nfe: object, found: Molecules) -> None:
-        cells = (shown(each, 1, 100) for each in (found.validity, found.uniqueness, found.novelty))
-        table.add(title, f"{about[0]:,}", about[1], steps, nfe, *cells, len(found.novel))
+        table.add(title, f"{about[0]:,}", about[1], steps, nfe, *shares(found), len(found.novel))
 
     for name, model in MODELS.items():
         folder = trained(run, plan, tokenizer, name)
@@ -191,8 +200,8 @@ def causal(run: Run, plan: Plan, tokenizer: Path) -> Mapping[str, Any]:
 
 def guided(run: Run, plan: Plan, tokenizer: Path, known: frozenset[str]) -> Table:
     """What guidance does to the property that the label is of, and to validity and novelty."""
-    shares = "valid, %", "novel, %", "mean of novel"
-    table = Table(["property", "model", "guidance scale", "NFE", *shares, "authors: novel, %", "mean"])
+    titles = "valid, %", "novel, %", "mean of novel"
+    table = Table(["property", "model", "guidance scale", "NFE", *titles, "authors: novel, %", "mean"])
     for name, title in PROPERTY.items():
         found, limit = values(run, name)
         for what, chosen in (("all", found.values()), ("label 1", [each for each in found.values() if each > limit])):

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from tests.live_server import LiveServer, done_of, faked, replay, serving, tokens_of
-from tests.tiny import save_tiny
+from tests.tiny import save_smiles
 from token_diffusion.checkpoint import Checkpoint, load_checkpoint
-from token_diffusion.facts import Facts, Frame
-from trainer.data.tokenizer import SPECIAL_TOKENS, build_smiles_tokenizer
+from trainer.data.tokenizer import SPECIAL_TOKENS
 
 MOLECULES = ["CC(=O)Oc1ccccc1C(=O)O", "C[C@@H](N)C(=O)[O-]", "ClCBr", "[nH]1cccc1"]
 
@@ -19,9 +18,7 @@ MOLECULES = ["CC(=O)Oc1ccccc1C(=O)O", "C[C@@H](N)C(=O)[O-]", "ClCBr", "[nH]1cccc
 @pytest.fixture(scope="module")
 def molecules(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """All tokens are as likely, control tokens too."""
-    facts = Facts(Frame((2,), (3,)), known=True).ending_with(3)
-    folder = tmp_path_factory.mktemp("molecules") / "molecules"
-    save_tiny(folder, "absorbing", tokenizer=build_smiles_tokenizer(MOLECULES), facts=facts)
+    folder = save_smiles(tmp_path_factory.mktemp("molecules") / "molecules", MOLECULES)
     return faked(load_checkpoint(folder))[0]
 
 
